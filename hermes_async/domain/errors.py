@@ -1,0 +1,109 @@
+"""Every error of the project, grouped by whose fault it is; each message names the cure.
+
+    HermesError
+    ├── UserError                 yours: fix the code, the file or the command
+    │   ├── ConfigError             agents.yaml or an environment variable is wrong
+    │   ├── UnknownAgent            no agent or subagent of that name
+    │   ├── UnknownTask             no such task (or not yours)
+    │   ├── InvalidInput            the input does not fit the agent's signature
+    │   ├── IdempotencyConflict     same key, different input
+    │   └── Unauthorized            the token is missing, wrong or expired
+    ├── TaskError                 the task's: it ended without a result
+    │   ├── TaskFailed              see .reason and .error
+    │   ├── TaskCancelled
+    │   └── TaskRejected            never accepted: a limit said no
+    └── ServiceError              ours, or the servers': nothing was accepted, try again
+        ├── StoreUnavailable        Redis cannot be reached
+        ├── QueueUnavailable        the broker cannot be reached
+        ├── RelayUnavailable        no relay answers
+        └── EmbeddedServerError     the private Redis server cannot be started
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hermes_async.domain.task import ErrorInfo, Reason
+
+
+class HermesError(Exception):
+    """The root of every error that hermes_async raises on purpose."""
+
+
+class UserError(HermesError):
+    """Something you wrote needs fixing."""
+
+
+class ConfigError(UserError):
+    """The configuration is wrong; the message begins with `file:line:column:`."""
+
+
+class UnknownAgent(UserError):
+    """No agent or subagent has that name."""
+
+
+class UnknownTask(UserError):
+    """No task has that id, or it belongs to a session that you may not see."""
+
+
+class InvalidInput(UserError):
+    """The input does not fit the agent's signature, or cannot be written as JSON."""
+
+
+class IdempotencyConflict(UserError):
+    """The idempotency key was used before with another input."""
+
+
+class Unauthorized(UserError):
+    """The token is missing, wrong, expired, or names other sessions."""
+
+
+class TaskError(HermesError):
+    """The task ended without a result."""
+
+    def __init__(self, message: str, *, task_id: str, reason: Reason | None, error: ErrorInfo | None) -> None:
+        super().__init__(message)
+        self.task_id = task_id
+        self.reason = reason
+        self.error = error
+
+
+class TaskFailed(TaskError):
+    """The task failed; `.reason` says why and `.error` what was raised."""
+
+
+class TaskCancelled(TaskError):
+    """The task was cancelled."""
+
+
+class TaskRejected(TaskError):
+    """The task was never accepted."""
+
+
+class ServiceError(HermesError):
+    """A server that is needed does not answer; nothing was accepted, so trying again is safe."""
+
+
+class StoreUnavailable(ServiceError):
+    """The Redis that keeps the state cannot be reached."""
+
+
+class QueueUnavailable(ServiceError):
+    """The broker cannot be reached."""
+
+
+class RelayUnavailable(ServiceError):
+    """No relay answers."""
+
+
+class EmbeddedServerError(ServiceError):
+    """The private Redis server cannot be found or started."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the nearest of `known`, or an empty string."""
+    nearest = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
