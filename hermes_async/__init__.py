@@ -1,3 +1,49 @@
 """Delegate to subagents without ever blocking the chat."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from hermes_async.core.handle import TaskHandle
+from hermes_async.core.session import Delivery, Session
+from hermes_async.domain.errors import (
+    HermesError,
+    ServiceError,
+    TaskCancelled,
+    TaskError,
+    TaskFailed,
+    TaskRejected,
+    UserError,
+)
+from hermes_async.sdk import AnyEvent, RetryAfter, Subagent, TaskContext, TaskResult, subagent
+
+if TYPE_CHECKING:
+    from hermes_async.bootstrap import connect
+
+__all__ = [
+    "AnyEvent",
+    "Delivery",
+    "HermesError",
+    "RetryAfter",
+    "ServiceError",
+    "Session",
+    "Subagent",
+    "TaskCancelled",
+    "TaskContext",
+    "TaskError",
+    "TaskFailed",
+    "TaskHandle",
+    "TaskRejected",
+    "TaskResult",
+    "UserError",
+    "connect",
+    "subagent",
+]
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs Redis only when it is asked for, so that a module of agents imports in no time."""
+    if name == "connect":
+        return import_module("hermes_async.bootstrap").connect
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,32 +1,31 @@
 """Every error of the project, grouped by whose fault it is; each message names the cure.
 
-    HermesError
-    ├── UserError                 yours: fix the code, the file or the command
-    │   ├── ConfigError             agents.yaml or an environment variable is wrong
-    │   ├── UnknownAgent            no agent or subagent of that name
-    │   ├── UnknownTask             no such task (or not yours)
-    │   ├── InvalidInput            the input does not fit the agent's signature
-    │   ├── IdempotencyConflict     same key, different input
-    │   └── Unauthorized            the token is missing, wrong or expired
-    ├── TaskError                 the task's: it ended without a result
-    │   ├── TaskFailed              see .reason and .error
-    │   ├── TaskCancelled
-    │   └── TaskRejected            never accepted: a limit said no
-    └── ServiceError              ours, or the servers': nothing was accepted, try again
-        ├── StoreUnavailable        Redis cannot be reached
-        ├── QueueUnavailable        the broker cannot be reached
-        ├── RelayUnavailable        no relay answers
-        └── EmbeddedServerError     the private Redis server cannot be started
+HermesError
+├── UserError                 yours: fix the code, the file or the command
+│   ├── ConfigError             agents.yaml or an environment variable is wrong
+│   ├── UnknownAgent            no agent or subagent of that name
+│   ├── UnknownTask             no such task (or not yours)
+│   ├── InvalidInput            the input does not fit the agent's signature
+│   ├── IdempotencyConflict     same key, different input
+│   └── Unauthorized            the token is missing, wrong or expired
+├── RetryAfter                raised by an agent: try again later
+├── TaskError                 the task's: it ended without a result
+│   ├── TaskFailed              see .reason and .error
+│   ├── TaskCancelled
+│   └── TaskRejected            never accepted: a limit said no
+└── ServiceError              ours, or the servers': nothing was accepted, try again
+    ├── StoreUnavailable        Redis cannot be reached
+    ├── QueueUnavailable        the broker cannot be reached
+    ├── RelayUnavailable        no relay answers
+    └── EmbeddedServerError     the private Redis server cannot be started
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from hermes_async.domain.task import ErrorInfo, Reason
+from hermes_async.domain.failure import ErrorInfo, Reason
 
 
 class HermesError(Exception):
@@ -59,6 +58,14 @@ class IdempotencyConflict(UserError):
 
 class Unauthorized(UserError):
     """The token is missing, wrong, expired, or names other sessions."""
+
+
+class RetryAfter(HermesError):
+    """Raised by an agent whose next attempt, if its retries allow one, should wait."""
+
+    def __init__(self, seconds: float, message: str = "") -> None:
+        super().__init__(message or f"asked to try again after {seconds:g} s")
+        self.seconds = seconds
 
 
 class TaskError(HermesError):

@@ -1,0 +1,1 @@
+"""One technology per file: what the core reaches the world with."""

@@ -1,0 +1,167 @@
+"""The queue over kombu: Celery's own messages, made here so that a dispatching process needs no Celery."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import anyio
+import anyio.to_thread
+from kombu import Connection, Exchange, Queue
+from kombu.exceptions import KombuError
+from kombu.pidbox import Mailbox
+
+from hermes_async.adapters.redis_connection import shown
+from hermes_async.core.ports import Parcel
+from hermes_async.domain.agent import SubagentSpec
+from hermes_async.domain.errors import QueueUnavailable
+from hermes_async.domain.task import Lane, Task
+from hermes_async.transport.streams import encode_message, stream_key
+
+logger = logging.getLogger("hermes.queue")
+
+#: Seconds between the end of an attempt's time and the moment at which Celery kills what still runs.
+GRACE = 10.0
+#: A Celery body without arguments: `(args, kwargs, embed)`. All that a worker needs is in the record.
+_BODY = b'[[], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
+_ORIGIN = f"{os.getpid()}@{socket.gethostname()}"
+
+
+def queue_name(lane: Lane) -> str:
+    """Return the name of a lane's queue."""
+    return f"hermes.{lane}"
+
+
+def task_name(agent: str) -> str:
+    """Return the name of an agent's Celery task."""
+    return f"hermes.{agent}"
+
+
+def transport_url(url: str) -> str:
+    """Return the broker URL as kombu knows it: `redis://` is our transport over streams."""
+    for ours, theirs in (("redis+list://", "redis://"), ("redis://", "redisstream://")):
+        if url.startswith(ours):
+            return theirs + url.removeprefix(ours)
+    return url
+
+
+def time_limits(lane: Lane, options: SubagentSpec) -> tuple[float | None, float | None]:
+    """Return Celery's hard and soft limit of an attempt, in seconds.
+
+    In the async lane the runner itself ends an attempt in time; Celery's hard limit is there for a coroutine
+    that does not listen.
+    """
+    if options.timeout is None:
+        return None, None
+    return options.timeout + GRACE, options.timeout if lane is Lane.PROCESS else None
+
+
+class CeleryQueue:
+    """Publishes task ids as Celery task messages.
+
+    Args:
+        url: the broker.
+        shares_store: the broker is the Redis of the store, so the pen may add the message itself.
+    """
+
+    _mailbox: ClassVar[Mailbox] = Mailbox("celery", type="fanout", accept=["json"], serializer="json")
+
+    def __init__(self, url: str, *, shares_store: bool) -> None:
+        self._where = shown(url)
+        self._to_store = shares_store and transport_url(url).startswith("redisstream")
+        timeouts = {"socket_timeout": 2.5, "socket_connect_timeout": 1.4, "confirm_publish": True}
+        connection = Connection(transport_url(url), connect_timeout=1.4, transport_options=timeouts)
+        self._connections = connection.Pool(limit=2)
+
+    def parcel(self, task: Task) -> Parcel | None:
+        """Return the message for the store to add, or None when the broker is elsewhere."""
+        if not self._to_store:
+            return None
+        name, priority = queue_name(task.birth.lane), task.birth.options.priority
+        body = encode_message(
+            _BODY, queue=name, headers=_headers(task), correlation_id=task.id, priority=priority
+        )
+        return Parcel(stream_key(name, priority), body)
+
+    async def publish(self, task: Task) -> None:
+        """Hand the task to the broker, off the event loop, and wait for its confirmation.
+
+        Raises:
+            QueueUnavailable: the broker cannot be reached.
+        """
+        await self._in_thread(self._publish, task)
+
+    async def revoke(self, task_id: str, *, force: bool) -> None:
+        """Ask every worker to stop the task: SIGUSR1 lets a process clean up, SIGKILL does not."""
+        signal = "SIGKILL" if force else "SIGUSR1"
+        try:
+            await self._in_thread(self._broadcast, {"task_id": task_id, "terminate": True, "signal": signal})
+        except QueueUnavailable as exc:  # the record knows; the worker learns it with its next renewal
+            logger.warning("the cancel of %s is not broadcast: %s", task_id, exc)
+
+    async def close(self) -> None:
+        """Give back every connection."""
+        await anyio.to_thread.run_sync(self._connections.force_close_all)
+
+    async def _in_thread(self, function: Callable[[Connection, Any], None], argument: Any) -> None:
+        try:
+            await anyio.to_thread.run_sync(self._with_connection, function, argument)
+        except (KombuError, OSError) as exc:
+            message = f"the broker at {self._where} does not work ({exc}); is it running and reachable?"
+            raise QueueUnavailable(message) from exc
+
+    def _with_connection(self, function: Callable[[Connection, Any], None], argument: Any) -> None:
+        with self._connections.acquire(block=True) as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=2.5)
+            function(connection, argument)
+
+    def _publish(self, connection: Connection, task: Task) -> None:
+        name, priority = queue_name(task.birth.lane), task.birth.options.priority
+        with connection.Producer(serializer="json") as producer:
+            producer.publish(
+                _BODY,
+                exchange="",
+                routing_key=name,
+                content_type="application/json",
+                content_encoding="utf-8",
+                headers=_headers(task),
+                correlation_id=task.id,
+                priority=priority,
+                declare=[declared_queue(task.birth.lane)],
+                retry=True,
+                retry_policy={"max_retries": 1, "interval_start": 0},
+            )
+
+    def _broadcast(self, connection: Connection, arguments: dict[str, Any]) -> None:
+        self._mailbox(connection)._broadcast("revoke", arguments)
+
+
+def declared_queue(lane: Lane) -> Queue:
+    """Return a lane's queue as both sides declare it."""
+    name = queue_name(lane)
+    return Queue(name, Exchange(""), routing_key=name, max_priority=9)
+
+
+def _headers(task: Task) -> dict[str, Any]:
+    """Return the headers of Celery's task message protocol, version 2."""
+    return {
+        "lang": "py",
+        "task": task_name(task.agent),
+        "id": task.id,
+        "root_id": task.birth.root_task_id or task.id,
+        "parent_id": task.birth.parent_task_id,
+        "group": None,
+        "shadow": None,
+        "eta": None,
+        "expires": None,
+        "retries": 0,
+        "timelimit": time_limits(task.birth.lane, task.birth.options),
+        "argsrepr": "()",
+        "kwargsrepr": "{}",
+        "origin": _ORIGIN,
+        "ignore_result": True,
+        "traceparent": task.birth.traceparent,
+    }

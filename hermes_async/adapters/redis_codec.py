@@ -1,0 +1,87 @@
+"""Records and events as Redis keeps them: flat where scripts compare, JSON where only we read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from hermes_async.domain.events import CLASSES, AnyEvent
+from hermes_async.domain.failure import ErrorInfo, Reason
+from hermes_async.domain.task import Birth, Progress, Task, TaskStatus, Usage
+
+_PARTIAL = "partial:"
+
+
+def encode_changes(event: AnyEvent, changes: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the hash fields that an event sets and their values, in turn."""
+    for name, value in changes.items():
+        if name not in ("status", "attempt"):  # these are the script's own
+            yield name
+            yield json.dumps(value, ensure_ascii=False) if name == "output" else _encode(value)
+    if event.type == "task.partial":
+        yield _PARTIAL + event.data.name
+        yield json.dumps(event.data.value, ensure_ascii=False)
+
+
+def _encode(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, BaseModel):
+        return value.model_dump_json()
+    return str(int(value)) if isinstance(value, bool) else str(value)
+
+
+def decode_task(fields: Mapping[str, str]) -> Task:
+    """Return the record that a hash holds."""
+    birth = Birth.model_validate_json(fields["birth"])
+    return Task.model_construct(
+        birth=birth,
+        agent=fields["agent"],
+        status=TaskStatus(fields["status"]),
+        attempt=int(fields["attempt"]),
+        failures=int(fields.get("failures", 0)),
+        losses=int(fields.get("losses", 0)),
+        worker=fields.get("worker"),
+        cancel_requested=fields.get("cancel_requested") == "1",
+        progress=_model(Progress, fields.get("progress")),
+        partials={
+            n.removeprefix(_PARTIAL): json.loads(v) for n, v in fields.items() if n.startswith(_PARTIAL)
+        },
+        output=json.loads(fields["output"]) if "output" in fields else None,
+        error=_model(ErrorInfo, fields.get("error")),
+        reason=Reason(fields["reason"]) if fields.get("reason") else None,
+        usage=_model(Usage, fields.get("usage")),
+        created_at=_seconds(fields["created_at"]),
+        started_at=_seconds(fields["started_at"]) if "started_at" in fields else None,
+        finished_at=_seconds(fields["finished_at"]) if "finished_at" in fields else None,
+    )
+
+
+def decode_event(session_id: str, entry_id: str, fields: Mapping[str, str]) -> AnyEvent:
+    """Return the event that a stream entry holds; its `seq` is the entry's id."""
+    cls = CLASSES[fields["type"]]
+    data = cls.model_fields["data"].annotation
+    assert data is not None
+    return cls.model_construct(
+        seq=int(entry_id.partition("-")[0]),
+        id=fields["id"],
+        type=fields["type"],
+        time=_seconds(fields["time"]),
+        session_id=session_id,
+        task_id=fields["task"] or None,
+        agent=fields["agent"] or None,
+        attempt=int(fields["attempt"]),
+        trace_id=fields["trace"] or None,
+        data=data.model_validate_json(fields["data"]),
+    )
+
+
+def _model(cls: type[BaseModel], text: str | None) -> Any:
+    return cls.model_validate_json(text) if text else None
+
+
+def _seconds(milliseconds: str) -> float:
+    return int(milliseconds) / 1000

@@ -1,0 +1,50 @@
+"""Connections to Redis that fail fast and clearly."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit, urlunsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+#: Seconds to connect and to wait for a reply: together with one retry, less than the 3 s that we promise.
+CONNECT_TIMEOUT, REPLY_TIMEOUT = 1.4, 2.5
+
+
+def client_for(url: str, *, blocking: bool = False) -> Redis:
+    """Return a client that speaks text.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`, also under the names of our transports.
+        blocking: for reads that wait for news: replies may take for ever.
+    """
+    # One immediate retry cures a connection that the server closed while it was idle; every script of
+    # ours may be repeated.
+    retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
+    return Redis.from_url(
+        plain(url),
+        decode_responses=True,
+        protocol=2,
+        retry=retry,
+        socket_connect_timeout=CONNECT_TIMEOUT,
+        socket_timeout=None if blocking else REPLY_TIMEOUT,
+        socket_keepalive=True,
+    )
+
+
+def plain(url: str) -> str:
+    """Return the URL as redis-py knows it, without the name of a broker transport."""
+    for ours, theirs in (("redisstream://", "redis://"), ("redis+list://", "redis://")):
+        if url.startswith(ours):
+            return theirs + url.removeprefix(ours)
+    return url
+
+
+def shown(url: str) -> str:
+    """Return the URL without its password, for messages."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = f":{parts.port}" if parts.port else ""
+    return urlunsplit((parts.scheme, f"{host}{port}", parts.path, "", ""))

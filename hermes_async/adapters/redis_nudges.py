@@ -1,0 +1,98 @@
+"""Redis' pub/sub as nudges: one connection for all the sessions that a process listens to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
+
+from hermes_async.adapters.redis_connection import client_for, shown
+from hermes_async.adapters.redis_pipe import unavailable
+
+logger = logging.getLogger("hermes.nudges")
+
+#: Seconds between two tries to listen again.
+AGAIN = 0.5
+
+
+class _Hint:
+    def __init__(self) -> None:
+        self.listeners = 0
+        self._event = asyncio.Event()
+
+    def tell(self) -> None:
+        self._event.set()
+
+    async def wait(self, timeout: float) -> None:
+        try:
+            await asyncio.wait_for(self._event.wait(), timeout)
+        except TimeoutError:
+            return
+        self._event.clear()
+
+
+class RedisNudges:
+    """Listens to channels; what was said while the connection was away is lost, and need not matter."""
+
+    def __init__(self, url: str) -> None:
+        self._where = shown(url)
+        self._client = client_for(url, blocking=True)
+        self._pubsub: PubSub = self._client.pubsub(ignore_subscribe_messages=True)
+        self._hints: dict[str, _Hint] = {}
+        self._reader: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def listen(self, channel: str) -> AsyncIterator[_Hint]:
+        """Hear what is published on a channel.
+
+        Raises:
+            StoreUnavailable: Redis cannot be reached.
+        """
+        hint = self._hints.setdefault(channel, _Hint())
+        hint.listeners += 1
+        try:
+            if hint.listeners == 1:
+                await self._subscribe(channel)
+            yield hint
+        finally:
+            hint.listeners -= 1
+            if not hint.listeners:
+                del self._hints[channel]
+                await self._unsubscribe(channel)
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait({self._reader})
+        await self._pubsub.aclose()  # type: ignore[no-untyped-call]
+        await self._client.aclose()
+
+    async def _subscribe(self, channel: str) -> None:
+        try:
+            await self._pubsub.subscribe(channel)
+        except (RedisError, OSError) as exc:
+            raise unavailable(exc, self._where) from exc
+        if self._reader is None:
+            self._reader = asyncio.create_task(self._read(), name="hermes-nudges")
+
+    async def _unsubscribe(self, channel: str) -> None:
+        try:
+            await self._pubsub.unsubscribe(channel)
+        except (RedisError, OSError) as exc:  # gone with the connection
+            logger.debug("unsubscribe: %s", exc)
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                message = await self._pubsub.get_message(timeout=None)
+            except (RedisError, OSError) as exc:
+                logger.info("listening again in %s s: %s", AGAIN, exc)
+                await asyncio.sleep(AGAIN)
+            else:
+                if message and (hint := self._hints.get(message["channel"])):
+                    hint.tell()

@@ -1,0 +1,1 @@
+"""What the framework does, told without any technology: dispatch, run, settle, listen."""

@@ -1,0 +1,92 @@
+"""What an agent function is given: who it works for, and how it speaks while it works."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from pydantic import BaseModel, JsonValue
+
+from hermes_async.core.handle import TaskHandle
+from hermes_async.core.signature import as_json
+from hermes_async.domain.events import MessageData, PartialData
+from hermes_async.domain.task import Progress, Task
+
+#: How a context starts a child task: subagent (or its name), then the arguments.
+Dispatch = Callable[..., Awaitable[TaskHandle[Any]]]
+
+
+#: Bytes of JSON that one event may carry; more belongs into the result.
+EVENT_BYTES = 64_000
+#: Characters of a progress message; the rest is cut.
+STATUS_LENGTH = 500
+
+
+class Voice(Protocol):
+    """Where an agent's news go; it must take them from any thread without blocking."""
+
+    def tell(self, key: str, type_: str, data: BaseModel) -> None:
+        """Note a piece of news; an unwritten one of the same key is replaced."""
+        ...
+
+
+class TaskContext:
+    """The first argument of every agent. Its methods work in `def` and in `async def` alike."""
+
+    def __init__(self, task: Task, voice: Voice, dispatch: Dispatch) -> None:
+        self.task_id = task.id
+        self.session_id = task.session_id
+        self.parent = task.birth.parent
+        self.attempt = task.attempt
+        self.depth = task.birth.depth
+        self.trace_id = task.birth.trace_id
+        #: True once somebody asked to cancel, or the attempt was given to another worker.
+        self.cancelled = False
+        self._voice = voice
+        self._dispatch = dispatch
+        self._ordinals = itertools.count(1)
+
+    def progress(self, percent: float | None = None, message: str = "") -> None:
+        """Say how far the work is; may be called often, only the latest of each quarter second is sent.
+
+        Args:
+            percent: from 0 to 100, clamped; None when unknown.
+            message: what is being done right now.
+        """
+        clamped = None if percent is None else min(100.0, max(0.0, float(percent)))
+        self._voice.tell(
+            "progress", "task.progress", Progress(progress_percent=clamped, message=_line(message))
+        )
+
+    @property
+    def progress_callback(self) -> Callable[[float, str], None]:
+        """A plain `f(percent, message)` to hand to a library."""
+        return self.progress
+
+    def partial(self, value: JsonValue, name: str = "output") -> None:
+        """Show a part of the result before the end; a later one of the same name replaces it.
+
+        Raises:
+            InvalidInput: it has no JSON form, or is larger than an event may be.
+        """
+        shown = as_json(value, f"the partial result {name!r}", limit=EVENT_BYTES)
+        self._voice.tell(f"partial {name}", "task.partial", PartialData(name=name, value=shown))
+
+    def message(self, text: str, data: JsonValue = None) -> None:
+        """Say something to the parent; it lands in the session's inbox.
+
+        Raises:
+            InvalidInput: it has no JSON form, or is larger than an event may be.
+        """
+        said = as_json({"text": text, "data": data}, "the message", limit=EVENT_BYTES)
+        self._voice.tell(f"message {next(self._ordinals)}", "session.message", MessageData(**said))
+
+    async def dispatch(self, subagent: Any, /, *args: Any, **kwargs: Any) -> TaskHandle[Any]:
+        """Start a child task in the same session and return its handle at once."""
+        return await self._dispatch(subagent, *args, **kwargs)
+
+
+def _line(text: str) -> str:
+    """Return text that fits on a status line and has a UTF-8 form."""
+    return text[:STATUS_LENGTH].encode("utf-8", "replace").decode()

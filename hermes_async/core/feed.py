@@ -1,0 +1,138 @@
+"""Listening: one reader per session and process, however many handles and loops wait for its news."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from hermes_async.core.ports import Page, Store
+from hermes_async.domain.errors import StoreUnavailable
+from hermes_async.domain.events import AnyEvent
+from hermes_async.domain.lifecycle import TERMINAL_TYPES
+
+logger = logging.getLogger("hermes.feed")
+
+#: Seconds after which a reader looks without having been nudged: a nudge may be lost.
+LOOK_EVERY = 2.0
+#: Events per read.
+PAGE = 500
+
+
+class Feed:
+    """The sessions that somebody in this process listens to."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._readers: dict[str, _Reader] = {}
+
+    @asynccontextmanager
+    async def follow(self, session_id: str) -> AsyncIterator[_Reader]:
+        """Keep the session's reader alive while somebody is interested."""
+        reader = self._readers.get(session_id)
+        if reader is None:
+            reader = self._readers[session_id] = _Reader(self.store, session_id)
+        reader.followers += 1
+        try:
+            await reader.ready()
+            yield reader
+        finally:
+            reader.followers -= 1
+            if not reader.followers:
+                self._readers.pop(session_id, None)
+                await reader.stop()
+
+    async def pages(self, session_id: str, after: int) -> AsyncIterator[Page]:
+        """Yield the session's log after `seq`, then what is added, for ever; an empty page: all is read."""
+        async with self.follow(session_id) as reader:
+            while True:
+                page = await self.store.events(session_id, after, PAGE)
+                yield page
+                if page.events:
+                    after = page.events[-1].seq
+                else:
+                    await reader.beyond(after)
+
+    async def entries(self, session_id: str) -> AsyncIterator[AnyEvent]:
+        """Yield what lies in the session's inbox, oldest first, then what arrives, for ever."""
+        after = 0
+        async with self.follow(session_id) as reader:
+            while True:
+                seen = reader.seq
+                entries = await self.store.inbox(session_id, after, PAGE)
+                for entry in entries:
+                    after = entry.seq
+                    yield entry
+                if not entries:
+                    await reader.beyond(seen)
+
+    async def close(self) -> None:
+        """Stop every reader."""
+        for reader in list(self._readers.values()):
+            await reader.stop()
+        self._readers.clear()
+
+
+class _Reader:
+    """Follows one session's log and tells its followers how far the log has come."""
+
+    def __init__(self, store: Store, session_id: str) -> None:
+        self.followers = 0
+        self.seq = 0
+        self._store = store
+        self._session_id = session_id
+        self._ends: dict[str, asyncio.Event] = {}
+        self._moved = asyncio.Event()
+        self._first = asyncio.Event()
+        self._task = asyncio.create_task(self._run(), name=f"hermes-feed {session_id}")
+
+    async def ready(self) -> None:
+        """Wait for the first look, or raise what went wrong with it."""
+        first = asyncio.ensure_future(self._first.wait())
+        await asyncio.wait({first, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        first.cancel()
+        if self._task.done():
+            self._task.result()
+
+    async def beyond(self, seq: int) -> None:
+        """Wait until the log has gone beyond `seq`."""
+        while self.seq <= seq:
+            await self._moved.wait()
+
+    def end_of(self, task_id: str) -> asyncio.Event:
+        """Return what is set when the task ends from now on."""
+        return self._ends.setdefault(task_id, asyncio.Event())
+
+    async def stop(self) -> None:
+        """Stop reading."""
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+    async def _run(self) -> None:
+        async with self._store.watch(self._session_id) as hint:
+            self._advance(await self._store.last_seq(self._session_id))
+            self._first.set()
+            while True:
+                await hint.wait(LOOK_EVERY)
+                await self._look()
+
+    async def _look(self) -> None:
+        try:
+            while (page := await self._store.events(self._session_id, self.seq, PAGE)).events:
+                self._tell(page)
+        except StoreUnavailable as exc:  # it comes back; whoever waits goes on waiting
+            logger.warning("cannot read session %s yet: %s", self._session_id, exc)
+
+    def _tell(self, page: Page) -> None:
+        missed = self._ends.values() if page.gap else ()  # an end may hide in the gap: let them look
+        ended = {event.task_id or "" for event in page.events if event.type in TERMINAL_TYPES}
+        for end in (*missed, *(self._ends.pop(task_id) for task_id in ended & self._ends.keys())):
+            end.set()
+        self._advance(page.events[-1].seq)
+
+    def _advance(self, seq: int) -> None:
+        if seq > self.seq:
+            self.seq = seq
+            self._moved.set()
+            self._moved = asyncio.Event()

@@ -1,0 +1,128 @@
+"""A task handle: what the parent holds while the subagent works elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator
+from typing import Generic, TypeVar, cast
+
+from pydantic import TypeAdapter
+
+from hermes_async.core.feed import Feed
+from hermes_async.core.journal import Journal
+from hermes_async.domain.errors import TaskCancelled, TaskError, TaskFailed, TaskRejected, UnknownTask
+from hermes_async.domain.events import AnyEvent, CancelRequestedData, task_event
+from hermes_async.domain.lifecycle import TERMINAL_TYPES
+from hermes_async.domain.task import Task, TaskStatus
+
+R = TypeVar("R")
+
+
+class TaskHandle(Generic[R]):
+    """A task that was accepted. Await it for its result; it works from any process that knows the id."""
+
+    def __init__(
+        self, task: Task, journal: Journal, feed: Feed, result: TypeAdapter[R] | None = None
+    ) -> None:
+        self.id = task.id
+        self.session_id = task.session_id
+        self.trace_id = task.birth.trace_id
+        self._journal = journal
+        self._feed = feed
+        self._result = result
+
+    def __repr__(self) -> str:
+        return f"<TaskHandle {self.id}>"
+
+    def __await__(self) -> Generator[object, None, R]:
+        return self.result().__await__()
+
+    async def task(self) -> Task:
+        """Return the task's record as it is now.
+
+        Raises:
+            UnknownTask: the record was pruned.
+        """
+        return await find(self._journal, self.id)
+
+    async def ended(self) -> Task:
+        """Wait for the task to end, however it ends, and return its record."""
+        async with self._feed.follow(self.session_id) as reader:
+            while True:
+                end = reader.end_of(self.id)
+                task = await self.task()
+                if task.status.is_terminal:
+                    return task
+                await end.wait()
+
+    async def result(self) -> R:
+        """Wait for the task to end and return what the agent returned.
+
+        Raises:
+            TaskFailed: with `.reason` and `.error`.
+            TaskCancelled: somebody cancelled it.
+            TaskRejected: a limit refused it.
+        """
+        task = await self.ended()
+        if task.status is not TaskStatus.COMPLETED:
+            raise _error(task)
+        return self._result.validate_python(task.output) if self._result else cast("R", task.output)
+
+    async def events(self, after: int = 0) -> AsyncIterator[AnyEvent]:
+        """Yield the task's events with a `seq` beyond `after`, past and future, until it has ended."""
+        unsure = True  # whether its end lies behind `after`, or was trimmed
+        async for page in self._feed.pages(self.session_id, after):
+            for event in page.events:
+                after = event.seq
+                if event.task_id == self.id:
+                    yield event
+                    if event.type in TERMINAL_TYPES:
+                        return
+            if not page.events and unsure and await self._ended_by(after):
+                return
+            unsure = page.gap is not None or (unsure and bool(page.events))
+
+    async def cancel(self, *, force: bool = False) -> bool:
+        """Ask for the task to be stopped; return False when it had ended already.
+
+        Args:
+            force: kill what runs it instead of letting it clean up.
+        """
+        task = await self.task()
+        if task.status.is_terminal:
+            return False
+        asked = task_event(task, "task.cancel_requested", CancelRequestedData(force=force))
+        await self._journal.append(asked)
+        if task.status is TaskStatus.QUEUED and await self._journal.append(
+            task_event(task, "task.cancelled")
+        ):
+            return True
+        await self._journal.queue.revoke(self.id, force=force)
+        return True
+
+    async def _ended_by(self, seq: int) -> bool:
+        ended = (await self.task()).status.is_terminal
+        return ended and await self._journal.store.last_seq(self.session_id) <= seq
+
+
+async def find(journal: Journal, task_id: str) -> Task:
+    """Return a task's record.
+
+    Raises:
+        UnknownTask: there is none.
+    """
+    task = await journal.store.load(task_id)
+    if task is None:
+        raise UnknownTask(f"no task {task_id}; `hermes-async task list` shows the tasks that there are")
+    return task
+
+
+def _error(task: Task) -> TaskError:
+    told = f": {task.error.type}: {task.error.message}" if task.error else ""
+    why = f" ({task.reason})" if task.reason else ""
+    kinds: dict[TaskStatus, type[TaskError]] = {
+        TaskStatus.CANCELLED: TaskCancelled,
+        TaskStatus.REJECTED: TaskRejected,
+    }
+    kind = kinds.get(task.status, TaskFailed)
+    message = f"task {task.id} of {task.agent} {task.status}{why}{told}"
+    return kind(message, task_id=task.id, reason=task.reason, error=task.error)

@@ -1,0 +1,77 @@
+"""The object that a user holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hermes_async.core.dispatch import Dispatcher
+from hermes_async.core.feed import Feed
+from hermes_async.core.handle import TaskHandle, find
+from hermes_async.core.ids import checked_session_id, new_session_id
+from hermes_async.core.janitor import Janitor
+from hermes_async.core.journal import Journal
+from hermes_async.core.ports import Queue, Store
+from hermes_async.core.registry import Registry
+from hermes_async.core.runner import Runner
+from hermes_async.core.session import Session
+from hermes_async.domain.task import Task, TaskStatus
+
+
+class Hermes:
+    """Sessions, tasks and agents over one store and one queue."""
+
+    def __init__(self, registry: Registry, store: Store, queue: Queue) -> None:
+        self.registry = registry
+        self.store = store
+        self.journal = Journal(store, queue)
+        self.feed = Feed(store)
+        self.janitor = Janitor(self.journal)
+        self._dispatcher = Dispatcher(registry, self.journal, self.feed)
+
+    def session(self, session_id: str | None = None, parent: str | None = None) -> Session:
+        """Return a session; one that nobody used before begins with its first task.
+
+        Args:
+            session_id: 1 to 200 printable characters; a new random one by default.
+            parent: the conversational agent of agents.yaml whose subagents are meant.
+
+        Raises:
+            InvalidInput: the id is unfit.
+            UnknownAgent: agents.yaml has no such parent.
+        """
+        if parent is not None:
+            self.registry.config.agent(parent)
+        chosen = new_session_id() if session_id is None else checked_session_id(session_id)
+        return Session(chosen, parent, self._dispatcher, self.journal, self.feed)
+
+    async def handle(self, task_id: str) -> TaskHandle[Any]:
+        """Return the handle of a task that any process has dispatched.
+
+        Raises:
+            UnknownTask: there is none.
+        """
+        return TaskHandle(await find(self.journal, task_id), self.journal, self.feed)
+
+    async def tasks(
+        self,
+        *,
+        session_id: str | None = None,
+        status: TaskStatus | None = None,
+        agent: str | None = None,
+        limit: int = 50,
+    ) -> Sequence[Task]:
+        """Return tasks that match, newest first."""
+        return await self.store.tasks(session_id=session_id, status=status, agent=agent, limit=limit)
+
+    def runner(self, worker: str, lease: float) -> Runner:
+        """Return what runs tasks on behalf of a worker, with leases of `lease` seconds."""
+        return Runner(
+            self.journal, self.registry, worker=worker, lease=lease, dispatch=self._dispatcher.child_of
+        )
+
+    async def close(self) -> None:
+        """Stop listening and give back every connection."""
+        await self.feed.close()
+        await self.journal.queue.close()
+        await self.store.close()

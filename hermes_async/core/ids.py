@@ -1,0 +1,63 @@
+"""Ids: unguessable, short enough to paste, and telling where a task's keys live."""
+
+from __future__ import annotations
+
+import secrets
+from zlib import crc32
+
+from hermes_async.domain.errors import InvalidInput, UnknownTask
+
+#: Over how many partitions the sessions are spread; one session's keys share one. Fixed for a state's life.
+PARTITIONS = 16
+#: Crockford's base 32: no letter that a reader takes for a digit.
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_LONGEST_SESSION = 200
+
+
+def partition(session_id: str) -> int:
+    """Return the partition of a session."""
+    return crc32(session_id.encode()) % PARTITIONS
+
+
+def partition_of_task(task_id: str) -> int:
+    """Return the partition that a task id names.
+
+    Raises:
+        UnknownTask: that is no task id.
+    """
+    head, dash, _ = task_id.partition("-")
+    if not dash or not head[1:].isdigit() or not head.startswith("t") or int(head[1:]) >= PARTITIONS:
+        raise UnknownTask(f"{task_id[:80]!r} is not a task id: those look like t07-4k9...")
+    return int(head[1:])
+
+
+def new_task_id(session_id: str) -> str:
+    """Return a fresh id: the session's partition and 130 random bits."""
+    return f"t{partition(session_id):02d}-{_random()}"
+
+
+def new_session_id() -> str:
+    """Return a fresh session id."""
+    return f"s-{_random()}"
+
+
+def new_traceparent() -> str:
+    """Return a new W3C trace context, sampled."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+def checked_session_id(session_id: str) -> str:
+    """Return a session id that is fit for a key.
+
+    Raises:
+        InvalidInput: it is empty, too long, or has unprintable characters.
+    """
+    if not session_id or len(session_id) > _LONGEST_SESSION or not session_id.isprintable():
+        raise InvalidInput(
+            f"a session id has 1 to {_LONGEST_SESSION} printable characters, not {session_id[:40]!r}"
+        )
+    return session_id
+
+
+def _random() -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(26))

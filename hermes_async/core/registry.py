@@ -1,0 +1,116 @@
+"""The agents that this process knows: decorated functions and agents.yaml, under one set of names."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from hermes_async.core.subagent import Subagent
+from hermes_async.domain.agent import AgentsConfig, AgentSpec, SubagentSpec
+from hermes_async.domain.errors import ConfigError, UnknownAgent, did_you_mean
+from hermes_async.domain.task import Lane
+
+
+class Registry:
+    """Finds the function of an agent, and the options under which a parent invokes it."""
+
+    def __init__(self, config: AgentsConfig, agents: Iterable[Subagent[..., Any]] = ()) -> None:
+        self.config = config
+        self._agents = {agent.name: agent for agent in agents}
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the name of every agent that can run tasks."""
+        declared = (name for name, spec in self.config.agents.items() if spec.type == "task")
+        return iter(dict.fromkeys((*self._agents, *declared)))
+
+    def agent(self, name: str) -> Subagent[..., Any]:
+        """Return the agent of that name, importing its function at first use.
+
+        Raises:
+            UnknownAgent: there is none.
+            ConfigError: it cannot be run; the message says why.
+        """
+        if name not in self._agents:
+            self._agents[name] = self._load(name)
+        return self._agents[name]
+
+    def resolve(self, name: str, parent: str | None) -> Subagent[..., Any]:
+        """Return what `parent` calls `name`, with the options that agents.yaml gives it there.
+
+        Without a parent, or when the parent declares no subagent of that name, `name` is an agent.
+
+        Raises:
+            UnknownAgent: neither is known.
+        """
+        spec = self._declared(name, parent)
+        if spec is None:
+            return self.agent(name)
+        agent = self.agent(spec.agent)
+        return replace(agent, spec=spec.over(agent.spec))
+
+    def _declared(self, name: str, parent: str | None) -> SubagentSpec | None:
+        if parent is None:
+            return None
+        try:
+            return self.config.subagent(parent, name)
+        except UnknownAgent:
+            if name in self._agents and (
+                parent not in self.config.agents or not self.config.agent(parent).subagents
+            ):
+                return None
+            raise
+
+    def _load(self, name: str) -> Subagent[..., Any]:
+        if name not in self.config.agents:
+            known = list(self)
+            hint = did_you_mean(name, known) or f"; known are: {', '.join(known) or 'none'}"
+            raise UnknownAgent(f"no agent {name!r}{hint}")
+        spec = self.config.agents[name]
+        if spec.run is None:
+            raise ConfigError(f"agent {name!r} cannot run yet: {_missing(spec)}")
+        return _adopt(name, spec, _function(name, spec.run))
+
+
+def _missing(spec: AgentSpec) -> str:
+    if spec.type == "conversational":
+        return "it is a conversation, which dispatches tasks but does not run them"
+    return "give it `run: package.module:function` (agents declared with a model come with a later version)"
+
+
+def _function(name: str, place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except ImportError as exc:
+        raise ConfigError(f"agent {name!r}: cannot import {module!r}: {exc}") from exc
+    if not hasattr(found, attribute):
+        hint = did_you_mean(attribute, vars(found))
+        raise ConfigError(f"agent {name!r}: module {module!r} has no {attribute!r}{hint}")
+    return getattr(found, attribute)
+
+
+def _adopt(name: str, spec: AgentSpec, found: Any) -> Subagent[..., Any]:
+    pool = Lane(spec.pool) if spec.pool else None
+    if isinstance(found, Subagent):
+        return replace(found, name=name, pool=pool or found.pool)
+    if callable(found):
+        return Subagent(name, found, SubagentSpec(id=name, agent=name), pool)
+    raise ConfigError(f"agent {name!r}: {spec.run} is not a function")
+
+
+def collect(module: str) -> list[Subagent[..., Any]]:
+    """Return the decorated functions of a module.
+
+    Raises:
+        ConfigError: it cannot be imported, or has none.
+    """
+    try:
+        values = vars(importlib.import_module(module)).values()
+    except ImportError as exc:
+        raise ConfigError(f"cannot import module {module!r}: {exc}") from exc
+    agents = [value for value in values if isinstance(value, Subagent)]
+    if not agents:
+        raise ConfigError(f"module {module!r} has no function decorated with @subagent")
+    return agents

@@ -1,0 +1,178 @@
+"""Running one task: claim it, call the agent under its limits, settle what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from hermes_async.core.context import Dispatch, TaskContext
+from hermes_async.core.journal import Journal
+from hermes_async.core.registry import Registry
+from hermes_async.core.reporter import Reporter
+from hermes_async.core.signature import as_json
+from hermes_async.core.subagent import Subagent
+from hermes_async.domain.errors import HermesError, RetryAfter, UserError
+from hermes_async.domain.events import AnyEvent
+from hermes_async.domain.failure import ErrorInfo, Reason
+from hermes_async.domain.lifecycle import Interrupted, Outcome, Raised, Returned, decide
+from hermes_async.domain.task import Task
+
+#: Characters of an exception's message and of its traceback that are kept.
+MESSAGE_LENGTH, TRACEBACK_LENGTH = 2_000, 6_000
+
+
+@dataclass
+class Attempt:
+    """A claimed task in the hands of this process."""
+
+    task: Task
+    subagent: Subagent[..., Any]
+    context: TaskContext
+    reporter: Reporter
+    #: The coroutine that runs it, where that is what to cancel.
+    owner: asyncio.Task[Any] | None = None
+
+    def abandon(self) -> None:
+        """Stop working on what was given to somebody else."""
+        self.context.cancelled = True
+        if self.owner is not None:
+            self.owner.cancel()
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that the attempt may take."""
+        return self.task.birth.options.timeout
+
+    def call(self) -> Any:
+        """Call the agent's function with its validated input; an `async def` gives its coroutine."""
+        arguments = self.subagent.signature.validate(self.task.birth.input)
+        return self.subagent.function(self.context, **arguments)
+
+    def returned(self, value: object) -> Returned:
+        """Return the outcome of a function that came back with `value`."""
+        return Returned(as_json(value, f"the result of {self.task.agent}"))
+
+    def timed_out(self) -> Raised:
+        """Return the outcome of an attempt that took longer than it may."""
+        error = ErrorInfo(type="TimeoutError", message=f"no result within {self.timeout:g} s")
+        return Raised(error, Reason.TIMEOUT, kinds=("TimeoutError",))
+
+
+class Runner:
+    """Runs tasks on behalf of one worker."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        registry: Registry,
+        *,
+        worker: str,
+        lease: float,
+        dispatch: Callable[[Task], Dispatch],
+    ) -> None:
+        self._journal = journal
+        self._registry = registry
+        self._worker = worker
+        self._lease = lease
+        self._dispatch = dispatch
+
+    async def run(self, task_id: str) -> AnyEvent | None:
+        """Run a task to the end of its next attempt.
+
+        Returns the event that ended the attempt, or None when the task was not to be run: another worker
+        has it, or it has ended.
+        """
+        attempt = await self.claim(task_id)
+        if attempt is None:
+            return None
+        attempt.owner = asyncio.current_task()
+        return await self.settle(attempt, await self._outcome(attempt))
+
+    async def claim(self, task_id: str) -> Attempt | None:
+        """Make the next attempt of a task ours, or return None when it is not to be run."""
+        task = await self._journal.store.claim(task_id, self._worker, self._lease)
+        if task is None:
+            return None
+        try:
+            subagent = self._registry.agent(task.agent)
+        except UserError as exc:  # this worker does not have what the dispatcher had
+            await self._journal.insist(decide(task, raised(exc)))
+            return None
+        reporter = Reporter(task, self._journal)
+        context = TaskContext(task, reporter, self._dispatch(task))
+        context.cancelled = task.cancel_requested
+        attempt = Attempt(task, subagent, context, reporter)
+        reporter.on_lost = attempt.abandon
+        return attempt
+
+    async def settle(self, attempt: Attempt, outcome: Outcome) -> AnyEvent | None:
+        """Write how the attempt ended; return that event, or None when the attempt was no longer ours."""
+        await attempt.reporter.close()
+        task = attempt.task
+        if not isinstance(outcome, Returned):  # only then it matters whether somebody asked to cancel
+            task = await self._latest(task)
+        event = decide(task, outcome, chance=random.random())
+        return event if await self._journal.insist(event) else None
+
+    async def _latest(self, task: Task) -> Task:
+        current = await self._journal.store.load(task.id)
+        flag = current is not None and current.cancel_requested
+        return task.model_copy(update={"cancel_requested": flag})
+
+    async def _outcome(self, attempt: Attempt) -> Outcome:
+        if attempt.task.cancel_requested:
+            return Interrupted()
+        try:
+            with anyio.move_on_after(attempt.timeout):
+                return attempt.returned(await _called(attempt))
+            return attempt.timed_out()
+        except asyncio.CancelledError:
+            return _interrupted()
+        except BaseException as exc:
+            return raised(exc)
+
+
+async def _called(attempt: Attempt) -> Any:
+    if attempt.subagent.is_async:
+        result: Awaitable[Any] = attempt.call()
+        return await result
+    return await anyio.to_thread.run_sync(attempt.call, abandon_on_cancel=True)
+
+
+def _interrupted() -> Outcome:
+    """Tell a cancel from outside from one that the agent's own code raised."""
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        return raised(asyncio.CancelledError("the agent cancelled itself"))
+    while task.uncancel():  # from here on the attempt is settled, whatever was asked
+        pass
+    return Interrupted()
+
+
+def raised(exc: BaseException) -> Raised:
+    """Return the outcome of an agent that raised `exc`."""
+    lines = traceback.format_exception(exc)
+    classes = [cls for cls in type(exc).__mro__ if cls is not object]
+    info = ErrorInfo(
+        type=type(exc).__qualname__,
+        message=_clean(str(exc))[:MESSAGE_LENGTH],
+        traceback="" if isinstance(exc, HermesError) else _clean("".join(lines))[-TRACEBACK_LENGTH:],
+    )
+    return Raised(
+        info,
+        kinds=tuple(
+            name for cls in classes for name in (cls.__qualname__, f"{cls.__module__}.{cls.__qualname__}")
+        ),
+        retry_after=exc.seconds if isinstance(exc, RetryAfter) else None,
+    )
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,138 @@
+"""A parent's chat: it dispatches tasks, hears of them, and keeps its inbox."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar, overload
+
+from pydantic import JsonValue
+
+from hermes_async.core.dispatch import Dispatcher, Origin, with_priority
+from hermes_async.core.feed import Feed
+from hermes_async.core.handle import TaskHandle
+from hermes_async.core.ids import new_traceparent
+from hermes_async.core.journal import Journal
+from hermes_async.core.signature import as_json
+from hermes_async.core.subagent import Subagent
+from hermes_async.domain.events import AnyEvent, MessageData, SessionMessage
+from hermes_async.domain.task import Task, TaskStatus
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Something the parent must not miss; it comes again until it is acknowledged."""
+
+    event: AnyEvent
+    session: Session
+
+    @property
+    def id(self) -> str:
+        """The same however often it is delivered."""
+        return self.event.id
+
+    async def ack(self) -> bool:
+        """Take it out of the inbox; return False when it was out already."""
+        return bool(await self.session.ack(self.event.seq))
+
+
+class Session:
+    """One conversation of a parent agent, known by its id in every process."""
+
+    def __init__(
+        self,
+        session_id: str,
+        parent: str | None,
+        dispatcher: Dispatcher,
+        journal: Journal,
+        feed: Feed,
+    ) -> None:
+        self.id = session_id
+        self.parent = parent
+        self._dispatcher = dispatcher
+        self._journal = journal
+        self._feed = feed
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id}>"
+
+    @overload
+    async def dispatch(
+        self, subagent: Subagent[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> TaskHandle[R]: ...
+    @overload
+    async def dispatch(self, subagent: str, /, *args: Any, **kwargs: Any) -> TaskHandle[Any]: ...
+    async def dispatch(self, subagent: Any, /, *args: Any, **kwargs: Any) -> TaskHandle[Any]:
+        """Start a task and return its handle at once; the arguments are those of the agent's function.
+
+        Raises:
+            UnknownAgent: the parent has no such subagent.
+            InvalidInput: the arguments do not fit.
+            StoreUnavailable: nothing was accepted.
+        """
+        found = self._dispatcher.resolve(subagent, self.parent)
+        return await self._dispatcher.submit(self._origin(), found, found.signature.bind(args, kwargs))
+
+    async def submit(
+        self,
+        subagent: str,
+        input: str | Mapping[str, JsonValue],
+        *,
+        priority: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> TaskHandle[Any]:
+        """Start a task from data instead of a call, as the command line and other programs do.
+
+        Args:
+            subagent: its name.
+            input: the arguments by name, or a text: a JSON object of arguments, or the first argument.
+            priority: from 0 to 9, 9 is first; the subagent's own by default.
+            idempotency_key: the same key in the same session gives the same task.
+
+        Raises:
+            IdempotencyConflict: the key was used with another input.
+        """
+        found = with_priority(self._dispatcher.resolve(subagent, self.parent), priority)
+        signature = found.signature
+        bound = signature.bind_text(input) if isinstance(input, str) else signature.bind((), input)
+        return await self._dispatcher.submit(self._origin(), found, bound, idempotency_key=idempotency_key)
+
+    async def events(self, after: int = 0) -> AsyncIterator[AnyEvent]:
+        """Yield the session's events with a `seq` beyond `after`, past and future, for ever."""
+        async for page in self._feed.pages(self.id, after):
+            for event in page.events:
+                yield event
+
+    async def inbox(self) -> AsyncIterator[Delivery]:
+        """Yield what the parent has not acknowledged yet, oldest first, then what arrives, for ever."""
+        async for event in self._feed.entries(self.id):
+            yield Delivery(event, self)
+
+    async def pending(self, limit: int = 100) -> Sequence[Delivery]:
+        """Return what lies in the inbox now, without waiting: what a chat loop drains between turns."""
+        return [Delivery(event, self) for event in await self._journal.store.inbox(self.id, 0, limit)]
+
+    async def ack(self, *seqs: int) -> int:
+        """Take entries out of the inbox by their `seq`; return how many were there."""
+        return await self._journal.store.ack(self.id, seqs)
+
+    async def send_message(self, text: str, data: JsonValue = None) -> int:
+        """Say something in the session; it reaches the parent wherever it listens. Returns its `seq`."""
+        said = MessageData(**as_json({"text": text, "data": data}, "the message"))
+        event = SessionMessage(
+            id=f"{self.id}:{new_traceparent()[3:35]}",
+            type="session.message",
+            session_id=self.id,
+            data=said,
+        )
+        return await self._journal.store.post(event)
+
+    async def tasks(self, *, status: TaskStatus | None = None, limit: int = 50) -> Sequence[Task]:
+        """Return the session's tasks, newest first."""
+        return await self._journal.store.tasks(session_id=self.id, status=status, limit=limit)
+
+    def _origin(self) -> Origin:
+        return Origin(session_id=self.id, parent=self.parent)

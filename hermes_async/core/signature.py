@@ -1,0 +1,133 @@
+"""An agent function's parameters and result as JSON: what a caller may send, and what a worker hands over."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+from pydantic import JsonValue, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from hermes_async.domain.errors import InvalidInput, UserError
+
+#: Bytes of JSON beyond which an input or a result is refused.
+MAX_BYTES = 1_000_000
+
+
+def as_json(value: object, what: str, *, limit: int = MAX_BYTES) -> Any:
+    """Return `value` as plain JSON values.
+
+    Raises:
+        InvalidInput: it has no JSON form (NaN, lone surrogates, a connection, ...) or is too large.
+    """
+    try:
+        plain = to_jsonable_python(value)
+        size = len(json.dumps(plain, ensure_ascii=False, allow_nan=False).encode())
+    except (PydanticSerializationError, ValueError, TypeError, RecursionError) as exc:
+        raise InvalidInput(f"{what} cannot be written as JSON: {exc}") from exc
+    if size > limit:
+        raise InvalidInput(f"{what} is {size:,} bytes of JSON, more than {limit:,}: pass a reference instead")
+    return plain
+
+
+class Signature:
+    """What a function takes after its context, and what it gives back."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    @cached_property
+    def parameters(self) -> dict[str, inspect.Parameter]:
+        """The parameters after the context, by name."""
+        _, *rest = self._resolved.parameters.values()
+        return {p.name: p for p in rest if p.kind is not inspect.Parameter.VAR_KEYWORD}
+
+    @cached_property
+    def types(self) -> dict[str, TypeAdapter[Any]]:
+        """The type of each parameter."""
+        return {name: _adapter(parameter.annotation) for name, parameter in self.parameters.items()}
+
+    @cached_property
+    def result(self) -> TypeAdapter[Any]:
+        """The result's type, to rebuild a returned value from its JSON."""
+        return _adapter(self._resolved.return_annotation)
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, JsonValue]:
+        """Return the arguments by parameter name as JSON values.
+
+        Raises:
+            InvalidInput: they do not fit; the message names the parameter.
+        """
+        name = self._function.__name__
+        try:
+            bound = self._resolved.bind(None, *args, **kwargs).arguments
+        except TypeError as exc:
+            raise InvalidInput(
+                f"{name}: {exc}; it takes ({', '.join(map(str, self.parameters.values()))})"
+            ) from exc
+        _, *given = bound.items()
+        flat: dict[str, Any] = {}
+        for key, value in given:
+            flat |= value if key not in self.parameters else {key: value}
+        plain: dict[str, JsonValue] = as_json(flat, f"the input of {name}")
+        self.validate(plain)
+        return plain
+
+    def bind_text(self, text: str) -> dict[str, JsonValue]:
+        """Return the input that a line of text means: a JSON object of parameters, or the first parameter.
+
+        Raises:
+            InvalidInput: the text fits neither way.
+        """
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = None
+        if isinstance(value, dict) and value.keys() <= self.parameters.keys():
+            return self.bind((), value)
+        return self.bind((text,) if self.parameters else (), {})
+
+    def validate(self, plain: Mapping[str, JsonValue]) -> dict[str, Any]:
+        """Return the arguments as the function's own types.
+
+        Raises:
+            InvalidInput: a value has the wrong type.
+        """
+        arguments: dict[str, Any] = dict(plain)
+        for name, type_ in self.types.items():
+            if name in plain:
+                arguments[name] = self._validated(name, type_, plain[name])
+        return arguments
+
+    def _validated(self, name: str, type_: TypeAdapter[Any], value: JsonValue) -> Any:
+        try:
+            return type_.validate_python(value)
+        except ValidationError as exc:
+            problem = exc.errors()[0]
+            place = ".".join(map(str, (name, *problem["loc"])))
+            raise InvalidInput(f"{self._function.__name__}: {place}: {problem['msg']}") from exc
+
+    @cached_property
+    def _resolved(self) -> inspect.Signature:
+        try:
+            signature = inspect.signature(self._function, eval_str=True)
+        except NameError:  # annotations that only a type checker can see
+            signature = inspect.signature(self._function)
+            blank = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+            signature = inspect.Signature(blank)
+        if not signature.parameters:
+            raise UserError(f"agent {self._function.__name__} must take a TaskContext as its first parameter")
+        if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in signature.parameters.values()):
+            raise UserError(f"agent {self._function.__name__} cannot take *args: name its parameters")
+        return signature
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    unknown = annotation is inspect.Signature.empty
+    try:
+        return TypeAdapter(Any if unknown else annotation)
+    except PydanticSchemaGenerationError:
+        return TypeAdapter(Any)

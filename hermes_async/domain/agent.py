@@ -1,0 +1,301 @@
+"""What agents.yaml may say, word for word: agents, their subagents, the pools, the relay and the limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+from hermes_async.domain.errors import UnknownAgent, did_you_mean
+from hermes_async.domain.urls import broker_url, state_url, web_url
+
+
+@dataclass(frozen=True)
+class Must:
+    """What a value of this type must be, in words: error messages are built from it."""
+
+    be: str
+
+
+Seconds = Annotated[float, Field(gt=0, le=31_536_000), Must("a number of seconds greater than 0")]
+Switch = Annotated[bool, Must("true or false")]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000), Must("a whole number greater than 0")]
+Text = Annotated[str, Field(min_length=1), Must("text")]
+Name = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,99}$"),
+    Must("a name of letters, digits, `_`, `-` and `.` that begins with a letter"),
+]
+Names = tuple[Text, ...]
+Function = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"),
+    Must("the place of a Python function, such as my_agents.research:run"),
+]
+
+
+BrokerUrl = Annotated[str, AfterValidator(broker_url), Must("a URL such as redis://localhost:6379/0")]
+StateUrl = Annotated[str, AfterValidator(state_url), Must("a URL such as redis://localhost:6379/0")]
+WebhookUrl = Annotated[str, AfterValidator(web_url), Must("a URL such as https://example.com/hook")]
+Version = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$"), Must('a version in quotes, such as "2.4"')]
+
+
+class Spec(BaseModel):
+    """A frozen part of the configuration: strict types, no unknown keys, compact JSON."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        validate_by_name=True,
+        serialize_by_alias=True,
+    )
+
+
+class RetryPolicy(Spec):
+    """How long to wait before a failed attempt is tried again: initial * factor^n, at most maximum."""
+
+    #: Seconds before the first retry.
+    initial: Seconds = 1.0
+    #: Each wait is this many times the one before.
+    factor: Annotated[float, Field(ge=1, le=1000), Must("a number of at least 1")] = 2.0
+    #: Seconds; no wait is longer.
+    maximum: Seconds = 60.0
+    #: Draw each wait at random between 0 and its length, so that failures do not return in step.
+    jitter: Switch = True
+    #: Names of exceptions that no retry can cure, such as "ValueError".
+    non_retryable: Names = ()
+
+
+class Webhook(Spec):
+    """Where a finished task is posted (Standard Webhooks)."""
+
+    url: WebhookUrl
+    #: Signs each post.
+    secret: Text | None = Field(default=None, repr=False)
+
+
+class Callbacks(Spec):
+    """The names of the functions to call when a task of this subagent has news."""
+
+    on_complete: Text | None = None
+    on_failure: Text | None = None
+    on_progress: Text | None = None
+
+
+class Idempotency(Spec):
+    """Within which circle, and for how long, the same idempotency key means the same task."""
+
+    scope: Literal["session", "parent", "global"] = "session"
+    #: Seconds.
+    ttl: Seconds = 86_400.0
+
+
+class SubagentSpec(Spec):
+    """A subagent: an agent as one parent invokes it."""
+
+    #: What the parent calls it.
+    id: Name
+    #: The agent that does the work; loading fills it in: the agent of this id, else `<id>_agent`.
+    agent: Name = ""
+    #: False: the caller waits for the result.
+    async_: Switch = Field(default=True, alias="async")
+    #: Seconds of one attempt, then it is aborted; null: no limit.
+    timeout: Seconds | None = 600.0
+    #: Seconds a task may wait for its start, then it fails (`expired`).
+    queue_timeout: Seconds | None = None
+    #: Seconds without a sign of life, then the attempt is aborted.
+    idle_timeout: Seconds | None = None
+    #: Unset: retry if `retry_limit` says so; false: never, whatever `retry_limit` says. See `retries`.
+    retry_on_failure: Switch | None = None
+    #: Attempts after the first; unset: 2 when `retry_on_failure` is true, else 0.
+    retry_limit: Annotated[int, Field(ge=0, le=1000), Must("a whole number of at least 0")] | None = None
+    retry: RetryPolicy = RetryPolicy()
+    #: Running at once per parent session; the rest wait, in order.
+    concurrency_limit: Count | None = None
+    #: 9 is first.
+    priority: Annotated[int, Field(ge=0, le=9), Must("a whole number from 0 to 9")] = 5
+    callbacks: Callbacks = Callbacks()
+    webhook: Webhook | None = None
+    #: The agent that takes over when this one has failed for good; resolved like `agent`.
+    fallback: Name | None = None
+    idempotency: Idempotency | None = None
+    #: The model for this use of the agent, instead of the agent's own.
+    model: Text | None = None
+
+    @property
+    def retries(self) -> int:
+        """How many times a failed attempt is tried again: the one place that knows the defaults."""
+        if self.retry_on_failure is False:
+            return 0
+        if self.retry_limit is None:
+            return 2 if self.retry_on_failure else 0
+        return self.retry_limit
+
+    def over(self, base: SubagentSpec) -> SubagentSpec:
+        """Lay these settings over `base`: what was said here wins, the rest is as `base` has it."""
+        said = {field: getattr(self, field) for field in self.model_fields_set}
+        if "retry" in said:
+            said["retry"] = base.retry.model_copy(
+                update={field: getattr(self.retry, field) for field in self.retry.model_fields_set}
+            )
+        return base.model_copy(update=said)
+
+
+class RunLimits(Spec):
+    """What one run of a declared agent may spend, then it fails (`budget_exceeded`)."""
+
+    #: Requests to the model.
+    requests: Count | None = None
+    tool_calls: Annotated[int, Field(ge=0, le=1_000_000_000), Must("a whole number of at least 0")] | None = (
+        None
+    )
+    total_tokens: Count | None = None
+    #: US dollars.
+    cost_usd: Annotated[float, Field(gt=0), Must("an amount of US dollars greater than 0")] | None = None
+    #: Seconds.
+    seconds: Seconds | None = None
+
+
+class SessionSpec(Spec):
+    """How the sessions of a parent agent behave."""
+
+    #: ordered: the callbacks of one session run one at a time, in the order of events.
+    lock: Literal["ordered", "none"] = "ordered"
+
+
+class AgentSpec(Spec):
+    """An agent: a Python function (`run`), a declared one (`model`), or a conversation that delegates."""
+
+    #: Its key under `agents:`; loading fills it in.
+    name: Name = ""
+    type: Literal["task", "conversational"] = "task"
+    #: The function that does the work, `package.module:function`; unset: a decorated one of this name.
+    run: Function | None = None
+    model: Text | None = None
+    instructions: Text | None = None
+    tools: Names = ()
+    limits: RunLimits = RunLimits()
+    #: The lane; unset: async for `async def`, process for `def`.
+    pool: Literal["async", "process"] | None = None
+    session: SessionSpec = SessionSpec()
+    subagents: tuple[SubagentSpec, ...] = ()
+
+
+class PoolSpec(Spec):
+    """The size of the worker pools."""
+
+    #: Processes of the process lane.
+    min_workers: Count = 2
+    #: Unset: the same as `min_workers`.
+    max_workers: Count | None = None
+    #: Load above which the pool grows while work waits.
+    scale_threshold: Annotated[
+        float, Field(gt=0, le=1), Must("a number greater than 0 and at most 1, such as 0.7")
+    ] = 0.7
+    #: Coroutines at once in one worker of the async lane.
+    slots_per_worker: Annotated[int, Field(ge=1, le=100_000), Must("a whole number from 1 to 100000")] = 100
+
+
+class RelaySpec(Spec):
+    """Where the relay listens, and what signs its tokens."""
+
+    host: Text = "127.0.0.1"
+    #: 0: any free one.
+    port: Annotated[int, Field(ge=0, le=65_535), Must("a port number from 0 to 65535")] = 8765
+    secret: Text | None = Field(default=None, repr=False)
+
+
+class TreeLimits(Spec):
+    """How much a whole tree of tasks may grow."""
+
+    #: Levels of delegation below a session; 1: subagents have no subagents.
+    max_depth: Count = 5
+    max_running: Count | None = None
+    max_queued: Count | None = None
+
+
+class AgentsConfig(Spec):
+    """The whole of agents.yaml, every name in it resolved."""
+
+    version: Version = "2.4"
+    agents: Mapping[Name, AgentSpec] = {}
+    async_worker_pool: PoolSpec = PoolSpec()
+    #: The broker; unset: the embedded Redis.
+    task_queue: BrokerUrl | None = Field(default=None, repr=False)
+    #: The Redis that keeps the records; unset: the broker's own, when it is Redis.
+    state: StateUrl | None = Field(default=None, repr=False)
+    relay: RelaySpec = RelaySpec()
+    limits: TreeLimits = TreeLimits()
+
+    @field_validator("agents")
+    @classmethod
+    def _name_the_agents(cls, agents: Mapping[str, AgentSpec]) -> Mapping[str, AgentSpec]:
+        return {name: agent.model_copy(update={"name": name}) for name, agent in agents.items()}
+
+    def agent(self, name: str) -> AgentSpec:
+        """Return the agent of that name, or raise UnknownAgent."""
+        if name not in self.agents:
+            raise UnknownAgent(f"no agent {name!r}{did_you_mean(name, self.agents) or _listing(self.agents)}")
+        return self.agents[name]
+
+    def subagent(self, parent: str, name: str) -> SubagentSpec:
+        """Return the subagent that `parent` calls `name`, or raise UnknownAgent."""
+        subagents = {subagent.id: subagent for subagent in self.agent(parent).subagents}
+        if name not in subagents:
+            cure = did_you_mean(name, subagents) or _listing(subagents)
+            raise UnknownAgent(f"agent {parent!r} has no subagent {name!r}{cure}")
+        return subagents[name]
+
+
+def _listing(names: Mapping[str, object]) -> str:
+    return f"; there is {', '.join(names)}" if names else "; there is none"
+
+
+_LATER: Final = "comes with a later version"
+_FIXED: Final = f"{_LATER}; until then the pool keeps min_workers processes"
+
+#: Keys that are understood and checked, but do nothing yet in this version (`*` is any name).
+NOT_YET: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "agents.*.instructions": _LATER,
+        "agents.*.limits": _LATER,
+        "agents.*.model": _LATER,
+        "agents.*.session.lock": _LATER,
+        "agents.*.tools": _LATER,
+        "agents.*.subagents.*.callbacks": _LATER,
+        "agents.*.subagents.*.concurrency_limit": _LATER,
+        "agents.*.subagents.*.fallback": _LATER,
+        "agents.*.subagents.*.idempotency": _LATER,
+        "agents.*.subagents.*.idle_timeout": _LATER,
+        "agents.*.subagents.*.model": _LATER,
+        "agents.*.subagents.*.queue_timeout": _LATER,
+        "agents.*.subagents.*.webhook": _LATER,
+        "async_worker_pool.max_workers": _FIXED,
+        "async_worker_pool.scale_threshold": _FIXED,
+        "limits": _LATER,
+    }
+)
+
+
+def not_yet(config: AgentsConfig) -> Iterator[str]:
+    """Yield a sentence for each key that `config` says and this version does not act on."""
+    for path, general in _said(config.model_dump(exclude_unset=True), (), ()):
+        if general in NOT_YET:
+            yield f"{path} {NOT_YET[general]}"
+
+
+def _said(value: Any, path: tuple[str, ...], general: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield every path of `value` as it is, and with its names and indexes replaced by `*`."""
+    yield ".".join(path), ".".join(general)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _said(item, (*path, key), (*general, "*" if path == ("agents",) else key))
+    elif isinstance(value, tuple):
+        for index, item in enumerate(value):
+            label = item["id"] if isinstance(item, dict) else str(index)
+            yield from _said(item, (*path, label), (*general, "*"))

@@ -1,0 +1,241 @@
+"""The news of a session: one envelope, discriminated on `type`, the same on every transport."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+
+from hermes_async.domain.failure import ErrorInfo, Reason
+from hermes_async.domain.task import Progress, Task, Usage
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Nothing(_Value):
+    """An event that says all by its type."""
+
+
+class QueuedData(_Value):
+    """Who was asked, by whom, and how urgently (9 is first)."""
+
+    subagent: str
+    parent: str | None = None
+    parent_task_id: str | None = None
+    priority: int = 5
+
+
+class StartedData(_Value):
+    """Which worker claimed the attempt."""
+
+    worker: str
+
+
+class PartialData(_Value):
+    """A partial result; a later one of the same name replaces it."""
+
+    name: str
+    value: JsonValue
+
+
+class MessageData(_Value):
+    """Something said to the parent (`session.message`) or to a running agent (`task.message`)."""
+
+    text: str
+    data: JsonValue = None
+
+
+class QuestionData(_Value):
+    """What a task needs to know before it can go on."""
+
+    question: str
+    answer_schema: dict[str, JsonValue] | None = None
+
+
+class AnswerData(_Value):
+    """The answer that lets a task go on."""
+
+    answer: JsonValue = None
+
+
+class CancelRequestedData(_Value):
+    """How the cancel is meant: `force` kills instead of asking."""
+
+    force: bool = False
+
+
+class RetryingData(_Value):
+    """A failed attempt that will be repeated after `delay` seconds."""
+
+    error: ErrorInfo
+    reason: Reason = Reason.ERROR
+    delay: float
+    failures: int
+
+
+class AttemptLostData(_Value):
+    """An attempt that ended without a word: a crash (counted in `losses`) or a shutdown (not counted)."""
+
+    cause: Literal["worker_lost", "shutdown"]
+    losses: int
+
+
+class CompletedData(_Value):
+    """The value that the agent returned."""
+
+    output: JsonValue = None
+    usage: Usage | None = None
+
+
+class FailedData(_Value):
+    """Why there will be no result."""
+
+    reason: Reason
+    error: ErrorInfo
+    usage: Usage | None = None
+
+
+class RejectedData(_Value):
+    """Why the task was never accepted."""
+
+    reason: Reason
+    error: ErrorInfo
+
+
+class CallbackData(_Value):
+    """Which callback of which task, and what it raised."""
+
+    name: str
+    error: ErrorInfo | None = None
+
+
+D = TypeVar("D", bound=BaseModel)
+T = TypeVar("T", bound=str)
+
+
+class Event(_Value, Generic[T, D]):
+    """One line of a session's log.
+
+    `seq` is dense per session and is the only order; `id` is `task:attempt:n` and names the same fact
+    however often it is written; `time` is Unix seconds by Redis' clock, for reading only.
+    """
+
+    seq: int = 0
+    id: str
+    type: T
+    time: float = 0.0
+    session_id: str
+    task_id: str | None = None
+    agent: str | None = None
+    attempt: int = 0
+    trace_id: str | None = None
+    data: D
+
+    @property
+    def ordinal(self) -> int:
+        """The place of a repeatable event within its attempt; 0 for one that happens once."""
+        last = self.id.rpartition(":")[2]
+        return int(last) if last.isdigit() else 0
+
+
+Queued = Event[Literal["task.queued"], QueuedData]
+Started = Event[Literal["task.started"], StartedData]
+Progressed = Event[Literal["task.progress"], Progress]
+Partial = Event[Literal["task.partial"], PartialData]
+TaskMessage = Event[Literal["task.message"], MessageData]
+InputRequired = Event[Literal["task.input_required"], QuestionData]
+Resumed = Event[Literal["task.resumed"], AnswerData]
+CancelRequested = Event[Literal["task.cancel_requested"], CancelRequestedData]
+Retrying = Event[Literal["task.retrying"], RetryingData]
+AttemptLost = Event[Literal["task.attempt_lost"], AttemptLostData]
+Completed = Event[Literal["task.completed"], CompletedData]
+Failed = Event[Literal["task.failed"], FailedData]
+Cancelled = Event[Literal["task.cancelled"], Nothing]
+Rejected = Event[Literal["task.rejected"], RejectedData]
+SessionMessage = Event[Literal["session.message"], MessageData]
+CallbackSucceeded = Event[Literal["callback.succeeded"], CallbackData]
+CallbackFailed = Event[Literal["callback.failed"], CallbackData]
+CallbackDead = Event[Literal["callback.dead"], CallbackData]
+
+AnyEvent = Annotated[
+    Queued
+    | Started
+    | Progressed
+    | Partial
+    | TaskMessage
+    | InputRequired
+    | Resumed
+    | CancelRequested
+    | Retrying
+    | AttemptLost
+    | Completed
+    | Failed
+    | Cancelled
+    | Rejected
+    | SessionMessage
+    | CallbackSucceeded
+    | CallbackFailed
+    | CallbackDead,
+    Field(discriminator="type"),
+]
+ADAPTER: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)
+
+#: Every event type with the class of its envelope.
+CLASSES: dict[str, type[Event[Any, Any]]] = {
+    get_args(cls.model_fields["type"].annotation)[0]: cls for cls in get_args(get_args(AnyEvent)[0])
+}
+
+#: What a parent must not miss: these wait in its inbox until they are acknowledged.
+INBOX_TYPES = frozenset(
+    {
+        "task.completed",
+        "task.failed",
+        "task.cancelled",
+        "task.rejected",
+        "task.input_required",
+        "session.message",
+    },
+)
+
+
+def parse(value: dict[str, Any]) -> AnyEvent:
+    """Return the event that a transport delivered as plain JSON values."""
+    return ADAPTER.validate_python(value)
+
+
+def task_event(task: Task, type_: str, data: BaseModel | None = None, *, n: int | str = "") -> AnyEvent:
+    """Return an event of `task` in its present attempt.
+
+    Args:
+        task: the record as it is before the event.
+        type_: for example `task.progress`.
+        data: the payload that belongs to the type; None for types that need none.
+        n: the ordinal of a repeatable event within its attempt; others happen once and use their own name.
+    """
+    word = n if n != "" else type_.partition(".")[2]
+    return CLASSES[type_].model_construct(
+        seq=0,
+        id=f"{task.id}:{task.attempt}:{word}",
+        type=type_,
+        time=0.0,
+        session_id=task.session_id,
+        task_id=task.id,
+        agent=task.agent,
+        attempt=task.attempt,
+        trace_id=task.birth.trace_id,
+        data=data if data is not None else Nothing(),
+    )
+
+
+def queued(task: Task) -> AnyEvent:
+    """Return the first event of a task."""
+    birth = task.birth
+    data = QueuedData(
+        subagent=birth.subagent,
+        parent=birth.parent,
+        parent_task_id=birth.parent_task_id,
+        priority=birth.options.priority,
+    )
+    return task_event(task, "task.queued", data)

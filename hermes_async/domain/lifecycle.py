@@ -1,0 +1,240 @@
+"""The law of a task's life: which event may follow which status, what it changes, what an outcome means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import JsonValue
+
+from hermes_async.domain.agent import SubagentSpec
+from hermes_async.domain.errors import HermesError
+from hermes_async.domain.events import (
+    AnyEvent,
+    AttemptLostData,
+    CompletedData,
+    FailedData,
+    RetryingData,
+    task_event,
+)
+from hermes_async.domain.failure import ErrorInfo, Reason
+from hermes_async.domain.task import Task, TaskStatus, Usage
+
+S = TaskStatus
+
+#: How often a task may kill its worker before it is given up as poison.
+MAX_LOSSES = 3
+
+#: For each status, the events that may come next. What is not here is refused.
+LEGAL: dict[TaskStatus, frozenset[str]] = {
+    S.QUEUED: frozenset(
+        {
+            "task.started",
+            "task.message",
+            "task.cancel_requested",
+            "task.cancelled",
+            "task.failed",
+            "task.rejected",
+        },
+    ),
+    S.RUNNING: frozenset(
+        {
+            "task.progress",
+            "task.partial",
+            "task.message",
+            "task.input_required",
+            "task.cancel_requested",
+            "task.retrying",
+            "task.attempt_lost",
+            "task.completed",
+            "task.failed",
+            "task.cancelled",
+        },
+    ),
+    S.INPUT_REQUIRED: frozenset(
+        {
+            "task.message",
+            "task.resumed",
+            "task.cancel_requested",
+            "task.attempt_lost",
+            "task.failed",
+            "task.cancelled",
+        },
+    ),
+    S.COMPLETED: frozenset(),
+    S.FAILED: frozenset(),
+    S.CANCELLED: frozenset(),
+    S.REJECTED: frozenset(),
+}
+
+#: The status that an event brings; an event that is not here leaves it as it is.
+TARGET: dict[str, TaskStatus] = {
+    "task.started": S.RUNNING,
+    "task.input_required": S.INPUT_REQUIRED,
+    "task.resumed": S.RUNNING,
+    "task.retrying": S.QUEUED,
+    "task.attempt_lost": S.QUEUED,
+    "task.completed": S.COMPLETED,
+    "task.failed": S.FAILED,
+    "task.cancelled": S.CANCELLED,
+    "task.rejected": S.REJECTED,
+}
+
+#: The field that takes the event's time.
+STAMP: dict[str, str] = {
+    "task.queued": "created_at",
+    "task.started": "started_at",
+    "task.completed": "finished_at",
+    "task.failed": "finished_at",
+    "task.cancelled": "finished_at",
+    "task.rejected": "finished_at",
+}
+
+#: The fields that are taken from the event's data as they are.
+COPIED: dict[str, tuple[str, ...]] = {
+    "task.started": ("worker",),
+    "task.retrying": ("error", "reason", "failures"),
+    "task.attempt_lost": ("losses",),
+    "task.completed": ("output", "usage"),
+    "task.failed": ("reason", "error", "usage"),
+    "task.rejected": ("reason", "error"),
+}
+
+#: The fields that an event sets to the same value every time.
+FIXED: dict[str, dict[str, Any]] = {
+    "task.started": {"progress": None},
+    "task.cancel_requested": {"cancel_requested": True},
+    "task.completed": {"error": None, "reason": None},
+}
+
+TERMINAL_TYPES = frozenset(name for name, status in TARGET.items() if status.is_terminal)
+
+#: Written by others than the owner of the attempt, so the attempt that they saw does not matter.
+UNFENCED = frozenset({"task.cancel_requested", "task.message"})
+
+
+class IllegalTransition(HermesError):
+    """That event cannot follow that status."""
+
+
+def allowed_from(event_type: str) -> list[TaskStatus]:
+    """Return the statuses in which an event of this type may happen."""
+    return [status for status, types in LEGAL.items() if event_type in types]
+
+
+def changes(event: AnyEvent) -> dict[str, Any]:
+    """Return the fields of the record that the event sets, but for times and named partials."""
+    fields = {name: getattr(event.data, name) for name in COPIED.get(event.type, ())}
+    fields |= FIXED.get(event.type, {})
+    if event.type in TARGET:
+        fields["status"] = TARGET[event.type]
+    if event.type == "task.started":
+        fields["attempt"] = event.attempt
+    if event.type == "task.progress":
+        fields["progress"] = event.data
+    return fields
+
+
+def apply(task: Task, event: AnyEvent) -> Task:
+    """Return the task as it is after the event.
+
+    Raises:
+        IllegalTransition: the event cannot follow the task's status.
+    """
+    if event.type not in LEGAL[task.status]:
+        raise IllegalTransition(f"{event.type} cannot follow status {task.status!r} of task {task.id}")
+    update = changes(event)
+    if event.type in STAMP:
+        update[STAMP[event.type]] = event.time
+    if event.type == "task.partial":
+        update["partials"] = {**task.partials, event.data.name: event.data.value}
+    return task.model_copy(update=update)
+
+
+@dataclass(frozen=True)
+class Returned:
+    """The agent's function came back with a value."""
+
+    value: JsonValue
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True)
+class Raised:
+    """The agent's function raised, or ran out of time."""
+
+    error: ErrorInfo
+    reason: Reason = Reason.ERROR
+    #: Qualified names of the exception's classes, nearest first; `non_retryable` is matched against them.
+    kinds: tuple[str, ...] = ()
+    #: Seconds that the agent asked to wait before the next attempt.
+    retry_after: float | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """The attempt was cancelled from outside: by a person, or by the shutdown of its worker."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The worker stopped renewing the attempt's lease."""
+
+
+Outcome = Returned | Raised | Interrupted | Lost
+
+
+def decide(task: Task, outcome: Outcome, *, chance: float = 1.0) -> AnyEvent:
+    """Return the one event that follows the end of an attempt.
+
+    Args:
+        task: the record while the attempt was running.
+        outcome: how the attempt ended.
+        chance: a number in [0, 1) that spreads the retries (full jitter).
+    """
+    if isinstance(outcome, Returned):
+        data = CompletedData(output=outcome.value, usage=outcome.usage)
+        return task_event(task, "task.completed", data)
+    if task.cancel_requested:
+        return task_event(task, "task.cancelled")
+    if isinstance(outcome, Interrupted):
+        return task_event(task, "task.attempt_lost", AttemptLostData(cause="shutdown", losses=task.losses))
+    if isinstance(outcome, Lost):
+        return _after_loss(task)
+    return _after_failure(task, outcome, chance)
+
+
+def _after_loss(task: Task) -> AnyEvent:
+    losses = task.losses + 1
+    if losses < MAX_LOSSES:
+        return task_event(task, "task.attempt_lost", AttemptLostData(cause="worker_lost", losses=losses))
+    error = ErrorInfo(type="WorkerLost", message=f"the worker was lost {losses} times while it ran this task")
+    return task_event(task, "task.failed", FailedData(reason=Reason.WORKER_LOST, error=error))
+
+
+def _after_failure(task: Task, outcome: Raised, chance: float) -> AnyEvent:
+    failures = task.failures + 1
+    if not _may_retry(task.birth.options, outcome, failures):
+        data = FailedData(reason=outcome.reason, error=outcome.error, usage=outcome.usage)
+        return task_event(task, "task.failed", data)
+    delay = outcome.retry_after if outcome.retry_after is not None else backoff(task, failures, chance)
+    retrying = RetryingData(error=outcome.error, reason=outcome.reason, delay=delay, failures=failures)
+    return task_event(task, "task.retrying", retrying)
+
+
+def _may_retry(options: SubagentSpec, outcome: Raised, failures: int) -> bool:
+    if failures > options.retries:
+        return False
+    return not set(outcome.kinds) & set(options.retry.non_retryable)
+
+
+def backoff(task: Task, failures: int, chance: float) -> float:
+    """Return the seconds to wait before the next attempt: exponential with full jitter.
+
+    The rule is "full jitter" of M. Brooker, "Exponential Backoff and Jitter" (AWS Architecture Blog, 2015):
+    a uniform draw between zero and the capped exponential step.
+    """
+    policy = task.birth.options.retry
+    step = min(policy.maximum, policy.initial * policy.factor ** (failures - 1))
+    return step * chance if policy.jitter else step

@@ -1,0 +1,152 @@
+"""A task: one invocation of a subagent, as everybody sees it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from hermes_async.domain.agent import SubagentSpec
+from hermes_async.domain.failure import ErrorInfo, Reason
+
+
+class TaskStatus(StrEnum):
+    """Where a task stands; the last four are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    INPUT_REQUIRED = "input_required"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+
+    @property
+    def is_terminal(self) -> bool:
+        """True when the task has ended and will never change again."""
+        return self in TERMINAL
+
+
+TERMINAL = frozenset(
+    {TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.REJECTED},
+)
+
+
+class Lane(StrEnum):
+    """A queue with the pool that serves it."""
+
+    ASYNC = "async"
+    PROCESS = "process"
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Usage(_Value):
+    """What a task consumed so far."""
+
+    requests: int = 0
+    tool_calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = None
+
+
+class Progress(_Value):
+    """How far a task is: percent from 0 to 100 (None when unknown) and a short message."""
+
+    progress_percent: float | None = Field(default=None, ge=0, le=100)
+    message: str = ""
+
+
+class Birth(_Value):
+    """What is known of a task when it is dispatched, and never changes."""
+
+    id: str
+    session_id: str
+    #: The agent on whose behalf the task runs; None for a task without a declared parent.
+    parent: str | None = None
+    #: The name by which the parent invoked it.
+    subagent: str
+    #: Arguments by parameter name, as JSON values.
+    input: dict[str, JsonValue] = {}
+    options: SubagentSpec
+    lane: Lane = Lane.ASYNC
+    #: W3C trace context of the dispatch.
+    traceparent: str
+    parent_task_id: str | None = None
+    root_task_id: str | None = None
+    depth: int = 0
+
+    @property
+    def trace_id(self) -> str:
+        """The 32 hex digits that name the whole trace."""
+        return self.traceparent.split("-")[1]
+
+
+class Task(_Value):
+    """The record of one invocation: the fold of its events. Times are Unix seconds by Redis' clock."""
+
+    birth: Birth
+    agent: str
+    status: TaskStatus = TaskStatus.QUEUED
+    #: Counts claims from 1; it is also the fence: writes of an older attempt are refused.
+    attempt: int = 0
+    failures: int = 0
+    losses: int = 0
+    worker: str | None = None
+    cancel_requested: bool = False
+    progress: Progress | None = None
+    partials: dict[str, JsonValue] = {}
+    output: JsonValue = None
+    error: ErrorInfo | None = None
+    reason: Reason | None = None
+    usage: Usage | None = None
+    created_at: float = 0.0
+    started_at: float | None = None
+    finished_at: float | None = None
+
+    @property
+    def id(self) -> str:
+        """The id of the task; its first part names the partition of its session."""
+        return self.birth.id
+
+    @property
+    def session_id(self) -> str:
+        """The session to which every event of the task goes."""
+        return self.birth.session_id
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what people and programs are shown: birth and state side by side."""
+        state = self.model_dump(mode="json", exclude={"birth"})
+        birth = self.birth.model_dump(mode="json", exclude={"options", "traceparent"})
+        return {**birth, **state, "trace_id": self.birth.trace_id}
+
+
+class TaskResult(_Value):
+    """How a task ended, as callbacks and webhooks receive it."""
+
+    task_id: str
+    status: TaskStatus
+    output: JsonValue = None
+    error: ErrorInfo | None = None
+    reason: Reason | None = None
+    attempt: int
+    usage: Usage | None = None
+    trace_id: str
+
+    @classmethod
+    def of(cls, task: Task) -> TaskResult:
+        """Return the result of a task that has ended."""
+        return cls(
+            task_id=task.id,
+            status=task.status,
+            output=task.output,
+            error=task.error,
+            reason=task.reason,
+            attempt=task.attempt,
+            usage=task.usage,
+            trace_id=task.birth.trace_id,
+        )

@@ -1,0 +1,9 @@
+"""What authors of agents and callbacks import."""
+
+from hermes_async.core.context import TaskContext
+from hermes_async.core.subagent import Subagent, subagent
+from hermes_async.domain.errors import RetryAfter
+from hermes_async.domain.events import AnyEvent
+from hermes_async.domain.task import TaskResult
+
+__all__ = ["AnyEvent", "RetryAfter", "Subagent", "TaskContext", "TaskResult", "subagent"]

@@ -1,0 +1,141 @@
+"""Every setting of a process (command line, environment, agents.yaml), read here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hermes_async.adapters import agents_file
+from hermes_async.domain.agent import AgentsConfig
+from hermes_async.domain.errors import ConfigError
+from hermes_async.domain.urls import relay_url
+
+DEFAULT_FILE: Final = "agents.yaml"
+#: Variables that are settings themselves; every other HERMES_ variable overrides a scalar of agents.yaml.
+VARIABLES: Final = frozenset(
+    f"HERMES_{name}"
+    for name in ("CONFIG", "LEASE", "MODULES", "RELAY_URL", "RETENTION", "STATE_DIR", "TOKEN")
+)
+
+
+class Settings(BaseModel):
+    """What a process was told: frozen, complete and checked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: The file that was read; None: there is none.
+    config: Path | None
+    #: The folder of the file, else the current one.
+    project_dir: Path
+    #: Home of the embedded Redis and of other private files (HERMES_STATE_DIR, default PROJECT/.hermes).
+    state_dir: Path
+    #: Python modules whose decorated functions are agents (HERMES_MODULES, separated by commas).
+    modules: tuple[str, ...] = ()
+    agents: AgentsConfig = AgentsConfig()
+    #: Seconds after which a silent worker has lost its task (HERMES_LEASE).
+    lease: float = Field(default=15.0, gt=0)
+    #: Seconds for which the record of a finished task is kept (HERMES_RETENTION, default a week).
+    retention: float = Field(default=604_800.0, gt=0)
+    #: Shown to the relay (HERMES_TOKEN).
+    token: str | None = Field(default=None, repr=False)
+    #: Where clients find the relay (HERMES_RELAY_URL, default: the host and port of `relay:`).
+    relay_url: str
+
+    @classmethod
+    def read(
+        cls,
+        config: Path | None = None,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        known_agents: Collection[str] = (),
+        **overrides: Any,
+    ) -> Self:
+        """Read everything once, or raise ConfigError; `overrides` win over the environment."""
+        path = _file(config, environ)
+        agents = overrides.pop("agents", None) or agents_file.load(
+            path, environ, reserved=VARIABLES, known_agents=known_agents
+        )
+        project = path.absolute().parent if path else Path.cwd()
+        said: dict[str, Any] = {
+            "config": path,
+            "project_dir": project,
+            "state_dir": _folder(environ, project),
+            "agents": agents,
+            **_from_environment(environ),
+            **overrides,
+        }
+        said.setdefault("relay_url", _relay_address(agents))
+        return cls(**said)
+
+
+def _file(config: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """Return the file to read; only the default one may be missing."""
+    if config is not None:
+        return config
+    if named := environ.get("HERMES_CONFIG"):
+        return Path(named)
+    return Path(DEFAULT_FILE) if Path(DEFAULT_FILE).exists() else None
+
+
+def _folder(environ: Mapping[str, str], project: Path) -> Path:
+    named = environ.get("HERMES_STATE_DIR")
+    return Path(named).absolute() if named else project / ".hermes"
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings that the environment gives; an empty variable gives none."""
+    readers = {
+        "lease": _seconds,
+        "modules": _modules,
+        "relay_url": _url,
+        "retention": _seconds,
+        "token": _text,
+    }
+    said: dict[str, Any] = {}
+    for field, reader in readers.items():
+        name = f"HERMES_{field.upper()}"
+        if text := environ.get(name):
+            said[field] = reader(name, text)
+    return said
+
+
+def _text(name: str, text: str) -> str:
+    return text
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 31_536_000:  # also refuses nan
+        field = name.removeprefix("HERMES_").lower()
+        raise ConfigError(f'{name}: {field} must be a number of seconds greater than 0, not "{text}"')
+    return seconds
+
+
+def _modules(name: str, text: str) -> tuple[str, ...]:
+    modules = tuple(module for part in text.split(",") if (module := part.strip()))
+    for module in modules:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise ConfigError(
+                f'{name}: "{module}" is not a Python module; write names such as my_agents,lib.agents'
+            )
+    return modules
+
+
+def _url(name: str, text: str) -> str:
+    try:
+        return relay_url(text)
+    except ValueError as error:
+        raise ConfigError(f"{name}: relay_url {error}") from None
+
+
+def _relay_address(agents: AgentsConfig) -> str:
+    """Return where the relay of this configuration is reached from this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(agents.relay.host, agents.relay.host)
+    return f"http://{host}:{agents.relay.port}"

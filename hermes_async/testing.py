@@ -1,0 +1,90 @@
+"""Testing agents and parents without servers: the real core over memory, in the test's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from hermes_async.adapters.memory import MemoryQueue, MemoryStore
+from hermes_async.core.hermes import Hermes
+from hermes_async.core.registry import Registry
+from hermes_async.core.runner import Runner
+from hermes_async.core.subagent import Subagent
+from hermes_async.domain.agent import AgentsConfig, SubagentSpec
+
+__all__ = ["LocalHermes", "stub"]
+
+#: Seconds between two rounds of the janitor, which brings retries back.
+SWEEP_EVERY = 0.05
+
+
+@asynccontextmanager
+async def LocalHermes(  # noqa: N802 - reads as the Hermes that it yields
+    *agents: Subagent[..., Any], config: AgentsConfig | None = None, slots: int = 100
+) -> AsyncIterator[Hermes]:
+    """Yield a Hermes that runs its tasks here and now, without Redis, Celery or another process.
+
+    Args:
+        agents: the decorated functions that it knows.
+        config: what agents.yaml would say.
+        slots: tasks at once.
+    """
+    queue = MemoryQueue()
+    hermes = Hermes(Registry(config or AgentsConfig(), agents), MemoryStore(), queue)
+    running: dict[str, asyncio.Task[Any]] = {}
+    queue.on_revoke(lambda task_id, force: _stop(running.get(task_id)))
+    helpers = [
+        asyncio.create_task(_work(queue, hermes.runner("local", lease=60.0), running, slots)),
+        asyncio.create_task(_sweep(hermes)),
+    ]
+    try:
+        yield hermes
+    finally:
+        helpers += running.values()
+        for task in helpers:
+            task.cancel()
+        await asyncio.wait(helpers)
+        await hermes.close()
+
+
+async def _work(
+    queue: MemoryQueue, runner: Runner, running: dict[str, asyncio.Task[Any]], slots: int
+) -> None:
+    free = asyncio.Semaphore(slots)
+    while True:
+        task_id = await queue.get()
+        await free.acquire()
+        running[task_id] = task = asyncio.create_task(runner.run(task_id))
+        task.add_done_callback(lambda done, task_id=task_id: (running.pop(task_id, None), free.release()))
+
+
+async def _sweep(hermes: Hermes) -> None:
+    while True:
+        await hermes.janitor.sweep()
+        await asyncio.sleep(SWEEP_EVERY)
+
+
+def _stop(task: asyncio.Task[Any] | None) -> None:
+    if task is not None:
+        task.cancel()
+
+
+def stub(name: str, *, returns: Any = None, raises: Exception | None = None) -> Subagent[..., Any]:
+    """Return an agent that takes any named input and at once returns a value, or raises."""
+
+    async def stand_in(ctx: Any, /, **anything: Any) -> Any:
+        if raises is not None:
+            raise raises
+        return returns
+
+    return Subagent(name, stand_in, SubagentSpec(id=name, agent=name))
+
+
+@pytest.fixture
+def local_hermes() -> Callable[..., AbstractAsyncContextManager[Hermes]]:
+    """`async with local_hermes(my_agent) as hermes:` in a test."""
+    return LocalHermes

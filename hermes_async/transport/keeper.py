@@ -1,0 +1,165 @@
+"""What this process holds of one broker, kept on lease by a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
+from contextlib import suppress
+from time import monotonic
+from typing import Protocol
+
+from redis.exceptions import RedisError
+
+from hermes_async.transport.entries import Entries
+
+logger = logging.getLogger(__name__)
+
+#: How often consumers that vanished are looked for, in seconds.
+TIDY_EVERY = 60.0
+#: Broken connections and refused commands: the lease is renewed at the next beat, if there is still time.
+TROUBLE = (RedisError, OSError)
+
+
+class Consumes(Protocol):
+    """A channel, as far as the keeper cares."""
+
+    @property
+    def active_queues(self) -> list[str]: ...
+
+
+class Keeper:
+    """Tags in flight, acks to send, and the thread that renews, acks and reaps however busy the process is.
+
+    It outlives the channels: a task that runs on while the connection is lost keeps its lease, and so is
+    not run twice.
+    """
+
+    def __init__(self, entries: Entries, lease: float) -> None:
+        self.entries = entries
+        self.lease = lease
+        self.held: set[str] = set()
+        self._acks: deque[str] = deque()
+        self._channels: list[Consumes] = []
+        self._queues: set[str] = set()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._tidied_at = monotonic()
+
+    # -- what channels tell it -------------------------------------------------------------------------
+    def attach(self, channel: Consumes) -> None:
+        """A channel consumes: begin to beat."""
+        if channel not in self._channels:
+            self._channels.append(channel)
+        if self._thread is None:
+            self._stop.clear()
+            self._thread = threading.Thread(target=self._beat, name="redisstream-lease", daemon=True)
+            self._thread.start()
+
+    def detach(self, channel: Consumes, running: Iterable[str]) -> None:
+        """A channel closes; with the last one, everything that is not running goes back and the beat ends."""
+        if channel not in self._channels:
+            return
+        self._channels.remove(channel)
+        if not self._channels:
+            self.give_back(self.held.difference(running))
+            if not self.held:
+                self._end()
+
+    def hold(self, tag: str) -> None:
+        """An entry arrived."""
+        self.held.add(tag)
+
+    def ack(self, tag: str) -> None:
+        """An entry is done; the server is told at the next flush."""
+        self.held.discard(tag)
+        self._acks.append(tag)
+
+    def reject(self, tag: str) -> None:
+        """An entry could not be processed: it is delivered again, unless that has happened too often."""
+        self.held.discard(tag)
+        self.entries.give_back([tag], failed=True)
+
+    def give_back(self, tags: Iterable[str]) -> None:
+        """Entries were not processed, which is nobody's fault."""
+        returned = self.held.intersection(tags)
+        self.held -= returned  # first, so that whatever cannot be given back now lapses
+        if returned:
+            self.entries.give_back(returned)
+
+    def flush(self) -> None:
+        """Send the acks; those that cannot be sent stay for the next flush."""
+        if not self._acks:
+            return
+        tags = []
+        with suppress(IndexError):  # other threads append meanwhile
+            while True:
+                tags.append(self._acks.popleft())
+        try:
+            self.entries.ack(tags)
+        except BaseException:
+            self._acks.extend(tags)
+            raise
+
+    def disown(self) -> None:
+        """In a forked child: everything belongs to the parent."""
+        self.held.clear()
+        self._acks.clear()
+        self._channels.clear()
+        self._thread = None
+
+    # -- the thread ------------------------------------------------------------------------------------
+    def _beat(self) -> None:
+        pause = 0.0
+        while not self._stop.wait(pause):
+            pause = self.lease / 3
+            try:
+                self._tend()
+            except TROUBLE as error:
+                pause = min(pause, 1.0)
+                logger.warning("The lease of %d messages could not be renewed: %s", len(self.held), error)
+
+    def _tend(self) -> None:
+        self.entries.renew(tuple(self.held))
+        self.flush()
+        queues = self._consumed()
+        self.entries.reap(queues, int(self.lease * 1000))
+        if monotonic() - self._tidied_at > TIDY_EVERY:
+            self._tidied_at = monotonic()
+            self.entries.forget_idle_consumers(queues)
+
+    def _consumed(self) -> list[str]:
+        queues = {queue for channel in tuple(self._channels) for queue in channel.active_queues}
+        self._queues |= queues
+        return sorted(queues)
+
+    def _end(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(self.lease)
+            self._thread = None
+        with suppress(*TROUBLE):
+            self.flush()
+            self.entries.leave(self._queues)
+        self.entries.client.connection_pool.disconnect()
+
+
+_keepers: dict[Hashable, Keeper] = {}
+
+
+def keeper_of(broker: Hashable, make: Callable[[], Keeper]) -> Keeper:
+    """The one keeper this process has for a broker."""
+    if broker not in _keepers:
+        _keepers[broker] = make()
+    return _keepers[broker]
+
+
+def _after_fork() -> None:
+    for keeper in _keepers.values():
+        keeper.disown()
+    _keepers.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

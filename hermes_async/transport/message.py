@@ -1,0 +1,89 @@
+"""One message as the broker sees it: its text, its stream and its delivery tag."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from kombu.utils.json import JSONEncoder
+
+__all__ = [
+    "DEFAULT_PRIORITY",
+    "FAILURES",
+    "FIELD",
+    "PRIORITIES",
+    "Line",
+    "dead_letter_key",
+    "encode_message",
+    "stream_key",
+]
+
+#: The stream field that carries the message text.
+FIELD = "m"
+#: The stream field that counts failed deliveries; an entry without it has never been claimed before.
+FAILURES = "n"
+#: Messages published without a priority are in the middle, on the stream that bears the queue's plain name.
+DEFAULT_PRIORITY = 5
+#: In the order in which they are claimed.
+PRIORITIES = tuple(range(9, -1, -1))
+
+_to_json = JSONEncoder().encode
+
+
+class Line(NamedTuple):
+    """One queue at one priority: what one stream holds."""
+
+    queue: str
+    priority: int
+
+    def tag(self, entry_id: str) -> str:
+        """The delivery tag of an entry on this line; everything about it can be read back from the tag."""
+        return f"{entry_id}@{self.priority}@{self.queue}"
+
+    @classmethod
+    def of_tag(cls, tag: str) -> tuple[Line, str]:
+        """The line and the entry id that a delivery tag names."""
+        entry_id, priority, queue = tag.split("@", 2)
+        return cls(queue, int(priority)), entry_id
+
+
+def stream_key(queue: str, priority: int = DEFAULT_PRIORITY) -> str:
+    """The stream on which messages of this queue and priority (0-9, 9 is claimed first) wait."""
+    step = min(max(priority, 0), 9)
+    return queue if step == DEFAULT_PRIORITY else f"{queue}:{step}"
+
+
+def dead_letter_key(queue: str) -> str:
+    """The stream that keeps messages which were delivered too often."""
+    return f"{queue}.dead"
+
+
+def encode_message(
+    body: bytes,
+    *,
+    queue: str,
+    headers: Mapping[str, Any],
+    correlation_id: str,
+    priority: int = DEFAULT_PRIORITY,
+    reply_to: str = "",
+) -> str:
+    """The text kombu would write for a JSON body: XADD it to `stream_key(queue, priority)` under `FIELD`."""
+    return _to_json(
+        {
+            "body": b64encode(body).decode(),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": headers,
+            "properties": {
+                "correlation_id": correlation_id,
+                "reply_to": reply_to,
+                "delivery_mode": 2,
+                "delivery_info": {"exchange": "", "routing_key": queue},
+                "priority": priority,
+                "body_encoding": "base64",
+                "delivery_tag": str(uuid4()),
+            },
+        }
+    )

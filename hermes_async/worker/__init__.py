@@ -1,0 +1,1 @@
+"""The Celery side: pools, signals and the tasks that run subagents."""

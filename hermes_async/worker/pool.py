@@ -1,0 +1,264 @@
+"""A Celery pool: hundreds of `async def` tasks on one asyncio loop, with real limits and real cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from contextvars import Context
+from typing import Any
+
+from celery import signals
+from celery.concurrency.base import BasePool
+
+from hermes_async.worker.tracer import (
+    Job,
+    adopt,
+    adopted,
+    current_job,
+    rebuild_tracer,
+    watch_task_stack,
+)
+
+__all__ = ["AsyncioPool", "running_pool"]
+
+logger = logging.getLogger(__name__)
+
+#: How long a stop waits for coroutines that were cancelled, and for closing what they used, in seconds.
+GRACE = 5.0
+#: The "process ids" of jobs begin where no real one is.
+FIRST_PID = 1 << 32
+
+
+class AsyncioPool(BasePool):  # type: ignore[misc]
+    """One event loop in one thread; a slot for each coroutine.
+
+    `async def` bodies run on the loop, `def` bodies in its thread pool. To close what tasks have opened on
+    the loop, register an async function with `on_loop_stop`; inside a task, `running_pool()` is the pool.
+    Celery's `worker_process_init` and `worker_process_shutdown` are sent on the loop's thread.
+    """
+
+    signal_safe = False
+    task_join_will_block = True
+    body_can_be_buffer = True
+
+    limit: int
+    loop: asyncio.AbstractEventLoop
+    _executor: ThreadPoolExecutor
+    _thread: threading.Thread | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._hostname: str | None = (self.options.get("initargs") or (None, None))[1]
+        self._pids = itertools.count(FIRST_PID)
+        self._stop_callbacks: list[Callable[[], Awaitable[None]]] = []
+        # Everything below belongs to the loop's thread.
+        self._jobs: dict[int, Job] = {}
+        self._waiting: deque[Job] = deque()
+        self._running: set[Job] = set()
+        self._zombies: set[Job] = set()
+        self._strays: set[asyncio.Future[Any]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def on_loop_stop(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Await this when the pool stops, while the loop still runs; the latest registered comes first."""
+        self._stop_callbacks.append(callback)
+
+    # -- starting and stopping, on Celery's thread -----------------------------------------------------
+    def on_start(self) -> None:
+        """Start the loop."""
+        watch_task_stack()
+        for task in self.app.tasks.values():  # the consumer builds their tracers after this
+            if not adopted(task):
+                adopt(task)
+        self.loop = asyncio.new_event_loop()
+        self._executor = ThreadPoolExecutor(thread_name_prefix="celery-def")
+        self.loop.set_default_executor(self._executor)
+        started = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run_loop, args=(started,), name="celery-asyncio", daemon=True
+        )
+        self._thread.start()
+        started.wait()
+
+    def on_stop(self) -> None:
+        """Warm: every job ends first."""
+        self._end(self._idle.wait, patience=None)
+
+    def on_terminate(self) -> None:
+        """Cold: running jobs are cancelled, and their messages go back to the broker."""
+        self._end(self._abandon_all, patience=GRACE + 1)
+
+    def _end(self, first: Callable[[], Coroutine[Any, Any, Any]], patience: float | None) -> None:
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        try:
+            asyncio.run_coroutine_threadsafe(first(), self.loop).result(patience)
+            asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(2 * GRACE)
+        except TimeoutError:
+            logger.error("The event loop of the pool does not answer: a task blocks it")
+        except BaseException:
+            self._thread = thread  # a second signal: Celery comes back to terminate
+            raise
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        thread.join(GRACE)
+        self._executor.shutdown(wait=not self._strays, cancel_futures=True)
+
+    # -- what Celery asks, on any thread ---------------------------------------------------------------
+    def on_apply(
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Job:
+        """Take a job."""
+        task = self.app.tasks[args[0]]
+        if not adopted(task):
+            adopt(task)
+            rebuild_tracer(task, self._hostname)
+        for limit in ("soft_timeout", "timeout"):
+            options[limit] = options.get(limit) or self.options.get(limit)
+        job = Job(self, next(self._pids), target, args, options)
+        self.loop.call_soon_threadsafe(self._submit, job)
+        return job
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """Cancel a job and drop its result; Celery has announced that it is revoked."""
+        if _is_running(self.loop):
+            self._abandon(pid)
+        else:
+            self.loop.call_soon_threadsafe(self._abandon, pid)
+
+    def grow(self, n: int = 1) -> None:
+        """More slots."""
+        self.limit += n
+        self.loop.call_soon_threadsafe(self._fill)
+
+    def shrink(self, n: int = 1) -> None:
+        """Fewer slots; what runs, runs on."""
+        self.limit = max(self.limit - n, 1)
+
+    def flush(self) -> None:
+        """The broker is lost and will deliver again what has not begun."""
+        self.loop.call_soon_threadsafe(self._forget_waiting)
+
+    def _get_info(self) -> dict[str, Any]:
+        soft, hard = (self.options.get(limit) or 0 for limit in ("soft_timeout", "timeout"))
+        return {
+            **super()._get_info(),
+            "processes": [os.getpid()],
+            "running": len(self._running),
+            "waiting": len(self._waiting),
+            "zombies": len(self._zombies) + len(self._strays),
+            "timeouts": (soft, hard),
+        }
+
+    # -- on the loop -----------------------------------------------------------------------------------
+    def _run_loop(self, started: threading.Event) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.call_soon(self._begin, started)
+        while True:
+            try:
+                self.loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                logger.error("A coroutine raised %r; the loop goes on", error)
+            else:
+                break
+        self.loop.close()
+
+    def _begin(self, started: threading.Event) -> None:
+        signals.worker_process_init.send(sender=self._hostname)
+        started.set()
+
+    def _submit(self, job: Job) -> None:
+        self._jobs[job.pid] = job
+        self._waiting.append(job)
+        self._fill()
+
+    def _fill(self) -> None:
+        self._idle.clear()
+        while self._waiting and len(self._running) < max(self.limit, 1):
+            job = self._waiting.popleft()
+            self._running.add(job)
+            Context().run(job.start)  # not the context of the job that has just ended
+        if not self._running and not self._waiting:
+            self._idle.set()
+
+    def is_done(self, job: Job) -> None:
+        """A job has ended."""
+        self._jobs.pop(job.pid, None)
+        self._zombies.discard(job)
+        self._running.discard(job)
+        self._fill()
+
+    def is_zombie(self, job: Job) -> None:
+        """A job does not end although it was abandoned: its slot goes to others."""
+        self._zombies.add(job)
+        self._running.discard(job)
+        self._fill()
+
+    def _abandon(self, pid: int) -> None:
+        job = self._jobs.get(pid)
+        if job is not None:
+            job.abandon()
+
+    def _forget_waiting(self) -> None:
+        while self._waiting:
+            del self._jobs[self._waiting.popleft().pid]
+        self._fill()
+
+    async def run_in_thread(self, function: Callable[[], Any]) -> Any:
+        """Run a `def` body; a thread cannot be cancelled, so an abandoned one is counted until it ends."""
+        future = self.loop.run_in_executor(self._executor, function)
+        try:
+            return await asyncio.shield(future)
+        finally:
+            if not future.done():
+                self._strays.add(future)
+                future.add_done_callback(self._strays.discard)
+
+    async def _abandon_all(self) -> None:
+        self._forget_waiting()
+        for job in tuple(self._running):
+            job.abandon()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), GRACE)
+
+    async def _close(self) -> None:
+        signals.worker_process_shutdown.send(sender=self._hostname, pid=os.getpid(), exitcode=0)
+        for callback in reversed(self._stop_callbacks):
+            await self._call(callback)
+        await self._cancel_leftovers()
+        await self.loop.shutdown_asyncgens()
+
+    async def _call(self, callback: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await asyncio.wait_for(callback(), GRACE)
+        except Exception:
+            logger.exception("Could not close %r", callback)
+
+    async def _cancel_leftovers(self) -> None:
+        leftovers = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in leftovers:
+            task.cancel()
+        if leftovers:
+            await asyncio.wait(leftovers, timeout=1)
+
+
+def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    return asyncio._get_running_loop() is loop
+
+
+def running_pool() -> AsyncioPool | None:
+    """The pool that runs the task from which this is called."""
+    job = current_job()
+    return job.slots if job is not None and isinstance(job.slots, AsyncioPool) else None

@@ -1,0 +1,253 @@
+"""One Celery task on an asyncio loop: the stock tracer in a greenlet that hands awaitables to the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+import types
+from collections.abc import Awaitable, Callable, Generator
+from contextvars import ContextVar, copy_context
+from functools import partial, wraps
+from typing import Any, Protocol
+
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import SoftTimeLimitExceeded
+from celery._state import _task_stack
+from celery.app.trace import build_tracer
+from celery.utils.threads import get_ident
+from greenlet import getcurrent, greenlet
+
+__all__ = ["Job", "Slots", "adopt", "adopted", "current_job", "watch_task_stack"]
+
+logger = logging.getLogger(__name__)
+
+#: An abandoned coroutine has this many seconds to clean up; then it is a zombie, and cancelled again.
+INSIST_EVERY = 5.0
+
+_job: ContextVar[Job | None] = ContextVar("hermes_async_job", default=None)
+
+
+class Slots(Protocol):
+    """The pool, as far as a job cares."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def run_in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]: ...
+
+    def is_zombie(self, job: Job) -> None: ...
+
+    def is_done(self, job: Job) -> None: ...
+
+
+class _SoftLimit(SoftTimeLimitExceeded, asyncio.CancelledError):  # type: ignore[misc]
+    """The soft limit on its way through the coroutine.
+
+    It is a cancellation too, so that a TaskGroup which is waiting for its children takes them along.
+    """
+
+
+class _Tracer(greenlet):  # type: ignore[misc]
+    """Runs Celery's synchronous tracer; its parent is the greenlet of the loop."""
+
+
+def current_job() -> Job | None:
+    """The job whose task, or a child of whose task, is running here."""
+    return _job.get()
+
+
+class Job:
+    """What the pool hands to Celery for one task; Celery keeps only a weak reference to it."""
+
+    def __init__(
+        self,
+        slots: Slots,
+        pid: int,
+        target: Callable[..., Any],
+        args: tuple[Any, ...],
+        options: dict[str, Any],
+    ) -> None:
+        self.slots = slots
+        self.pid = pid
+        self.abandoned = False
+        self._target, self._args, self._options = target, args, options
+        self._task: asyncio.Task[None] | None = None
+        self._interruption: BaseException | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+
+    def terminate(self, signal: int | None = None) -> None:
+        """Celery calls this beside `terminate_job`, which does the work."""
+
+    def start(self) -> None:
+        """Begin, in the slot the pool has given."""
+        self._task = self.slots.loop.create_task(self._main(), name=f"celery-job-{self.pid}")
+
+    async def _main(self) -> None:
+        _job.set(self)
+        try:
+            self._options["accept_callback"](self.pid, time.monotonic())
+            if not self.abandoned:  # revoked between receipt and start
+                self._set_limits()
+                self._report(await self._trace())
+        except BaseException:
+            self._report_lost()
+        finally:
+            for timer in self._timers:
+                timer.cancel()
+            self.slots.is_done(self)
+
+    async def _trace(self) -> Any:
+        tracer = _Tracer(self._target, getcurrent())
+        tracer.gr_context = getcurrent().gr_context
+        outcome = tracer.switch(*self._args)
+        while not tracer.dead:  # then it asks us to await something
+            try:
+                value = await self._drive(outcome)
+            except BaseException as error:
+                outcome = tracer.throw(error)
+            else:
+                outcome = tracer.switch(value)
+        return outcome
+
+    def _report(self, outcome: Any) -> None:
+        if not self.abandoned:
+            self._options["callback"](outcome)
+
+    def _report_lost(self) -> None:
+        """Only an abandoned task may be cancelled; anything else, SystemExit too, is a lost worker."""
+        if self.abandoned:
+            return
+        try:
+            self._options["error_callback"](ExceptionInfo())
+        except BaseException:
+            logger.exception("Celery could not be told about the end of job %s", self.pid)
+
+    # -- running the body ---------------------------------------------------------------------------------
+    async def _drive(self, body: Awaitable[Any]) -> Any:
+        try:
+            return await self._interruptible(body)
+        except asyncio.CancelledError as error:
+            if self.abandoned:
+                raise
+            if isinstance(error, _SoftLimit):
+                raise SoftTimeLimitExceeded(*error.args).with_traceback(error.__traceback__) from None
+            raise RuntimeError("The task's coroutine was cancelled from within") from error
+        except BaseExceptionGroup as group:
+            soft, others = group.split(_SoftLimit)
+            if soft is None or others is not None:
+                raise
+            raise SoftTimeLimitExceeded(*self._soft_limit_args(soft)) from group
+
+    @staticmethod
+    def _soft_limit_args(group: BaseExceptionGroup[Any]) -> tuple[Any, ...]:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        return error.args
+
+    @types.coroutine
+    def _interruptible(self, body: Awaitable[Any]) -> Generator[Any, Any, Any]:
+        """Await, but let `_interrupt` decide which exception a cancellation becomes."""
+        steps: Any = body.__await__()
+        value: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                future = steps.throw(error) if error is not None else steps.send(value)
+            except StopIteration as stop:
+                return stop.value
+            value = error = None
+            try:
+                value = yield future
+            except BaseException as raised:
+                error = raised
+            error = self._interruption_of(error)
+
+    def _interruption_of(self, error: BaseException | None) -> BaseException | None:
+        if self._interruption is None or not (error is None or isinstance(error, asyncio.CancelledError)):
+            return error
+        error, self._interruption = self._interruption, None
+        if self._task is not None:
+            self._task.uncancel()
+        return error
+
+    # -- limits and termination, on the loop ----------------------------------------------------------
+    def _set_limits(self) -> None:
+        soft, hard = self._options.get("soft_timeout"), self._options.get("timeout")
+        if soft:
+            self._later(soft, self._on_soft_limit, soft)
+        if hard:
+            self._later(hard, self._on_hard_limit, hard)
+
+    def _later(self, delay: float, function: Callable[..., None], *args: Any) -> None:
+        self._timers.append(self.slots.loop.call_later(delay, function, *args))
+
+    def _on_soft_limit(self, limit: float) -> None:
+        if self._task is not None and not self.abandoned:
+            self._options["timeout_callback"](True, limit)
+            self._interruption = _SoftLimit(limit)
+            self._task.cancel()
+
+    def _on_hard_limit(self, limit: float) -> None:
+        if not self.abandoned:
+            self.abandon()
+            self._options["timeout_callback"](False, limit)
+
+    def abandon(self) -> None:
+        """Drop the result, whatever becomes of the coroutine, and cancel it until it ends."""
+        self.abandoned, self._interruption = True, None
+        if self._task is not None:
+            self._task.cancel()
+            self._later(INSIST_EVERY, self._insist)
+
+    def _insist(self) -> None:
+        self.slots.is_zombie(self)
+        self.abandon()
+
+
+def adopted(task: Any) -> bool:
+    """Whether a Celery task has been made ready for this pool."""
+    return hasattr(_body(task), "_bridged")
+
+
+def adopt(task: Any) -> None:
+    """Make a Celery task ready: its body may be awaited, and finds its request wherever it runs."""
+    task.request_stack.__ident_func__ = _identity
+    name = "_orig_run" if hasattr(task, "_orig_run") else "run"  # autoretry_for has wrapped the body
+    setattr(task, name, _bridge(_body(task)))
+
+
+def rebuild_tracer(task: Any, hostname: str | None) -> None:
+    """A task that was registered after the worker started has a tracer without the bridge."""
+    task.__trace__ = build_tracer(task.name, task, task.app.loader, hostname, app=task.app)
+
+
+def watch_task_stack() -> None:
+    """Let `current_task` follow the job instead of the thread."""
+    _task_stack.__ident_func__ = _identity
+
+
+def _identity() -> Any:
+    return _job.get() or get_ident()
+
+
+def _body(task: Any) -> Any:
+    return getattr(task, "_orig_run", task.run)
+
+
+def _bridge(body: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(body)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        here, job = getcurrent(), _job.get()
+        if job is None or not isinstance(here, _Tracer):
+            return body(*args, **kwargs)  # called directly, not by a worker
+        if inspect.iscoroutinefunction(body):
+            return here.parent.switch(body(*args, **kwargs))
+        result = here.parent.switch(
+            job.slots.run_in_thread(partial(copy_context().run, body, *args, **kwargs))
+        )
+        return here.parent.switch(result) if inspect.isawaitable(result) else result
+
+    run._bridged = True  # type: ignore[attr-defined]
+    return run

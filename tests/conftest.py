@@ -1,0 +1,46 @@
+"""Fixtures for every test: a private Redis, and processes that do not outlive the test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.servers import Process, RedisServer, redis_binary, running_redis
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One server for the session; tests that break their server start one with `RedisServer`."""
+    if redis_binary() is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI needs a Redis server")
+        pytest.skip("no Redis server here")
+    yield from running_redis(tmp_path_factory.mktemp("redis"))
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """The URL of an empty database."""
+    with redis_server.client() as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture
+def spawn(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Start a process in its own session; everything it started is killed after the test."""
+    started: list[Process] = []
+    number = itertools.count(1)
+
+    def run(args: Sequence[str], env: Mapping[str, str] | None = None, name: str = "process") -> Process:
+        process = Process(args, tmp_path / f"{name}-{next(number)}.log", env)
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()

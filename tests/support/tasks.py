@@ -1,0 +1,90 @@
+"""A small Celery app for the tests of the transport and the pool; every start is noted in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from typing import Any
+
+import redis
+from billiard.exceptions import SoftTimeLimitExceeded
+from celery import Celery
+from celery.app.task import Task
+
+import hermes_async.transport.streams  # noqa: F401  (registers redisstream://)
+
+BROKER = os.environ.get("TEST_BROKER", "redisstream://127.0.0.1:6379/0")
+
+app = Celery("tests", broker=BROKER)
+app.conf.update(
+    broker_transport_options=json.loads(os.environ.get("TEST_OPTIONS", "{}")),
+    broker_connection_retry_on_startup=True,
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    task_default_priority=5,  # kombu says 0 for none
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    task_ignore_result=True,
+    worker_prefetch_multiplier=1,
+    worker_pool=os.environ.get("TEST_POOL", "hermes_async.worker.pool:AsyncioPool"),
+)
+
+_notes = redis.Redis.from_url(BROKER.replace("redisstream://", "redis://"), decode_responses=True)
+
+
+def note(what: str, task: Task) -> None:
+    """Append one line for the test to read."""
+    _notes.rpush("notes", json.dumps([what, task.request.id, time.time(), os.getpid()]))
+
+
+@app.task(bind=True)
+async def nap(self: Task, seconds: float = 0.0) -> None:
+    note("start", self)
+    try:
+        await asyncio.sleep(seconds)
+    except SoftTimeLimitExceeded:
+        note("soft", self)
+        raise
+    except asyncio.CancelledError:
+        note("cancelled", self)
+        raise
+    note("end", self)
+
+
+@app.task
+async def noop() -> None:
+    """Nothing, for counting."""
+
+
+@app.task(bind=True)
+def sync_nap(self: Task, seconds: float = 0.0) -> None:
+    note("start", self)
+    time.sleep(seconds)
+    note("end", self)
+
+
+@app.task(bind=True)
+async def block(self: Task, seconds: float) -> None:
+    """Holds the event loop, as a bad task does."""
+    note("start", self)
+    time.sleep(seconds)
+    note("end", self)
+
+
+@app.task(bind=True)
+async def exit_worker(self: Task) -> None:
+    note("start", self)
+    raise SystemExit(3)
+
+
+@app.task(bind=True)
+def kill_child(self: Task) -> None:
+    note("start", self)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def headers_of(task: Task) -> Any:
+    """What the broker says about this delivery."""
+    return task.request.get("x-deliveries")
