@@ -6,9 +6,8 @@ import ast
 import sys
 from difflib import get_close_matches
 from functools import cache
-from importlib.machinery import ModuleSpec
+from importlib.machinery import BuiltinImporter, ModuleSpec, PathFinder
 from importlib.metadata import packages_distributions
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,13 +50,11 @@ def parse(source: bytes) -> ast.Module | None:
 
 
 def _spec(package: str) -> ModuleSpec | None:
-    # A dotted name would make find_spec import the parent, and importing runs foreign code.
+    # Not importlib.util.find_spec: for what is imported already it trusts `__spec__`, which lazy packages
+    # such as kombu do not have; and a dotted name would make it import the parent.
     if not package.isidentifier():
         return None
-    try:
-        return find_spec(package)
-    except ValueError:  # a module that was made without a spec, such as __main__
-        return None
+    return PathFinder.find_spec(package) or BuiltinImporter.find_spec(package)
 
 
 def _roots(spec: ModuleSpec) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -146,13 +147,13 @@ def _move(source: Table, key: str, target: Table, new: str) -> None:
 def _validated(root: Table, environ: Mapping[str, str]) -> AgentsConfig:
     """Return the configuration without its references, or raise the first fault in the file."""
     values = Values(environ)
-    data = values.of(root)
+    text = json.dumps(values.of(root))
     try:
-        config = AgentsConfig.model_validate_json(json.dumps(data), by_alias=True, by_name=False)
+        config = AgentsConfig.model_validate_json(text, by_alias=True, by_name=False)
     except ValidationError as error:
-        _raise_first(root, [*values.faults, *_named(root), *faults_of(error)])
+        _raise_first(root, chain(values.faults, _named(root), faults_of(error)))
         raise
-    _raise_first(root, [*values.faults, *_named(root)])
+    _raise_first(root, chain(values.faults, _named(root)))
     return config
 
 
@@ -167,13 +168,13 @@ def _named(root: Table) -> Iterator[Fault]:
 
 def _raise_first(root: Node, faults: Iterable[Fault]) -> None:
     """Raise the fault that stands first in the file."""
-    placed = [(_place(root, fault), fault.sentence) for fault in faults]
-    if placed:
-        place, sentence = min(placed, key=_position)
-        raise place.fault(sentence)
+    placed = ((_place(root, fault), fault) for fault in faults)
+    first = min(placed, key=_position, default=None)
+    if first is not None:
+        raise first[0].fault(first[1].told())
 
 
-def _position(placed: tuple[Place, str]) -> tuple[int, int]:
+def _position(placed: tuple[Place, Fault]) -> tuple[int, int]:
     return placed[0].line, placed[0].column
 
 

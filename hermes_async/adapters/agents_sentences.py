@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
@@ -21,11 +22,15 @@ _SWITCHES = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 
 class Fault(NamedTuple):
-    """A sentence about what stands at `loc`, or about its key."""
+    """A sentence (made when it is told: only one of many is) about what stands at `loc`, or about its key."""
 
     loc: Loc
-    sentence: str
+    sentence: str | Callable[[], str]
     at_key: bool = False
+
+    def told(self) -> str:
+        """Return the sentence."""
+        return self.sentence if isinstance(self.sentence, str) else self.sentence()
 
 
 def faults_of(error: ValidationError) -> Iterator[Fault]:
@@ -37,17 +42,16 @@ def faults_of(error: ValidationError) -> Iterator[Fault]:
 def _fault(detail: ErrorDetails) -> Fault:
     loc = detail["loc"]
     if loc[-1:] == ("[key]",):
-        return _bad_name(loc[:-1])
+        return Fault(loc[:-1], partial(_bad_name, loc[:-1]), at_key=True)
     if detail["type"] == "extra_forbidden":
-        return Fault(loc, unknown_key(loc), at_key=True)
+        return Fault(loc, partial(unknown_key, loc), at_key=True)
     if detail["type"] == "missing":
-        return Fault(loc[:-1], _missing(loc))
-    return Fault(loc, _wrong_value(detail))
+        return Fault(loc[:-1], partial(_missing, loc))
+    return Fault(loc, partial(_wrong_value, detail))
 
 
-def _bad_name(loc: Loc) -> Fault:
-    name = shorten(str(loc[-1]))
-    return Fault(loc, f"{name!r} cannot name an agent; use letters, digits, `_`, `-` and `.`", at_key=True)
+def _bad_name(loc: Loc) -> str:
+    return f"{shorten(str(loc[-1]))!r} cannot name an agent; use letters, digits, `_`, `-` and `.`"
 
 
 def unknown_key(loc: Loc) -> str:

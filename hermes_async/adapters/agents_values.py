@@ -1,4 +1,4 @@
-"""Nodes become plain values: `${VAR}` is filled in, and text stays text where text belongs."""
+"""Nodes become plain values: `${VAR}` is filled in, and takes the type of its place."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class Values:
         text = node.text
         if node.place.line and "${" in text:
             text = self._filled(text, loc)
-        if not node.plain or (text != node.text and shape.is_text):
+        is_text = not node.plain if text == node.text else shape.is_text
+        if is_text:
             return text
         if not text:
             self.faults.append(Fault(loc, f"{label(loc)} is empty; give a value, or delete the line"))

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 
+import anyio
+
 from hermes_async.core.ports import PUBLISH_GRACE, Hint, Page, Parcel, Renewal, Snapshot
 from hermes_async.domain.errors import IdempotencyConflict
 from hermes_async.domain.events import INBOX_TYPES, AnyEvent, StartedData, queued, task_event
@@ -28,10 +30,8 @@ class _Nudges:
         self._event = asyncio.Event()
 
     async def wait(self, timeout: float) -> None:
-        try:
-            await asyncio.wait_for(self._event.wait(), timeout)
-        except TimeoutError:
-            return
+        with anyio.move_on_after(timeout):
+            await self._event.wait()
 
 
 @dataclass
@@ -40,7 +40,10 @@ class _Session:
     log: deque[AnyEvent] = field(default_factory=deque)
     inbox: dict[int, AnyEvent] = field(default_factory=dict)
     nudges: _Nudges = field(default_factory=_Nudges)
+    listeners: int = 0
     touched: float = 0.0
+    #: The last event that was posted: its id and its `seq`.
+    posted: tuple[str, int] = ("", 0)
 
 
 @dataclass
@@ -100,28 +103,28 @@ class MemoryStore:
             return entry.seq
         if not _admits(entry.task, event) or (lapsed and not self._has_lapsed(entry)):
             return 0
-        event = self._stamped(event)
+        event = self._stamped(event).model_copy(update={"attempt": entry.task.attempt})
         if event.type in LEGAL[entry.task.status]:
             entry.task = apply(entry.task, event)
-        entry.ordinal = event.ordinal or entry.ordinal
+        if event.type not in UNFENCED:
+            entry.ordinal = event.ordinal or entry.ordinal
         self._follow_up(entry, event)
         entry.last, entry.seq = event.id, self._log(event)
         return entry.seq
 
     async def post(self, event: AnyEvent) -> int:
-        return self._log(self._stamped(event))
+        session = self._session(event.session_id)
+        if session.posted[0] != event.id:
+            session.posted = (event.id, self._log(self._stamped(event)))
+        return session.posted[1]
 
-    async def renew(self, worker: str, attempts: Mapping[str, int], lease: float) -> Renewal:
-        lost, cancelled = [], []
-        for task_id, attempt in attempts.items():
-            entry = self._entries.get(task_id)
-            if entry is None or entry.lease_until is None or entry.task.attempt != attempt:
-                lost.append(task_id)
-                continue
+    async def renew(self, worker: str, task_ids: Sequence[str], lease: float) -> Renewal:
+        held = {task_id: entry for task_id in task_ids if (entry := self._held(task_id, worker))}
+        for entry in held.values():
             entry.lease_until = self._now() + lease
-            if entry.task.cancel_requested:
-                cancelled.append(task_id)
-        return Renewal(lost, cancelled)
+        return Renewal(
+            list(held), [task_id for task_id, entry in held.items() if entry.task.cancel_requested]
+        )
 
     async def lapsed(self, limit: int = 100) -> Sequence[str]:
         return self._pick(limit, self._has_lapsed)
@@ -137,8 +140,9 @@ class MemoryStore:
         entry.due_at = self._now() + PUBLISH_GRACE
         return entry.task
 
-    async def published(self, task_id: str) -> None:
-        if entry := self._entries.get(task_id):
+    async def published(self, task: Task) -> None:
+        entry = self._entries.get(task.id)
+        if entry and (entry.task.status, entry.task.attempt) == (TaskStatus.QUEUED, task.attempt):
             entry.due_at = None
 
     async def events(self, session_id: str, after: int, limit: int) -> Page:
@@ -177,21 +181,26 @@ class MemoryStore:
 
     @asynccontextmanager
     async def watch(self, session_id: str) -> AsyncIterator[Hint]:
-        yield self._session(session_id).nudges
+        session = self._session(session_id)
+        session.listeners += 1
+        try:
+            yield session.nudges
+        finally:
+            session.listeners -= 1
 
     async def prune(self, retention: float) -> int:
         horizon = self._now() - retention
         old = [
             task_id
             for task_id, entry in self._entries.items()
-            if (entry.task.finished_at or horizon) < horizon
+            if entry.task.finished_at is not None and entry.task.finished_at <= horizon
         ]
         for task_id in old:
             del self._entries[task_id]
         self._keys = {key: task_id for key, task_id in self._keys.items() if task_id in self._entries}
         alive = {entry.task.session_id for entry in self._entries.values()}
         for session_id, session in list(self._sessions.items()):
-            if session.touched < horizon and session_id not in alive:
+            if session.touched <= horizon and session_id not in alive and not session.listeners:
                 del self._sessions[session_id]
         return len(old)
 
@@ -228,7 +237,12 @@ class MemoryStore:
         if entry.task.status.is_terminal:
             entry.due_at = None
         elif event.type in ("task.retrying", "task.attempt_lost"):
-            entry.due_at = self._now() + getattr(event.data, "delay", 0.0)
+            delay = 0.0 if entry.task.cancel_requested else getattr(event.data, "delay", 0.0)
+            entry.due_at = self._now() + delay
+
+    def _held(self, task_id: str, worker: str) -> _Entry | None:
+        entry = self._entries.get(task_id)
+        return entry if entry and entry.lease_until is not None and entry.task.worker == worker else None
 
     def _has_lapsed(self, entry: _Entry) -> bool:
         return entry.lease_until is not None and entry.lease_until <= self._now()
@@ -253,7 +267,7 @@ def _admits(task: Task, event: AnyEvent) -> bool:
 
 
 def _is_repeated(entry: _Entry, event: AnyEvent) -> bool:
-    same_attempt = event.attempt == entry.task.attempt
+    same_attempt = event.attempt == entry.task.attempt and event.type not in UNFENCED
     return event.id == entry.last or (same_attempt and 0 < event.ordinal <= entry.ordinal)
 
 

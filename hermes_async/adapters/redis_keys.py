@@ -6,7 +6,7 @@ the session, so that a session's keys share a slot and the sessions spread over 
 | kind                | type        | holds                                                            |
 |---------------------|-------------|------------------------------------------------------------------|
 | `task:<id>`         | hash        | the record                                                       |
-| `session:<id>`      | hash        | `seq`, the number of the session's newest event                  |
+| `session:<id>`      | hash        | `seq`, the number of the session's newest event; the last post   |
 | `events:<id>`       | stream      | the session's log; an entry's id is `<seq>-0`                    |
 | `inbox:<id>`        | stream      | what the parent has not acknowledged, with the same ids          |
 | `nudge:<id>`        | channel     | "look at the log"; may be lost                                   |
@@ -16,7 +16,7 @@ the session, so that a session's keys share a slot and the sessions spread over 
 | `tasks`             | sorted set  | all tasks by the ms of their birth                               |
 | `tasks-of:<id>`     | sorted set  | the tasks of a session                                           |
 | `by-agent:<name>`   | sorted set  | the tasks of an agent                                            |
-| `by-status:<s>`     | sorted set  | the tasks in a status, by the ms at which they came into it      |
+| `by-status:<s>`     | sorted set  | the tasks in a status, by the ms of their birth                  |
 | `sessions`          | sorted set  | sessions by the ms of their newest event                         |
 | `idem:<id>:<key>`   | string      | the task that a session's idempotency key stands for             |
 """

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import anyio
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
@@ -28,11 +29,9 @@ class _Hint:
         self._event.set()
 
     async def wait(self, timeout: float) -> None:
-        try:
-            await asyncio.wait_for(self._event.wait(), timeout)
-        except TimeoutError:
-            return
-        self._event.clear()
+        with anyio.move_on_after(timeout):
+            await self._event.wait()
+            self._event.clear()
 
 
 class RedisNudges:

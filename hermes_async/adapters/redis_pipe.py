@@ -1,4 +1,4 @@
-"""One pipeline per loop tick: the scripts that concurrent coroutines call travel to Redis together."""
+"""One pipeline per loop tick: what concurrent coroutines ask of Redis travels together."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from hermes_async.domain.errors import StoreUnavailable
 
 _FOLDER = Path(__file__).with_name("lua")
 _PRELUDE = (_FOLDER / "pen.lua").read_text()
 
-#: Calls per pipeline; more wait for the next one.
+#: Commands per pipeline; more wait for the next one.
 BATCH = 256
 
-_Value = str | int | float | bytes
+_Value = str | int
 
 
 class Script:
@@ -33,14 +34,13 @@ class Script:
 
 @dataclass
 class _Call:
-    script: Script
-    prefix: str
-    args: Sequence[_Value]
+    command: Sequence[bytes]
     reply: asyncio.Future[Any]
+    script: Script | None = None
 
 
 class Pipe:
-    """Calls scripts in the order in which they were asked for, with one round trip in flight."""
+    """Sends commands in the order in which they were asked for, with one round trip in flight."""
 
     def __init__(self, client: Redis, where: str) -> None:
         self._client = client
@@ -54,16 +54,24 @@ class Pipe:
         Raises:
             StoreUnavailable: Redis cannot be reached, or refuses to write.
         """
-        call = _Call(script, prefix, args, asyncio.get_running_loop().create_future())
-        self._waiting.append(call)
-        if self._sender is None or self._sender.done():
-            self._sender = asyncio.create_task(self._send_all(), name="hermes-pipe")
-        return await call.reply
+        return await self._ask(("EVALSHA", script.sha, 1, prefix, *args), script)
+
+    async def read(self, *command: _Value) -> Any:
+        """Send a plain command and return its reply; the same errors."""
+        return await self._ask(command)
 
     async def close(self) -> None:
         """Wait until everything that was asked for is answered."""
         if self._sender is not None:
             await asyncio.wait({self._sender})
+
+    def _ask(self, command: Iterable[_Value], script: Script | None = None) -> asyncio.Future[Any]:
+        encoded = [str(value).encode() for value in command]  # here, so that only the asker fails
+        call = _Call(encoded, asyncio.get_running_loop().create_future(), script)
+        self._waiting.append(call)
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._send_all(), name="hermes-pipe")
+        return call.reply
 
     async def _send_all(self) -> None:
         while self._waiting:
@@ -74,30 +82,37 @@ class Pipe:
 
     async def _send(self, batch: Sequence[_Call], *, load: bool = False) -> list[_Call]:
         """Send calls and hand out the replies; return those whose script the server does not know."""
-        pipeline = self._client.pipeline(transaction=False)
-        for source in {call.script.source for call in batch} if load else ():
-            pipeline.script_load(source)
-        loads = len(pipeline)
-        for call in batch:
-            pipeline.evalsha(call.script.sha, 1, call.prefix, *call.args)
+        sources = {call.script.source for call in batch if call.script} if load else set()
+        commands = [("SCRIPT LOAD", source) for source in sources]
         try:
-            replies = await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError) as exc:
-            replies = [exc] * (loads + len(batch))
-        return self._hand_out(zip(batch, replies[loads:], strict=True), retry=not load)
+            replies = await self._round_trip([*commands, *(call.command for call in batch)])
+        except Exception as exc:  # whatever it is, nobody may wait for ever
+            if isinstance(exc, RedisTimeoutError):  # who came meanwhile has waited long enough, too
+                batch, self._waiting = [*batch, *self._waiting], []
+            replies = [exc] * (len(commands) + len(batch))
+        return self._hand_out(zip(batch, replies[len(commands) :], strict=True), retry=not load)
+
+    async def _round_trip(self, commands: Sequence[Sequence[str | bytes]]) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return await pipeline.execute(raise_on_error=False)
 
     def _hand_out(self, answered: Iterable[tuple[_Call, Any]], *, retry: bool) -> list[_Call]:
         unknown = []
         for call, reply in answered:
+            if call.reply.done():  # who asked has gone
+                continue
             if retry and isinstance(reply, NoScriptError):
                 unknown.append(call)
-            elif call.reply.done():
-                continue
             elif isinstance(reply, Exception):
-                call.reply.set_exception(unavailable(reply, self._where))
+                call.reply.set_exception(self._meaning(reply))
             else:
                 call.reply.set_result(reply)
         return unknown
+
+    def _meaning(self, exc: Exception) -> Exception:
+        return unavailable(exc, self._where) if isinstance(exc, RedisError | OSError) else exc
 
 
 def unavailable(exc: Exception, where: str) -> StoreUnavailable:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from hashlib import blake2b
-from typing import Any
+from itertools import chain
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from hermes_async.adapters.redis_codec import decode_event, decode_task, encode_changes
 from hermes_async.adapters.redis_connection import client_for, shown
 from hermes_async.adapters.redis_keys import Keys
 from hermes_async.adapters.redis_nudges import RedisNudges
-from hermes_async.adapters.redis_pipe import Pipe, Script, unavailable
+from hermes_async.adapters.redis_pipe import Pipe, Script
 from hermes_async.core.ports import PUBLISH_GRACE, Hint, Page, Parcel, Renewal, Snapshot
 from hermes_async.domain.errors import IdempotencyConflict
 from hermes_async.domain.events import INBOX_TYPES, AnyEvent, queued
@@ -25,7 +24,8 @@ from hermes_async.domain.lifecycle import STAMP, TARGET, UNFENCED, allowed_from,
 from hermes_async.domain.task import Task, TaskStatus
 
 CREATE, CLAIM, APPEND, POST = Script("create"), Script("claim"), Script("append"), Script("post")
-RELEASE, RENEW, LATE, PRUNE = Script("release"), Script("renew"), Script("late"), Script("prune")
+RELEASE, PUBLISHED, RENEW = Script("release"), Script("published"), Script("renew")
+LATE, PRUNE = Script("late"), Script("prune")
 
 #: Events kept per session at least; older ones are trimmed and show as a gap.
 LOG_LENGTH = 10_000
@@ -33,17 +33,19 @@ LOG_LENGTH = 10_000
 IDEMPOTENCY_TTL = 86_400
 #: Tasks that one prune forgets per partition.
 PRUNE_BATCH = 500
+#: The index that holds the tasks of which a field has some value.
+_INDEXES = {"session_id": "tasks-of", "status": "by-status", "agent": "by-agent"}
 
 
 class RedisStore:
     """The pen and its readers over one Redis. Use it on the event loop on which it was made."""
 
     def __init__(self, url: str, *, namespace: str = "hermes", log_length: int = LOG_LENGTH) -> None:
-        self._where = shown(url)
         self._client: Redis = client_for(url)
         self._keys = Keys(namespace)
         self._log_length = log_length
-        self._pipe = Pipe(self._client, self._where)
+        self._pipe = Pipe(self._client, shown(url))
+        self._reads = Pipe(self._client, shown(url))  # apart, so that a long read holds up no write
         self._nudges = RedisNudges(url)
 
     async def create(self, task: Task, parcel: Parcel | None, idempotency_key: str | None) -> Task:
@@ -74,7 +76,7 @@ class RedisStore:
         return await self.load(value) or task
 
     async def load(self, task_id: str) -> Task | None:
-        fields = await self._read(self._client.hgetall(f"{self._keys.of_task(task_id)}task:{task_id}"))
+        fields = await self._reads.read("HGETALL", f"{self._keys.of_task(task_id)}task:{task_id}")
         return decode_task(fields) if fields else None
 
     async def claim(self, task_id: str, worker: str, lease: float) -> Task | None:
@@ -93,7 +95,7 @@ class RedisStore:
             self._log_length,
             "".join(f"{status}," for status in statuses),
             "" if event.type in UNFENCED else event.attempt,
-            event.ordinal,
+            0 if event.type in UNFENCED else event.ordinal,
             int(lapsed),
             TARGET.get(event.type, ""),
             STAMP.get(event.type, ""),
@@ -123,14 +125,16 @@ class RedisStore:
         )
         return int(seq)
 
-    async def renew(self, worker: str, attempts: Mapping[str, int], lease: float) -> Renewal:
-        by_prefix: dict[str, list[str | int]] = defaultdict(list)
-        for task_id, attempt in attempts.items():
-            by_prefix[self._keys.of_task(task_id)] += (task_id, attempt)
-        calls = (self._pipe.call(RENEW, p, worker, int(lease * 1000), *args) for p, args in by_prefix.items())
+    async def renew(self, worker: str, task_ids: Sequence[str], lease: float) -> Renewal:
+        parts: dict[str, list[str]] = defaultdict(list)
+        for task_id in task_ids:
+            parts[self._keys.of_task(task_id)].append(task_id)
+        calls = (
+            self._pipe.call(RENEW, prefix, worker, int(lease * 1000), *ids) for prefix, ids in parts.items()
+        )
         replies = await asyncio.gather(*calls)
-        lost = [task_id for reply in replies for task_id in reply[0]]
-        return Renewal(lost, [task_id for reply in replies for task_id in reply[1]])
+        held = [task_id for reply in replies for task_id in reply[0]]
+        return Renewal(held, [task_id for reply in replies for task_id in reply[1]])
 
     async def lapsed(self, limit: int = 100) -> Sequence[str]:
         return await self._late("leases", limit)
@@ -143,8 +147,8 @@ class RedisStore:
         left = await self._pipe.call(RELEASE, prefix, task_id, int(PUBLISH_GRACE * 1000))
         return await self.load(task_id) if left else None
 
-    async def published(self, task_id: str) -> None:
-        await self._read(self._client.zrem(f"{self._keys.of_task(task_id)}due", task_id))
+    async def published(self, task: Task) -> None:
+        await self._pipe.call(PUBLISHED, self._keys.of_task(task.id), task.id, task.attempt)
 
     async def events(self, session_id: str, after: int, limit: int) -> Page:
         found = await self._range("events", session_id, after, limit)
@@ -153,7 +157,7 @@ class RedisStore:
 
     async def last_seq(self, session_id: str) -> int:
         key = f"{self._keys.of_session(session_id)}session:{session_id}"
-        return int(await self._read(self._client.hget(key, "seq")) or 0)
+        return int(await self._reads.read("HGET", key, "seq") or 0)
 
     async def snapshot(self, session_id: str) -> Snapshot:
         seq = await self.last_seq(session_id)  # read first: the tasks may then be newer, never older
@@ -167,15 +171,18 @@ class RedisStore:
         agent: str | None = None,
         limit: int = 50,
     ) -> Sequence[Task]:
-        index, prefixes = self._index(session_id, status, agent)
-        names = [await self._newest(f"{prefix}{index}", limit, session_id) for prefix in prefixes]
-        found = [task for part in names for task in await self._load_all(part)]
-        asked = {"session_id": session_id, "status": status, "agent": agent}
-        asked = {name: value for name, value in asked.items() if value is not None}
-        matching = [
-            task for task in found if all(getattr(task, name) == want for name, want in asked.items())
+        wanted = {"session_id": session_id, "status": status, "agent": agent}
+        asked = {name: value for name, value in wanted.items() if value is not None}
+        prefixes = self._keys.prefixes if session_id is None else [self._keys.of_session(session_id)]
+        indexes = [f"{_INDEXES[name]}:{value}" for name, value in asked.items()] or ["tasks"]
+        parts = await asyncio.gather(*(self._newest(prefix, indexes, limit) for prefix in prefixes))
+        newest = sorted(chain.from_iterable(parts), reverse=True)[:limit]
+        found = await asyncio.gather(*(self.load(task_id) for _, task_id in newest))
+        return [
+            task
+            for task in found
+            if task and all(getattr(task, name) == value for name, value in asked.items())
         ]
-        return sorted(matching, key=lambda task: task.created_at, reverse=True)[:limit]
 
     async def inbox(self, session_id: str, after: int, limit: int) -> Sequence[AnyEvent]:
         return await self._range("inbox", session_id, after, limit)
@@ -184,7 +191,7 @@ class RedisStore:
         if not seqs:
             return 0
         key = f"{self._keys.of_session(session_id)}inbox:{session_id}"
-        return int(await self._read(self._client.xdel(key, *(f"{seq}-0" for seq in seqs))))
+        return int(await self._pipe.read("XDEL", key, *(f"{seq}-0" for seq in seqs)))
 
     @asynccontextmanager
     async def watch(self, session_id: str) -> AsyncIterator[Hint]:
@@ -197,12 +204,13 @@ class RedisStore:
         return sum(await asyncio.gather(*calls))
 
     async def ping(self) -> str:
-        info = await self._read(self._client.info("server"))
+        info = await self._reads.read("INFO", "server")
         name = "valkey" if "valkey_version" in info else "redis"
         return f"{name} {info[f'{name}_version']}"
 
     async def close(self) -> None:
         await self._pipe.close()
+        await self._reads.close()
         await self._nudges.close()
         await self._client.aclose()
 
@@ -212,35 +220,17 @@ class RedisStore:
 
     async def _range(self, kind: str, session_id: str, after: int, limit: int) -> list[AnyEvent]:
         key = f"{self._keys.of_session(session_id)}{kind}:{session_id}"
-        entries = await self._read(self._client.xrange(key, min=f"{after + 1}-0", count=limit))
+        entries = await self._reads.read("XRANGE", key, f"{after + 1}-0", "+", "COUNT", limit)
         return [decode_event(session_id, entry_id, fields) for entry_id, fields in entries]
 
-    def _index(
-        self, session_id: str | None, status: TaskStatus | None, agent: str | None
-    ) -> tuple[str, list[str]]:
-        """Return the narrowest index for a question, and the partitions in which to look."""
-        if session_id is not None:
-            return f"tasks-of:{session_id}", [self._keys.of_session(session_id)]
-        if status is not None:
-            return f"by-status:{status}", self._keys.prefixes
-        return f"by-agent:{agent}" if agent is not None else "tasks", self._keys.prefixes
-
-    async def _newest(self, key: str, limit: int, session_id: str | None) -> list[str]:
-        reach = -1 if session_id is not None else limit - 1  # a session's tasks are filtered after loading
-        names: list[str] = await self._read(self._client.zrevrange(key, 0, reach))
-        return names
-
-    async def _load_all(self, task_ids: Sequence[str]) -> list[Task]:
-        pipeline = self._client.pipeline(transaction=False)
-        for task_id in task_ids:
-            pipeline.hgetall(f"{self._keys.of_task(task_id)}task:{task_id}")
-        return [decode_task(fields) for fields in await self._read(pipeline.execute()) if fields]
-
-    async def _read(self, reply: Awaitable[Any] | Any) -> Any:
-        try:
-            return await reply
-        except (RedisError, OSError) as exc:
-            raise unavailable(exc, self._where) from exc
+    async def _newest(self, prefix: str, indexes: Sequence[str], limit: int) -> Iterable[tuple[float, str]]:
+        """Return the newest tasks of a partition that are in all these indexes, each after its birth."""
+        keys = [prefix + index for index in indexes]
+        if len(keys) == 1:
+            flat = await self._reads.read("ZREVRANGE", *keys, 0, limit - 1, "WITHSCORES")
+        else:
+            flat = await self._reads.read("ZINTER", len(keys), *keys, "AGGREGATE", "MAX", "WITHSCORES")
+        return zip(map(float, flat[1::2]), flat[::2], strict=True)
 
 
 def _digest(task: Task) -> str:

@@ -60,4 +60,4 @@ class Journal:
         except ServiceError as exc:
             logger.warning("task %s waits for the broker: %s", task.id, exc)
         else:
-            await self.store.published(task.id)
+            await self.store.published(task)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.task import Task, TaskStatus
-
 
 #: Seconds that a publisher has to confirm a message before the janitor publishes it again.
 PUBLISH_GRACE = 10.0
@@ -43,9 +42,9 @@ class Snapshot:
 class Renewal:
     """What a worker learns when it renews its leases."""
 
-    #: Tasks whose attempt no longer belongs to this worker.
-    lost: Sequence[str] = ()
-    #: Tasks that somebody asked to cancel.
+    #: Tasks whose attempt is this worker's, and whose lease now lasts longer.
+    held: Sequence[str] = ()
+    #: Those of them that somebody asked to cancel.
     cancelled: Sequence[str] = ()
 
 
@@ -87,8 +86,8 @@ class Store(Protocol):
         """Log an event of the session itself and return its `seq`."""
         ...
 
-    async def renew(self, worker: str, attempts: Mapping[str, int], lease: float) -> Renewal:
-        """Keep the leases (seconds) of the worker's running attempts alive, in one go."""
+    async def renew(self, worker: str, task_ids: Sequence[str], lease: float) -> Renewal:
+        """Keep the leases (seconds) of those tasks alive that the worker has claimed, in one go."""
         ...
 
     async def lapsed(self, limit: int = 100) -> Sequence[str]:
@@ -103,8 +102,8 @@ class Store(Protocol):
         """Put a due task on the broker; return its record when that is left to the caller."""
         ...
 
-    async def published(self, task_id: str) -> None:
-        """Note that the broker has confirmed the message of a task."""
+    async def published(self, task: Task) -> None:
+        """Note that the broker has confirmed the message of a task's next attempt."""
         ...
 
     async def events(self, session_id: str, after: int, limit: int) -> Page:
@@ -143,7 +142,10 @@ class Store(Protocol):
         ...
 
     async def prune(self, retention: float) -> int:
-        """Forget tasks that ended, and sessions that were silent, more than `retention` seconds ago."""
+        """Forget tasks that ended more than `retention` seconds ago, and sessions that were silent since.
+
+        A session that somebody listens to is kept. Returns how many tasks were forgotten.
+        """
         ...
 
     async def ping(self) -> str:

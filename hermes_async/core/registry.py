@@ -25,6 +25,15 @@ class Registry:
         declared = (name for name, spec in self.config.agents.items() if spec.type == "task")
         return iter(dict.fromkeys((*self._agents, *declared)))
 
+    def runnable(self) -> list[Subagent[..., Any]]:
+        """Return every agent that has a function, importing it.
+
+        Raises:
+            ConfigError: a function cannot be imported.
+        """
+        declared = (name for name, spec in self.config.agents.items() if spec.run is not None)
+        return [self.agent(name) for name in dict.fromkeys((*self._agents, *declared))]
+
     def agent(self, name: str) -> Subagent[..., Any]:
         """Return the agent of that name, importing its function at first use.
 

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+import anyio
 from pydantic import BaseModel
 
 from hermes_async.core.journal import Journal
@@ -63,10 +64,8 @@ class Reporter:
         await self._write()
 
     async def _pause(self) -> None:
-        try:
-            await asyncio.wait_for(self._closing.wait(), EVERY)
-        except TimeoutError:
-            return
+        with anyio.move_on_after(EVERY):
+            await self._closing.wait()
 
     async def _write(self) -> None:
         with self._lock:

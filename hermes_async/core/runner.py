@@ -93,7 +93,9 @@ class Runner:
         if attempt is None:
             return None
         attempt.owner = asyncio.current_task()
-        return await self.settle(attempt, await self._outcome(attempt))
+        outcome = await self._outcome(attempt)
+        attempt.owner = None
+        return await self.settle(attempt, outcome)
 
     async def claim(self, task_id: str) -> Attempt | None:
         """Make the next attempt of a task ours, or return None when it is not to be run."""
@@ -114,12 +116,14 @@ class Runner:
 
     async def settle(self, attempt: Attempt, outcome: Outcome) -> AnyEvent | None:
         """Write how the attempt ended; return that event, or None when the attempt was no longer ours."""
-        await attempt.reporter.close()
         task = attempt.task
-        if not isinstance(outcome, Returned):  # only then it matters whether somebody asked to cancel
-            task = await self._latest(task)
-        event = decide(task, outcome, chance=random.random())
-        return event if await self._journal.insist(event) else None
+        with anyio.CancelScope(shield=True):  # whoever cancels now comes too late
+            await attempt.reporter.close()
+            if not isinstance(outcome, Returned):  # only then it matters whether somebody asked to cancel
+                task = await self._latest(task)
+            event = decide(task, outcome, chance=random.random())
+            seq = await self._journal.insist(event)
+        return event if seq else None
 
     async def _latest(self, task: Task) -> Task:
         current = await self._journal.store.load(task.id)

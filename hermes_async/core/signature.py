@@ -9,28 +9,42 @@ from functools import cached_property
 from typing import Any
 
 from pydantic import JsonValue, PydanticSchemaGenerationError, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, to_jsonable_python
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from hermes_async.domain.errors import InvalidInput, UserError
 
 #: Bytes of JSON beyond which an input or a result is refused.
 MAX_BYTES = 1_000_000
+#: Levels of nesting beyond which JSON is refused: readers of records stop at 200, the envelope included.
+MAX_DEPTH = 100
 
 
 def as_json(value: object, what: str, *, limit: int = MAX_BYTES) -> Any:
     """Return `value` as plain JSON values.
 
     Raises:
-        InvalidInput: it has no JSON form (NaN, lone surrogates, a connection, ...) or is too large.
+        InvalidInput: it has no JSON form (NaN, lone surrogates, a connection, ...), is too large or too deep.
     """
     try:
-        plain = to_jsonable_python(value)
-        size = len(json.dumps(plain, ensure_ascii=False, allow_nan=False).encode())
+        text = to_json(value)
+        plain = from_json(text, allow_inf_nan=False)
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as exc:
         raise InvalidInput(f"{what} cannot be written as JSON: {exc}") from exc
-    if size > limit:
-        raise InvalidInput(f"{what} is {size:,} bytes of JSON, more than {limit:,}: pass a reference instead")
+    if len(text) > limit:
+        raise InvalidInput(
+            f"{what} is {len(text):,} bytes of JSON, more than {limit:,}: pass a reference instead"
+        )
+    if _depth(plain) > MAX_DEPTH:
+        raise InvalidInput(f"{what} is nested deeper than {MAX_DEPTH} levels: flatten it")
     return plain
+
+
+def _depth(plain: JsonValue) -> int:
+    if isinstance(plain, dict):
+        return 1 + max(map(_depth, plain.values()), default=0)
+    if isinstance(plain, list):
+        return 1 + max(map(_depth, plain), default=0)
+    return 0
 
 
 class Signature:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, field_validator
 
 from hermes_async.domain.errors import UnknownAgent, did_you_mean
 from hermes_async.domain.urls import broker_url, state_url, web_url
@@ -29,7 +29,13 @@ Name = Annotated[
     Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,99}$"),
     Must("a name of letters, digits, `_`, `-` and `.` that begins with a letter"),
 ]
-Names = tuple[Text, ...]
+#: The same, or nothing: loading fills it in.
+ResolvedName = Annotated[
+    str,
+    Field(pattern=r"^([A-Za-z_][A-Za-z0-9_.-]{0,99})?$"),
+    Must("a name of letters, digits, `_`, `-` and `.` that begins with a letter"),
+]
+Names = Annotated[tuple[Text, ...], FailFast()]
 Function = Annotated[
     str,
     Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"),
@@ -40,7 +46,9 @@ Function = Annotated[
 BrokerUrl = Annotated[str, AfterValidator(broker_url), Must("a URL such as redis://localhost:6379/0")]
 StateUrl = Annotated[str, AfterValidator(state_url), Must("a URL such as redis://localhost:6379/0")]
 WebhookUrl = Annotated[str, AfterValidator(web_url), Must("a URL such as https://example.com/hook")]
-Version = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$"), Must('a version in quotes, such as "2.4"')]
+Version = Annotated[
+    str, Field(pattern=r"^\d{1,9}(\.\d{1,9}){0,4}$"), Must('a version in quotes, such as "2.4"')
+]
 
 
 class Spec(BaseModel):
@@ -101,7 +109,7 @@ class SubagentSpec(Spec):
     #: What the parent calls it.
     id: Name
     #: The agent that does the work; loading fills it in: the agent of this id, else `<id>_agent`.
-    agent: Name = ""
+    agent: ResolvedName = ""
     #: False: the caller waits for the result.
     async_: Switch = Field(default=True, alias="async")
     #: Seconds of one attempt, then it is aborted; null: no limit.
@@ -172,7 +180,7 @@ class AgentSpec(Spec):
     """An agent: a Python function (`run`), a declared one (`model`), or a conversation that delegates."""
 
     #: Its key under `agents:`; loading fills it in.
-    name: Name = ""
+    name: ResolvedName = ""
     type: Literal["task", "conversational"] = "task"
     #: The function that does the work, `package.module:function`; unset: a decorated one of this name.
     run: Function | None = None
@@ -183,7 +191,7 @@ class AgentSpec(Spec):
     #: The lane; unset: async for `async def`, process for `def`.
     pool: Literal["async", "process"] | None = None
     session: SessionSpec = SessionSpec()
-    subagents: tuple[SubagentSpec, ...] = ()
+    subagents: Annotated[tuple[SubagentSpec, ...], FailFast()] = ()
 
 
 class PoolSpec(Spec):

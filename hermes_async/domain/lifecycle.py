@@ -25,6 +25,9 @@ S = TaskStatus
 #: How often a task may kill its worker before it is given up as poison.
 MAX_LOSSES = 3
 
+#: Seconds; no agent may ask for a longer wait before its next attempt.
+LONGEST_DELAY = 31_536_000.0
+
 #: For each status, the events that may come next. What is not here is refused.
 LEGAL: dict[TaskStatus, frozenset[str]] = {
     S.QUEUED: frozenset(
@@ -218,7 +221,8 @@ def _after_failure(task: Task, outcome: Raised, chance: float) -> AnyEvent:
     if not _may_retry(task.birth.options, outcome, failures):
         data = FailedData(reason=outcome.reason, error=outcome.error, usage=outcome.usage)
         return task_event(task, "task.failed", data)
-    delay = outcome.retry_after if outcome.retry_after is not None else backoff(task, failures, chance)
+    asked = outcome.retry_after
+    delay = backoff(task, failures, chance) if asked is None else min(max(0.0, asked), LONGEST_DELAY)
     retrying = RetryingData(error=outcome.error, reason=outcome.reason, delay=delay, failures=failures)
     return task_event(task, "task.retrying", retrying)
 
@@ -236,5 +240,8 @@ def backoff(task: Task, failures: int, chance: float) -> float:
     a uniform draw between zero and the capped exponential step.
     """
     policy = task.birth.options.retry
-    step = min(policy.maximum, policy.initial * policy.factor ** (failures - 1))
+    try:
+        step = min(policy.maximum, policy.initial * policy.factor ** (failures - 1))
+    except OverflowError:
+        step = policy.maximum
     return step * chance if policy.jitter else step

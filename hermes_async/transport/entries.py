@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from hermes_async.transport.message import FIELD, PRIORITIES, Line, dead_letter_key, stream_key
+from hermes_async.transport.message import PRIORITIES, Line, dead_letter_key, stream_key
+
+__all__ = ["Entries", "Entry", "Group", "arrived", "claimed"]
 
 #: A consumer that has not looked for this long and holds nothing is forgotten.
 CONSUMER_IDLE_MS = 3_600_000
@@ -216,6 +218,3 @@ def _waiting(length: Any, pending: Any) -> int:
     # Nobody has consumed this stream yet if it has no group: then everything waits.
     claimed_already = 0 if isinstance(pending, Exception) else int(pending["pending"])
     return max(int(length) - claimed_already, 0)
-
-
-__all__ = ["FIELD", "Entries", "Entry", "Group", "arrived", "claimed"]

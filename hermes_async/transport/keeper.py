@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from time import monotonic
-from typing import Protocol
+from weakref import WeakValueDictionary
 
 from redis.exceptions import RedisError
 
@@ -21,13 +21,6 @@ logger = logging.getLogger(__name__)
 TIDY_EVERY = 60.0
 #: Broken connections and refused commands: the lease is renewed at the next beat, if there is still time.
 TROUBLE = (RedisError, OSError)
-
-
-class Consumes(Protocol):
-    """A channel, as far as the keeper cares."""
-
-    @property
-    def active_queues(self) -> list[str]: ...
 
 
 class Keeper:
@@ -42,29 +35,33 @@ class Keeper:
         self.lease = lease
         self.held: set[str] = set()
         self._acks: deque[str] = deque()
-        self._channels: list[Consumes] = []
+        self._channels: set[object] = set()
         self._queues: set[str] = set()
-        self._stop = threading.Event()
+        self._owner = os.getpid()
         self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
         self._tidied_at = monotonic()
 
     # -- what channels tell it -------------------------------------------------------------------------
-    def attach(self, channel: Consumes) -> None:
-        """A channel consumes: begin to beat."""
-        if channel not in self._channels:
-            self._channels.append(channel)
+    def attach(self, channel: object, queue: str) -> None:
+        """A channel consumes a queue: begin to beat."""
+        self._channels.add(channel)
+        self._queues.add(queue)
         if self._thread is None:
-            self._stop.clear()
-            self._thread = threading.Thread(target=self._beat, name="redisstream-lease", daemon=True)
+            self._stop = threading.Event()
+            self._thread = threading.Thread(
+                target=self._beat, args=(self._stop,), name="redisstream-lease", daemon=True
+            )
             self._thread.start()
 
-    def detach(self, channel: Consumes, running: Iterable[str]) -> None:
+    def detach(self, channel: object, running: Iterable[str]) -> None:
         """A channel closes; with the last one, everything that is not running goes back and the beat ends."""
         if channel not in self._channels:
             return
         self._channels.remove(channel)
         if not self._channels:
-            self.give_back(self.held.difference(running))
+            with suppress(*TROUBLE):
+                self.give_back(sorted(self.held.difference(running)))
             if not self.held:
                 self._end()
 
@@ -84,8 +81,8 @@ class Keeper:
 
     def give_back(self, tags: Iterable[str]) -> None:
         """Entries were not processed, which is nobody's fault."""
-        returned = self.held.intersection(tags)
-        self.held -= returned  # first, so that whatever cannot be given back now lapses
+        returned = [tag for tag in tags if tag in self.held]
+        self.held.difference_update(returned)  # first, so that whatever cannot be given back now lapses
         if returned:
             self.entries.give_back(returned)
 
@@ -103,63 +100,53 @@ class Keeper:
             self._acks.extend(tags)
             raise
 
-    def disown(self) -> None:
-        """In a forked child: everything belongs to the parent."""
-        self.held.clear()
-        self._acks.clear()
-        self._channels.clear()
-        self._thread = None
+    def is_inherited(self) -> bool:
+        """In a forked child everything belongs to the parent."""
+        return self._owner != os.getpid()
 
     # -- the thread ------------------------------------------------------------------------------------
-    def _beat(self) -> None:
+    def _beat(self, stop: threading.Event) -> None:
         pause = 0.0
-        while not self._stop.wait(pause):
+        while not stop.wait(pause):
             pause = self.lease / 3
             try:
                 self._tend()
-            except TROUBLE as error:
+            except Exception as error:  # this thread must not end: without it every lease lapses
                 pause = min(pause, 1.0)
-                logger.warning("The lease of %d messages could not be renewed: %s", len(self.held), error)
+                urgency = logging.WARNING if self.held else logging.DEBUG
+                logger.log(urgency, "The lease of %d messages could not be renewed: %r", len(self.held), error)
 
     def _tend(self) -> None:
         self.entries.renew(tuple(self.held))
         self.flush()
-        queues = self._consumed()
+        queues = tuple(self._queues)
         self.entries.reap(queues, int(self.lease * 1000))
         if monotonic() - self._tidied_at > TIDY_EVERY:
             self._tidied_at = monotonic()
             self.entries.forget_idle_consumers(queues)
 
-    def _consumed(self) -> list[str]:
-        queues = {queue for channel in tuple(self._channels) for queue in channel.active_queues}
-        self._queues |= queues
-        return sorted(queues)
-
     def _end(self) -> None:
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(self.lease)
+            self._thread.join(1.0)  # it may be waiting for a dead server, and ends then
             self._thread = None
         with suppress(*TROUBLE):
             self.flush()
             self.entries.leave(self._queues)
+        self._queues.clear()
         self.entries.client.connection_pool.disconnect()
 
 
-_keepers: dict[Hashable, Keeper] = {}
+#: A keeper lives as long as a channel knows it or its thread beats.
+_keepers: WeakValueDictionary[Hashable, Keeper] = WeakValueDictionary()
 
 
 def keeper_of(broker: Hashable, make: Callable[[], Keeper]) -> Keeper:
     """The one keeper this process has for a broker."""
-    if broker not in _keepers:
-        _keepers[broker] = make()
-    return _keepers[broker]
+    keeper = _keepers.get(broker)
+    if keeper is None:
+        _keepers[broker] = keeper = make()
+    return keeper
 
 
-def _after_fork() -> None:
-    for keeper in _keepers.values():
-        keeper.disown()
-    _keepers.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(after_in_child=_keepers.clear)

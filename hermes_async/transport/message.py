@@ -70,7 +70,7 @@ def encode_message(
     reply_to: str = "",
 ) -> str:
     """The text kombu would write for a JSON body: XADD it to `stream_key(queue, priority)` under `FIELD`."""
-    return _to_json(
+    text: str = _to_json(
         {
             "body": b64encode(body).decode(),
             "content-encoding": "utf-8",
@@ -87,3 +87,4 @@ def encode_message(
             },
         }
     )
+    return text

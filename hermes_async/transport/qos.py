@@ -51,9 +51,10 @@ class QoS(virtual.QoS):  # type: ignore[misc]
     def restore_unacked(self, client: Any = None) -> None:
         """Give back every message that is not being worked on."""
         self._flush()
-        tags = set(self._delivered)
+        running = running_tags()
+        tags = [tag for tag in self._delivered if tag not in running]
         self._delivered.clear()
-        self.channel.keeper.give_back(tags - running_tags())
+        self.channel.keeper.give_back(tags)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """The same, when the channel closes or the process ends; without a server the leases lapse."""

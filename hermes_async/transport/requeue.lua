@@ -19,7 +19,10 @@ local function move(id, fields)
 end
 
 local chosen = redis.pcall('XPENDING', stream, group, unpack(ARGV, 5))
-if chosen.err then return 0 end -- the stream or the group is gone, and the entries with it
+if chosen.err then
+  if string.find(chosen.err, 'NOGROUP', 1, true) then return 0 end -- the stream is gone, and the entries with it
+  return chosen
+end
 for _, pending in ipairs(chosen) do
   local entry = redis.call('XRANGE', stream, pending[1], pending[1])[1]
   if entry then move(pending[1], entry[2]) end

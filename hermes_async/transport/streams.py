@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cached_property
 from queue import Empty
@@ -53,6 +53,8 @@ TRANSPORT_ALIASES["redisstream"] = "hermes_async.transport.streams:Transport"
 
 #: The most messages claimed at once.
 BATCH = 100
+#: Options of the list transport that would break this one.
+FIXED = {"priority_steps", "ack_emulation"}
 #: What the server says when the stream or the group under a blocked read has gone.
 GROUP_LOST = ("NOGROUP", "UNBLOCKED")
 
@@ -68,7 +70,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
     default_priority = DEFAULT_PRIORITY
     priority_steps: ClassVar = PRIORITIES
     from_transport_options = (
-        *(option for option in redis.Channel.from_transport_options if option != "priority_steps"),
+        *(option for option in redis.Channel.from_transport_options if option not in FIXED),
         "stream_group",
         "lease",
         "max_deliveries",
@@ -92,10 +94,8 @@ class Channel(redis.Channel):  # type: ignore[misc]
         properties: dict[str, Any] | None = None,
     ) -> Any:
         """Kombu takes priority 0 for none; here it is the lowest of ten."""
-        marked = dict(properties or {})
-        marked.setdefault("priority", DEFAULT_PRIORITY)
-        if priority is not None:
-            marked["priority"] = priority
+        marked = {} if properties is None else properties  # the producer goes on to change this very dict
+        marked.setdefault("priority", DEFAULT_PRIORITY if priority is None else priority)
         return super().prepare_message(body, priority, content_type, content_encoding, headers, marked)
 
     def _put(self, queue: str, message: dict[str, Any], _publish_batch: Any = None, **_: Any) -> None:
@@ -120,7 +120,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
             pipe.execute()
 
     def _get(self, queue: str) -> dict[str, Any]:
-        self.keeper.attach(self)
+        self.keeper.attach(self, queue)
         lines = self._entries.lines([queue])
         for entry in self.keeper.entries.claim(list(lines), 1, self._lifetimes(lines)):
             message = self._decode(entry, lines[entry.key])
@@ -150,18 +150,16 @@ class Channel(redis.Channel):  # type: ignore[misc]
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
         """Consume a queue; one whose messages need no ack is acked as it is read."""
         if queue not in self._fanout_queues:
-            self.keeper.attach(self)
+            self.keeper.attach(self, queue)
             (self._without_ack.add if no_ack else self._without_ack.discard)(queue)
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        queues = self._queue_cycle.consume(len(self.active_queues))
-        if queues:
+        queues, credit = self._queue_cycle.consume(len(self.active_queues)), self._credit()
+        if queues and credit:
             self._lines = self._entries.lines(queues)
-            credit, lifetimes = self._credit(), self._lifetimes(self._lines)
-            self._send(
-                self.keeper.entries.claim_command(list(self._lines), credit, lifetimes), blocking=False
-            )
+            keys, lifetimes = list(self._lines), self._lifetimes(self._lines)
+            self._send(self.keeper.entries.claim_command(keys, credit, lifetimes), blocking=False)
 
     def _credit(self) -> int:
         room = self.qos.can_consume_max_estimate()
@@ -257,13 +255,12 @@ class Channel(redis.Channel):  # type: ignore[misc]
             self.keeper.flush()
 
     def close(self) -> None:
-        """Give back what is not done, and leave the group."""
-        if not self.closed and "keeper" in self.__dict__:
-            with suppress(*self.connection_errors):
-                self._stop_polling()
-                self.qos.restore_unacked_once()
-                self.keeper.flush()
-                self.keeper.detach(self, running_tags())
+        """Give back what is not done, and leave the group; without a server, the leases lapse instead."""
+        if not self.closed and "keeper" in self.__dict__ and not self.keeper.is_inherited():
+            for step in (self._stop_polling, self.qos.restore_unacked_once, self.keeper.flush):
+                with suppress(*self.connection_errors):
+                    step()
+            self.keeper.detach(self, running_tags())
         super().close()
 
     def _stop_polling(self) -> None:
@@ -285,11 +282,9 @@ class Channel(redis.Channel):  # type: ignore[misc]
     @cached_property
     def keeper(self) -> Keeper:
         """Shared by all channels of this process to the same broker."""
-        return keeper_of((*self._broker(), self.stream_group, self.global_keyprefix), self._make_keeper)
-
-    def _broker(self) -> Iterator[Hashable]:
-        info = self.connection.client
-        return iter((info.hostname, info.port, info.virtual_host, info.userid))
+        info, group = self.connection.client, self._group(consumer="")
+        broker = (info.hostname, info.port, info.virtual_host, info.userid)
+        return keeper_of((broker, group, self.lease), self._make_keeper)
 
     def _make_keeper(self) -> Keeper:
         settings = self._connparams()

@@ -3,7 +3,7 @@ local id, maxlen, allowed, fence, ordinal, lapsed = unpack(ARGV, 1, 6)
 local status, stamp, delay, inbox, event_id, type_, data = unpack(ARGV, 7, 13)
 local task = key('task', id)
 local was = redis.call('HMGET', task, 'status', 'attempt', 'n', 'session', 'agent', 'trace', 'last', 'last_seq',
-                       'cancel_requested')
+                       'cancel_requested', 'created_at')
 local now_status, attempt = was[1], was[2]
 if not now_status then return 0 end
 
@@ -23,10 +23,10 @@ if status ~= '' then patch[#patch + 1] = 'status'; patch[#patch + 1] = status en
 redis.call('HSET', task, unpack(patch))
 if status == '' then return seq end
 
-move(id, now_status, status)
+move(id, now_status, status, was[10])
 if status == 'queued' then
   redis.call('ZREM', key('leases'), id)
-  send(id, tonumber(delay))
+  send(id, was[9] == '1' and 0 or tonumber(delay)) -- who cancels does not wait for a retry
 elseif stamp == 'finished_at' then
   redis.call('ZREM', key('leases'), id)
   redis.call('ZREM', key('due'), id)

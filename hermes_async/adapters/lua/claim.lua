@@ -1,14 +1,14 @@
 -- Start the next attempt of a queued task; returns the record, or nothing when it is not to be run now.
 local id, maxlen, worker, lease = unpack(ARGV)
 local task = key('task', id)
-local was = redis.call('HMGET', task, 'status', 'attempt', 'session', 'agent', 'trace')
+local was = redis.call('HMGET', task, 'status', 'attempt', 'session', 'agent', 'trace', 'created_at')
 if was[1] ~= 'queued' then return false end
 
 local attempt = was[2] + 1
 local event_id = id .. ':' .. attempt .. ':started'
 redis.call('ZREM', key('due'), id)
 redis.call('ZADD', key('leases'), NOW + lease, id)
-move(id, 'queued', 'running')
+move(id, 'queued', 'running', was[6])
 local seq = log(was[3], maxlen, '0', event_id, 'task.started', id, was[4], attempt, was[5],
                 cjson.encode({worker = worker}))
 redis.call('HSET', task, 'status', 'running', 'attempt', attempt, 'n', 0, 'worker', worker, 'progress', '',

@@ -17,7 +17,7 @@ end
 redis.call('ZADD', key('tasks'), NOW, id)
 redis.call('ZADD', key('tasks-of', session), NOW, id)
 redis.call('ZADD', key('by-agent', agent), NOW, id)
-move(id, nil, 'queued')
+move(id, nil, 'queued', NOW)
 local seq = log(session, maxlen, '0', id .. ':0:queued', 'task.queued', id, agent, 0, trace, data)
 redis.call('HSET', task, 'last', id .. ':0:queued', 'last_seq', seq)
 if parcel_key ~= '' then

@@ -24,9 +24,9 @@ local function log(session, maxlen, inbox, id, type_, task, agent, attempt, trac
   return seq
 end
 
-local function move(task_id, from, to)
+local function move(task_id, from, to, born)
   if from then redis.call('ZREM', key('by-status', from), task_id) end
-  redis.call('ZADD', key('by-status', to), NOW, task_id)
+  redis.call('ZADD', key('by-status', to), born, task_id)
 end
 
 -- Put a queued task on the broker now or in `delay` ms. Without a parcel, the janitor's caller publishes it.

@@ -1,4 +1,5 @@
--- Forget tasks that ended, and silent sessions without tasks, more than ARGV[1] ms ago; returns how many tasks.
+-- Forget tasks that ended, and silent sessions without tasks and listeners, more than ARGV[1] ms ago;
+-- returns how many tasks.
 local horizon, limit = NOW - ARGV[1], ARGV[2]
 local old = redis.call('ZRANGEBYSCORE', key('ended'), '-inf', horizon, 'LIMIT', 0, limit)
 for _, id in ipairs(old) do
@@ -14,7 +15,8 @@ for _, id in ipairs(old) do
   redis.call('DEL', key('task', id))
 end
 for _, session in ipairs(redis.call('ZRANGEBYSCORE', key('sessions'), '-inf', horizon, 'LIMIT', 0, limit)) do
-  if redis.call('EXISTS', key('tasks-of', session)) == 0 then
+  local heard = redis.call('PUBSUB', 'NUMSUB', key('nudge', session))[2] -- its listeners count on its seq
+  if heard == 0 and redis.call('EXISTS', key('tasks-of', session)) == 0 then
     redis.call('DEL', key('session', session), key('events', session), key('inbox', session))
     redis.call('ZREM', key('sessions'), session)
   end

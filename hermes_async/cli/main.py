@@ -1,0 +1,61 @@
+"""`hermes-async`: the entry point."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from hermes_async import __version__
+from hermes_async.cli.faults import report
+from hermes_async.cli.group import Group, Later
+from hermes_async.cli.shell import Shell
+
+_HERE = "hermes_async.cli"
+COMMANDS: dict[str, Later] = {
+    "up": (f"{_HERE}.up:up", "Start everything here: Redis, workers and relay; Ctrl-C stops it."),
+    "task": (f"{_HERE}.tasks:task", "Create, watch, list and cancel tasks."),
+    "invoke": (f"{_HERE}.invoke:invoke", "Run a subagent and wait for its result."),
+    "agents": (f"{_HERE}.agents:agents", "List and check what agents.yaml declares."),
+    "worker": (f"{_HERE}.serve:worker", "Run one worker of a lane."),
+    "relay": (f"{_HERE}.serve:relay", "Run the relay, which streams events to clients."),
+    "token": (f"{_HERE}.token:token", "Print a token with which a client may hear sessions."),
+    "doctor": (f"{_HERE}.doctor:doctor", "Check this machine and the servers, and say what to mend."),
+}
+
+
+@click.group(cls=Group, later=COMMANDS, hide_globals=False)
+@click.version_option(__version__, prog_name="hermes-async", message="%(prog)s %(version)s")
+@click.pass_context
+def hermes_async(ctx: click.Context) -> None:
+    """Delegate to subagents without ever blocking the chat.
+
+    The options below may stand anywhere on the line. `hermes-async COMMAND --help` says more.
+    """
+    logging.basicConfig(format="hermes-async: %(message)s", level=logging.WARNING)
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Obey a command line and return the exit code."""
+    said = list(sys.argv[1:] if args is None else args)
+    shell = Shell()
+    try:
+        code = hermes_async.main(said, prog_name="hermes-async", standalone_mode=False, obj=shell)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        shell.json = shell.json or "--json" in said  # the line may be too wrong to be parsed
+        return report(error, shell)
+    return code if isinstance(code, int) else 0
+
+
+def main() -> NoReturn:
+    """Obey the command line of this process."""
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

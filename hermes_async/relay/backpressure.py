@@ -1,0 +1,50 @@
+"""Websockets for Engine.IO: they read from a peer only while it reads from them, and only what makes sense."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+_SOCKETIO_TYPES = frozenset("0123456")
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+
+def guarded(app: App) -> App:
+    """Return the ASGI app with websockets that take a message only when the last write went through.
+
+    Engine.IO queues what it has to send without any limit. Every message of a client can make it send
+    something, so a client that talks without listening would fill our memory. And it forgets to tidy up
+    after a packet that it cannot read, so who sends one counts as gone.
+    """
+
+    async def guard(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            return await app(scope, receive, send)
+        writing = asyncio.Lock()
+
+        async def patient_send(message: Message) -> None:
+            async with writing:
+                await send(message)
+
+        async def patient_receive() -> Message:
+            async with writing:
+                pass
+            message = await receive()
+            return message if _makes_sense(message) else {"type": "websocket.disconnect", "code": 1007}
+
+        return await app(scope, patient_receive, patient_send)
+
+    return guard
+
+
+def _makes_sense(message: Message) -> bool:
+    """Tell whether it is no text at all, or a packet that Engine.IO can read: close, pong, or Socket.IO's."""
+    if message["type"] != "websocket.receive":
+        return True
+    text = message.get("text") or ""
+    return text in ("1", "3") or (text[:1] == "4" and text[1:2] in _SOCKETIO_TYPES)

@@ -1,0 +1,217 @@
+"""The client of a relay: a session's or a task's events, in order, whatever breaks in between."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import aiohttp
+
+from hermes_async.domain.errors import RelayUnavailable, Unauthorized
+from hermes_async.domain.events import AnyEvent, parse
+from hermes_async.relay.connection import Connection, Lost, Wanted
+from hermes_async.relay.wire import Batch
+
+#: Seconds between two tries to connect: the first, and the longest.
+BACKOFF_FIRST = 0.2
+BACKOFF_LONGEST = 5.0
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Events `first` to `last` were trimmed from the log; the snapshot says what became of the tasks.
+
+    The snapshot's tasks (`Task.as_json()`, keyed by id) are as they are once every event up to `seq` is
+    applied, so what follows with a `seq` up to that is in it already.
+    """
+
+    first: int
+    last: int
+    seq: int
+    snapshot: dict[str, dict[str, Any]]
+
+
+class RelayClient:
+    """Follows sessions and tasks over a relay; use it as an async context manager."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str | Callable[[], str],
+        *,
+        timeout: float = 10.0,
+        give_up_after: float | None = None,
+    ) -> None:
+        """Nothing is connected yet: each `follow` has a connection of its own.
+
+        Args:
+            url: the relay's, for example `http://127.0.0.1:8765`.
+            token: a token, or a function that gives a fresh one for each connection.
+            timeout: seconds within which the first connection of a `follow` must be made.
+            give_up_after: seconds to go on trying after a connection broke; None: for ever.
+        """
+        self._url = url
+        self._token = token
+        self._timeout = timeout
+        self._give_up_after = give_up_after
+        self._http: aiohttp.ClientSession | None = None
+        self._connections: set[Connection] = set()
+
+    async def __aenter__(self) -> RelayClient:
+        self._http = aiohttp.ClientSession()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for connection in list(self._connections):
+            await connection.close()
+        if self._http is not None:
+            await self._http.close()
+
+    async def follow(
+        self, *, session: str | None = None, task: str | None = None, after: int = 0
+    ) -> AsyncIterator[AnyEvent | Gap]:
+        """Yield the events with a `seq` beyond `after`, past and future: of a session for ever, or of a task
+        until its end.
+
+        Each comes once and in order. It may take as long as you like to deal with one: no more than a batch
+        is held meanwhile, and a connection that the relay gave up is made again when you come back.
+
+        Args:
+            session: the session's id.
+            task: or the task's.
+            after: the last `seq` that you have seen.
+
+        Raises:
+            Unauthorized: the token is not accepted, or has expired.
+            UnknownTask: the session or task does not exist, or the token does not allow it.
+            RelayUnavailable: no relay answered in time.
+        """
+        place = _Place(session, task, after)
+        patience = _Patience(self._url, self._timeout)
+        while not place.ended:
+            try:
+                async with self._subscribed(place, patience) as connection:
+                    patience.renew(self._give_up_after)
+                    while (batch := await connection.next()) is not None:
+                        for item in place.advance(batch):
+                            yield item
+                    if connection.expired and not callable(self._token):
+                        raise Unauthorized("the token has expired; ask for a new one")
+            except Lost as exc:
+                place.lost = str(exc)
+            if not place.ended:
+                await patience.wait(place.lost)
+
+    @asynccontextmanager
+    async def _subscribed(self, place: _Place, patience: _Patience) -> AsyncIterator[Connection]:
+        if self._http is None:
+            raise RuntimeError("use it as a context manager: `async with RelayClient(...) as client`")
+        place.restart()
+        connection = Connection(self._http)
+        self._connections.add(connection)
+        try:
+            async with patience.limit():
+                await connection.open(self._url, self._token() if callable(self._token) else self._token)
+                await connection.subscribe(place.wanted())
+            yield connection
+        finally:
+            self._connections.discard(connection)
+            await connection.close()
+
+
+class _Place:
+    """How far a subscription has been followed."""
+
+    def __init__(self, session: str | None, task: str | None, after: int) -> None:
+        self.ended = False
+        self.lost = ""
+        self._session = session
+        self._task = task
+        self._after = after
+        self._tasks: dict[str, dict[str, Any]] = {}
+
+    def wanted(self) -> Wanted:
+        """Return what to subscribe to."""
+        return {"session": self._session, "task": self._task, "after": self._after}
+
+    def restart(self) -> None:
+        """Forget what a lost connection had begun to tell."""
+        self._tasks = {}
+
+    def advance(self, batch: Batch) -> Iterator[AnyEvent | Gap]:
+        """Yield what is new in a batch.
+
+        Raises:
+            Lost: something is missing; it comes again with the next connection.
+        """
+        if batch["gap"] is not None and batch["snapshot"] is not None:
+            yield from self._leap(*batch["gap"], batch["snapshot"])
+        for value in batch["events"]:
+            event = parse(value)
+            if event.seq <= self._after:
+                continue
+            if self._task is None and event.seq != self._after + 1:
+                raise Lost(f"event {self._after + 1} did not come before event {event.seq}")
+            self._after = event.seq
+            yield event
+        self.ended = batch["end"]
+
+    def _leap(self, first: int, last: int, snapshot: Any) -> Iterator[Gap]:
+        self._tasks |= {task["id"]: task for task in snapshot["tasks"]}
+        if snapshot["more"] or last <= self._after:
+            return
+        self._after = last
+        yield Gap(first, last, snapshot["seq"], self._tasks)
+        self._tasks = {}
+
+
+class _Patience:
+    """How long to wait before a connection is tried again, and when to give up."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self._url = url
+        self._limit: float | None = timeout
+        self._deadline: float | None = time.monotonic() + timeout
+        self._delay = BACKOFF_FIRST
+
+    def renew(self, limit: float | None) -> None:
+        """A connection was made; the next one may take `limit` seconds (None: for ever) from its loss on."""
+        self._limit, self._deadline, self._delay = limit, None, BACKOFF_FIRST
+
+    @asynccontextmanager
+    async def limit(self) -> AsyncIterator[None]:
+        """Raise Lost when the body takes until we would give up."""
+        try:
+            async with asyncio.timeout(self._left()):
+                yield
+        except TimeoutError as exc:
+            raise Lost("no answer") from exc
+
+    async def wait(self, why: str) -> None:
+        """Wait before the next try.
+
+        Raises:
+            RelayUnavailable: it is time to give up.
+        """
+        if self._deadline is None and self._limit is not None:
+            self._deadline = time.monotonic() + self._limit
+        left = self._left()
+        if left is not None and left <= 0:
+            raise RelayUnavailable(
+                f"no relay answers at {self._url} ({why}); start one with `hermes-async up` or "
+                "`hermes-async relay`"
+            )
+        delay = self._delay * random.uniform(0.5, 1.0)
+        self._delay = min(BACKOFF_LONGEST, self._delay * 2)
+        await asyncio.sleep(delay if left is None else min(delay, left))
+
+    def _left(self) -> float | None:
+        return None if self._deadline is None else self._deadline - time.monotonic()

@@ -1,0 +1,161 @@
+"""One connected socket: what it may hear, what it listens to, and the one batch that may be under way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from hermes_async.core.feed import Feed
+from hermes_async.domain.errors import StoreUnavailable, UserError
+from hermes_async.relay.auth import Grant
+from hermes_async.relay.tail import Tail, Topic
+from hermes_async.relay.wire import Batch
+
+logger = logging.getLogger("hermes.relay")
+
+#: Seconds between two tries to read from a store that is away.
+RETRY_EVERY = 0.5
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one socket may ask for."""
+
+    #: Topics at once.
+    subscriptions: int = 32
+    #: Commands a second, and at once; more are not refused but wait, and so do those who send them.
+    commands: float = 20.0
+    #: Seconds within which a batch must be acknowledged.
+    ack_timeout: float = 20.0
+
+
+class TooMany(UserError):
+    """A socket asked for more than its limits allow."""
+
+
+class Peer(Protocol):
+    """How a line reaches its client."""
+
+    async def send(self, batch: Batch, acknowledged: Callable[..., None]) -> None:
+        """Send a batch and have `acknowledged` called when the client says that it has it."""
+        ...
+
+    def hang_up(self, why: str, *, expired: bool = False) -> None:
+        """Close the socket soon."""
+        ...
+
+
+class Line:
+    """A socket's subscriptions. They take turns: a batch must be acknowledged before the next is read."""
+
+    def __init__(self, feed: Feed, grant: Grant, limits: Limits, peer: Peer) -> None:
+        self.grant = grant
+        self._feed = feed
+        self._limits = limits
+        self._peer = peer
+        self._loop = asyncio.get_running_loop()
+        self._turn = asyncio.Lock()  # held from the reading of a batch to its acknowledgement
+        self._pumps: dict[Topic, asyncio.Task[None]] = {}
+        self._next_command = 0.0
+        self._overdue: asyncio.TimerHandle | None = None
+        self._expiry = self._loop.call_later(grant.expires_at - time.time(), self._expire)
+
+    async def pace(self) -> None:
+        """Wait until the socket may give its next command."""
+        now = self._loop.time()
+        self._next_command = max(self._next_command, now - 1.0) + 1.0 / self._limits.commands
+        if self._next_command > now:
+            await asyncio.sleep(self._next_command - now)
+
+    def check_room(self, *, wanted: Topic | None = None) -> None:
+        """Raise TooMany when there is no room for one more subscription."""
+        if wanted not in self._pumps and len(self._pumps) >= self._limits.subscriptions:
+            raise TooMany(
+                f"a socket can hold {self._limits.subscriptions} subscriptions: give one up, or open another"
+            )
+
+    def subscribe(self, topic: Topic, after: int) -> None:
+        """Begin to send a topic's events with a `seq` beyond `after`; one that is sent already goes on.
+
+        Raises:
+            TooMany: the limit is reached.
+        """
+        self.check_room(wanted=topic)
+        if topic not in self._pumps:
+            pump = self._pump(Tail(self._feed.store, topic, after))
+            self._pumps[topic] = asyncio.create_task(pump, name=f"hermes-relay {topic}")
+
+    def unsubscribe(self, session_id: str | None, task_id: str | None) -> None:
+        """Stop sending a session's events (not those of its tasks), or a task's."""
+        for topic, pump in list(self._pumps.items()):
+            if topic.task_id == task_id and (task_id is not None or topic.session_id == session_id):
+                del self._pumps[topic]
+                pump.cancel()
+
+    async def close(self) -> None:
+        """Stop everything that belongs to the socket."""
+        pumps = list(self._pumps.values())
+        self._pumps.clear()
+        self._expiry.cancel()
+        if self._overdue is not None:
+            self._overdue.cancel()
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+    async def _pump(self, tail: Tail) -> None:
+        try:
+            while not tail.ended:
+                await self._stream_patiently(tail)
+        except Exception:
+            logger.exception("cannot go on with %s", tail.topic)
+            self._peer.hang_up("an error of the relay")
+        finally:
+            if self._pumps.get(tail.topic) is asyncio.current_task():
+                del self._pumps[tail.topic]
+
+    async def _stream_patiently(self, tail: Tail) -> None:
+        try:
+            await self._stream(tail)
+        except StoreUnavailable as exc:
+            logger.warning("cannot read session %s yet: %s", tail.topic.session_id, exc)
+            await asyncio.sleep(RETRY_EVERY)
+
+    async def _stream(self, tail: Tail) -> None:
+        async with self._feed.follow(tail.topic.session_id) as reader:
+            while not tail.ended:
+                batch = await self._take_turn(tail, reader.seq)
+                if batch is not None:
+                    await self._send(batch)
+                if tail.caught_up and not tail.ended:
+                    await reader.beyond(tail.known)
+
+    async def _take_turn(self, tail: Tail, newest: int) -> Batch | None:
+        """Return the next batch and keep the turn for it, or return None and give it up."""
+        await self._turn.acquire()
+        batch = None
+        try:
+            batch = await tail.read(newest)
+        finally:
+            if batch is None:
+                self._turn.release()
+        return batch
+
+    async def _send(self, batch: Batch) -> None:
+        self._overdue = self._loop.call_later(
+            self._limits.ack_timeout, self._peer.hang_up, "it did not acknowledge a batch in time"
+        )
+        await self._peer.send(batch, self._acknowledged)
+
+    def _acknowledged(self, *_: Any) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
+        self._turn.release()
+
+    def _expire(self) -> None:
+        self._peer.hang_up("its token has expired", expired=True)

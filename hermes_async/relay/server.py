@@ -1,0 +1,140 @@
+"""The relay as an app, and as a server of its own from the first connection to a graceful stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from hermes_async.core.hermes import Hermes
+from hermes_async.domain.errors import RelayUnavailable
+from hermes_async.relay.backpressure import App
+from hermes_async.relay.line import Limits
+from hermes_async.relay.sockets import MESSAGE_BYTES, Relay
+
+#: Seconds for the sockets to close by themselves when the relay stops.
+GRACE = 3
+#: Milliseconds after which the kernel gives up a peer that does not take what we sent.
+STALLED = 30_000
+
+
+def create_app(hermes: Hermes, *, secret: str, limits: Limits | None = None) -> App:
+    """Return the relay as an ASGI app; the caller closes `hermes` after the server has stopped.
+
+    Args:
+        hermes: whose sessions are relayed.
+        secret: what signs the tokens, at least 32 bytes.
+        limits: what one socket may ask for.
+
+    Raises:
+        ConfigError: the secret is too short.
+    """
+    return Relay(hermes, secret, limits or Limits()).app
+
+
+async def serve(
+    hermes: Hermes,
+    host: str,
+    port: int,
+    secret: str,
+    *,
+    on_ready: Callable[[int], object] | None = None,
+    limits: Limits | None = None,
+) -> None:
+    """Serve until SIGTERM, SIGINT or cancellation, then stop gracefully; `hermes` is left open.
+
+    Args:
+        hermes: whose sessions are relayed.
+        host: the address to listen on.
+        port: 0 for a free one.
+        secret: what signs the tokens, at least 32 bytes.
+        on_ready: called with the port as soon as clients can connect.
+        limits: what one socket may ask for.
+
+    Raises:
+        ConfigError: the secret is too short.
+        RelayUnavailable: the address cannot be listened on.
+    """
+    relay = Relay(hermes, secret, limits or Limits())
+    with _listen(host, port) as listener:
+        server = _Server(relay, listener, on_ready or (lambda port: None))
+        running = asyncio.create_task(server.serve(sockets=[listener]), name="hermes-relay-server")
+        try:
+            await asyncio.wait({running})
+        finally:
+            server.should_exit = True
+            await running
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as exc:
+        raise RelayUnavailable(
+            f"the relay cannot listen on {host}:{port} ({exc}); stop what does, or choose another port"
+        ) from exc
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # inherited by the connections; Linux only
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn that says goodbye, and that leaves the signals to whoever runs it once it has stopped."""
+
+    def __init__(self, relay: Relay, listener: socket.socket, on_ready: Callable[[int], object]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                relay.app,
+                log_config=None,
+                access_log=False,
+                ws_max_size=MESSAGE_BYTES,
+                ws_ping_interval=None,  # Engine.IO has pings of its own
+                ws_per_message_deflate=False,
+                timeout_graceful_shutdown=GRACE,
+                lifespan="on",
+            )
+        )
+        self._relay = relay
+        self._port: int = listener.getsockname()[1]
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, and tell that we do."""
+        await super().startup(sockets)
+        self._on_ready(self._port)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, say goodbye, and drop who does not go."""
+        for server in self.servers:
+            server.close()
+        await self._relay.drain()
+        stop_waiting = asyncio.get_running_loop().call_later(GRACE / 2, self._drop_connections)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            stop_waiting.cancel()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at SIGTERM and SIGINT; unlike uvicorn's own, do not raise them again afterwards."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {sig: signal.signal(sig, self.handle_exit) for sig in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for sig, handler in before.items():
+                signal.signal(sig, handler)
+
+    def _drop_connections(self) -> None:
+        for connection in list(self.server_state.connections):
+            transport = getattr(connection, "transport", None)
+            if transport is not None:
+                transport.abort()  # `close` would wait for a peer that does not read

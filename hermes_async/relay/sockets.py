@@ -1,0 +1,194 @@
+"""The relay's sockets: it lets clients in by token and answers their commands."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NoReturn
+
+import socketio
+from fastapi import FastAPI
+
+from hermes_async.core.hermes import Hermes
+from hermes_async.domain.errors import ServiceError, Unauthorized, UnknownTask, UserError
+from hermes_async.relay.auth import Grant, checked_secret, verify
+from hermes_async.relay.backpressure import guarded
+from hermes_async.relay.commands import Wish, parsed, refusal
+from hermes_async.relay.http import http_app
+from hermes_async.relay.line import Limits, Line
+from hermes_async.relay.tail import Topic
+from hermes_async.relay.wire import DRAINING, EVENTS, EXPIRED, QUIET, SUBSCRIBE, UNSUBSCRIBE, Batch, Wire
+
+logger = logging.getLogger("hermes.relay")
+
+#: Bytes of a message that a client may send.
+MESSAGE_BYTES = 64_000
+#: Seconds for the last words to a socket that is being closed.
+FAREWELL = 1.0
+
+_Command = Callable[[Line, Wish], Awaitable[dict[str, Any]]]
+
+
+class Relay:
+    """All sockets of one relay process."""
+
+    def __init__(self, hermes: Hermes, secret: str, limits: Limits) -> None:
+        self._store = hermes.store
+        self._feed = hermes.feed
+        self._secret = checked_secret(secret)
+        self._limits = limits
+        self._lines: dict[str, Line] = {}
+        self._farewells: set[asyncio.Task[None]] = set()
+        self._draining = False
+        self._sio = _socket_server()
+        self._background: set[asyncio.Task[Any]] = set()
+        self._sio.eio.start_background_task = self._start
+        self._sio.on("connect", self._connect)
+        self._sio.on("disconnect", self._disconnect)
+        self._sio.on(SUBSCRIBE, self._subscribe)
+        self._sio.on(UNSUBSCRIBE, self._unsubscribe)
+        beside = http_app(self._store, lambda: not self._draining, self._lifespan)
+        #: The ASGI app: Socket.IO at /socket.io, and /healthz.
+        self.app = guarded(socketio.ASGIApp(self._sio, other_asgi_app=beside))
+
+    async def drain(self) -> None:
+        """Let nobody in any more, tell everybody to go elsewhere, and close every socket."""
+        self._draining = True
+        await self._sio.emit(DRAINING, {})
+        for sid in list(self._lines):
+            self.hang_up(sid, "the relay stops")
+        while self._farewells:
+            await asyncio.wait(self._farewells)
+
+    async def close(self) -> None:
+        """Drain, and stop what runs in the background."""
+        await self.drain()
+        await self._sio.shutdown()
+        for task in list(self._background):  # Engine.IO leaves the ping timers of closed sockets running
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    async def send(self, sid: str, batch: Batch, acknowledged: Callable[..., None]) -> None:
+        """Send a batch to a socket; `acknowledged` is called when its client has it."""
+        # not `call`: it would wait for the acknowledgement of a socket that is gone
+        await self._sio.emit(EVENTS, batch, to=sid, callback=acknowledged)
+
+    def hang_up(self, sid: str, why: str, *, expired: bool = False) -> None:
+        """Close a socket soon, after the news that its token expired."""
+        logger.info("closing socket %s: %s", sid, why)
+        farewell = asyncio.create_task(self._farewell(sid, expired), name=f"hermes-relay-farewell {sid}")
+        self._farewells.add(farewell)
+        farewell.add_done_callback(self._farewells.discard)
+
+    def _start(self, target: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> asyncio.Task[Any]:
+        task = asyncio.create_task(target(*args))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def _farewell(self, sid: str, expired: bool) -> None:
+        eio_sid = self._sio.manager.eio_sid_from_sid(sid, "/")
+        if eio_sid is None:
+            return
+        if expired:
+            await self._sio.emit(EXPIRED, {}, to=sid)
+        await self._sio.disconnect(sid)
+        with suppress(TimeoutError):  # one that does not read: the kernel gives it up later
+            async with asyncio.timeout(FAREWELL):
+                await self._sio.eio.disconnect(eio_sid)
+
+    @asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await self.close()
+
+    async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
+        if self._draining:
+            _refuse("draining", "this relay stops; connect again")
+        try:
+            grant = verify(self._secret, auth.get("token") if isinstance(auth, dict) else None)
+        except Unauthorized as exc:
+            _refuse("unauthorized", str(exc))
+        self._lines[sid] = Line(self._feed, grant, self._limits, _Socket(self, sid))
+
+    async def _disconnect(self, sid: str, reason: str) -> None:
+        line = self._lines.pop(sid, None)
+        if line is not None:
+            await line.close()
+
+    async def _subscribe(self, sid: str, said: object = None, *_: object) -> dict[str, Any]:
+        return await self._obey(sid, said, self._open)
+
+    async def _unsubscribe(self, sid: str, said: object = None, *_: object) -> dict[str, Any]:
+        return await self._obey(sid, said, self._end)
+
+    async def _obey(self, sid: str, said: object, command: _Command) -> dict[str, Any]:
+        line = self._lines.get(sid)
+        if line is None:  # it was closed meanwhile
+            return refusal(UnknownTask())
+        try:
+            await line.pace()  # inside the handler: the socket is not read meanwhile
+            return await command(line, parsed(said))
+        except (UserError, ServiceError) as exc:
+            return refusal(exc)
+        except Exception as exc:
+            logger.exception("a command of socket %s failed", sid)
+            return refusal(exc)
+
+    async def _open(self, line: Line, wish: Wish) -> dict[str, Any]:
+        topic = await self._topic(line.grant, wish)
+        seq = await self._store.last_seq(topic.session_id)
+        line.subscribe(topic, wish.after)
+        return {"ok": True, "session": topic.session_id, "task": topic.task_id, "seq": seq}
+
+    async def _end(self, line: Line, wish: Wish) -> dict[str, Any]:
+        line.unsubscribe(wish.session, wish.task)
+        return {"ok": True}
+
+    async def _topic(self, grant: Grant, wish: Wish) -> Topic:
+        """Return what is meant; look it up first in any case, so that a refusal takes as long as a look."""
+        if wish.task is not None:
+            task = await self._store.load(wish.task)
+            topic = Topic(task.session_id, wish.task) if task else None
+        else:
+            await self._store.last_seq(wish.session or "")
+            topic = Topic(wish.session or "")
+        if topic is None or not grant.allows(topic.session_id):
+            raise UnknownTask
+        return topic
+
+
+class _Socket:
+    """One socket, as its line sees it."""
+
+    def __init__(self, relay: Relay, sid: str) -> None:
+        self._relay = relay
+        self._sid = sid
+
+    def send(self, batch: Batch, acknowledged: Callable[..., None]) -> Coroutine[Any, Any, None]:
+        return self._relay.send(self._sid, batch, acknowledged)
+
+    def hang_up(self, why: str, *, expired: bool = False) -> None:
+        self._relay.hang_up(self._sid, why, expired=expired)
+
+
+def _socket_server() -> Any:
+    return socketio.AsyncServer(
+        async_mode="asgi",
+        transports=["websocket"],
+        async_handlers=False,  # the commands of a client are obeyed one after the other
+        serializer=Wire,
+        ping_interval=20,
+        ping_timeout=15,
+        max_http_buffer_size=MESSAGE_BYTES,
+        logger=QUIET,
+        engineio_logger=QUIET,
+    )
+
+
+def _refuse(code: str, message: str) -> NoReturn:
+    raise socketio.exceptions.ConnectionRefusedError(message, {"code": code, "message": message})

@@ -1,0 +1,79 @@
+"""What a relay and its clients say to each other over Socket.IO."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, TypedDict
+
+from socketio.packet import ACK, CONNECT, CONNECT_ERROR, DISCONNECT, EVENT, Packet
+
+#: Commands of a client; each is answered in its acknowledgement.
+SUBSCRIBE = "subscribe"
+UNSUBSCRIBE = "unsubscribe"
+
+#: A batch of events, to be acknowledged by the client before the next one comes.
+EVENTS = "events"
+#: The token ran out; the socket is closed right after.
+EXPIRED = "auth.expired"
+#: The relay stops; whoever wants to go on connects again, here or elsewhere.
+DRAINING = "relay.draining"
+
+_SPOKEN = frozenset({CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR})
+_RESERVED = frozenset({"connect", "disconnect", "connect_error"})
+
+#: python-socketio logs packets with the tokens in them, and a traceback for each packet of garbage.
+QUIET = logging.getLogger("hermes.relay.socketio")
+QUIET.setLevel(logging.CRITICAL)
+
+
+class Portrait(TypedDict):
+    """Tasks as they are once every event up to `seq` is applied; `more`: the next batch goes on with it."""
+
+    seq: int
+    tasks: list[dict[str, Any]]
+    more: bool
+
+
+class Batch(TypedDict):
+    """What a relay sends at once, about one subscription.
+
+    `gap` names the first and last `seq` that were trimmed; it comes with the snapshot that makes up for
+    them, and without events. `end` says that the task is over and the subscription with it.
+    """
+
+    session: str
+    task: str | None
+    events: list[dict[str, Any]]
+    gap: tuple[int, int] | None
+    snapshot: Portrait | None
+    end: bool
+
+
+class Wire(Packet):  # type: ignore[misc]
+    """A Socket.IO packet of text only: binary ones would be collected in memory without any limit."""
+
+    uses_binary_events = False
+
+    def decode(self, encoded_packet: Any) -> int:
+        """Read a packet.
+
+        Raises:
+            ValueError: it is none that we speak.
+        """
+        if not isinstance(encoded_packet, str):
+            raise ValueError("not a text packet")
+        attachments = super().decode(encoded_packet)
+        if attachments or self.packet_type not in _SPOKEN or not self._is_sane():
+            raise ValueError("not a packet of ours")
+        return 0
+
+    def _is_sane(self) -> bool:
+        if self.packet_type == ACK:  # the library keeps its counter under id 0
+            return bool(self.id) and isinstance(self.data, list)
+        if self.packet_type == EVENT:  # a client could name the library's own events
+            return isinstance(self.data, list) and bool(self.data) and _is_name(self.data[0])
+        return True
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value not in _RESERVED

@@ -1,0 +1,130 @@
+"""The bodies of the Celery tasks: run the one task that the message names, and tell Celery how it went."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+from uuid import uuid4
+
+from billiard.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import Ignore, Retry
+
+from hermes_async.bootstrap import Servers, open_hermes
+from hermes_async.core.hermes import Hermes
+from hermes_async.core.registry import Registry
+from hermes_async.core.runner import Attempt, Runner, raised
+from hermes_async.domain.events import AnyEvent
+from hermes_async.domain.lifecycle import Outcome
+from hermes_async.settings import Settings
+from hermes_async.worker.pool import running_pool
+from hermes_async.worker.station import Station
+
+
+class AgentFailed(Exception):
+    """The agent failed for good; the record has settled it, this only tells Celery."""
+
+
+class Runners:
+    """The runners of this worker process: one on the pool's loop, or one behind a station per child."""
+
+    def __init__(self, registry: Registry, servers: Servers, settings: Settings) -> None:
+        self.registry = registry
+        self.servers = servers
+        self.lease = settings.lease
+        self.retention = settings.retention
+        #: Names this worker in leases; a restarted one is another.
+        self.worker = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._parent = os.getpid()
+        self._on_loop: Hermes | None = None
+        self._station: tuple[int, Station] | None = None
+
+    async def on_loop(self) -> Runner:
+        """Return the runner on the pool's loop, opened at first use and closed with the pool."""
+        if self._on_loop is None:
+            hermes = await open_hermes(self.registry, self.servers)
+            if self._on_loop is None:
+                self._on_loop = hermes
+                pool = running_pool()
+                assert pool is not None
+                pool.on_loop_stop(self._close_on_loop)
+            else:  # two tasks came at once
+                await hermes.close()
+        return self._on_loop.runner(self.worker, self.lease)
+
+    def station(self) -> Station:
+        """Return the station of this process; a forked child gets its own."""
+        if self._station is None or self._station[0] != os.getpid():
+            self._station = (os.getpid(), Station(self.registry, self.servers))
+        return self._station[1]
+
+    def close_child(self) -> None:
+        """Close the station of a forked child; the parent's ends with the worker."""
+        if os.getpid() != self._parent:
+            self.close()
+
+    def close(self) -> None:
+        """Close this process's station."""
+        if self._station is not None and self._station[0] == os.getpid():
+            self._station[1].close()
+            self._station = None
+
+    async def _close_on_loop(self) -> None:
+        hermes, self._on_loop = self._on_loop, None
+        if hermes is not None:
+            await hermes.close()
+
+
+async def run_on_loop(runners: Runners, task_id: str) -> str:
+    """Run a task of the async lane."""
+    runner = await runners.on_loop()
+    return told(await runner.run(task_id))
+
+
+def run_here(runners: Runners, task_id: str) -> str:
+    """Run a task of the process lane: a `def` in this thread, where its limits can reach it."""
+    station = runners.station()
+    runner = station.hermes.runner(runners.worker, runners.lease)
+    attempt = station.call(runner.claim, task_id)
+    if attempt is None:
+        return told(None)
+    return told(station.call(runner.settle, attempt, _outcome(station, attempt)))
+
+
+def _outcome(station: Station, attempt: Attempt) -> Outcome:
+    try:
+        if attempt.subagent.is_async:
+            return _awaited(station, attempt)
+        return attempt.returned(attempt.call())
+    except SoftTimeLimitExceeded:  # out of time, or asked to cancel: the record knows which
+        return attempt.timed_out()
+    except BaseException as exc:
+        return raised(exc)
+
+
+def _awaited(station: Station, attempt: Attempt) -> Outcome:
+    """Run an `async def` on the station's loop; a soft limit cancels it."""
+
+    async def body() -> Any:
+        return await attempt.call()
+
+    future = station.start(body)
+    try:
+        return attempt.returned(future.result())
+    except SoftTimeLimitExceeded:
+        future.cancel()
+        raise
+
+
+def told(event: AnyEvent | None) -> str:
+    """Return or raise what makes Celery's own monitors show what the record says."""
+    if event is None:
+        raise Ignore("not to be run here: it has ended, or another worker has it")
+    if event.type == "task.retrying":
+        error = event.data.error
+        raise Retry(f"{error.type}: {error.message}", when=event.data.delay)
+    if event.type == "task.failed":
+        raise AgentFailed(f"{event.data.reason}: {event.data.error.type}: {event.data.error.message}")
+    if event.type != "task.completed":
+        raise Ignore(event.type)
+    return "completed"

@@ -1,0 +1,71 @@
+"""A Hermes on a thread of its own, for the parts of a worker that are not coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from billiard.exceptions import SoftTimeLimitExceeded
+
+from hermes_async.bootstrap import Servers, open_hermes
+from hermes_async.core.hermes import Hermes
+from hermes_async.core.registry import Registry
+
+T = TypeVar("T")
+
+#: Seconds that a closing station waits for what it still has to write.
+PATIENCE = 5.0
+
+
+class Station:
+    """Opens a Hermes in a thread with an event loop, and calls coroutines there from elsewhere.
+
+    The thread is a daemon: a worker that is told to go at once must not wait for it.
+    """
+
+    def __init__(self, registry: Registry, servers: Servers) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="hermes-station", daemon=True)
+        self._thread.start()
+        try:
+            self.hermes: Hermes = self.call(open_hermes, registry, servers)
+        except BaseException:
+            self._end_thread()
+            raise
+
+    def start(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Future[T]:
+        """Begin a coroutine and return its future; cancelling that cancels the coroutine."""
+        return asyncio.run_coroutine_threadsafe(function(*args), self._loop)
+
+    def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
+        """Wait for a coroutine, whatever soft limit strikes meanwhile: the limit is meant for agents."""
+        future = self.start(function, *args)
+        while True:
+            try:
+                return future.result()
+            except SoftTimeLimitExceeded:
+                if future.done():
+                    return future.result()
+
+    def close(self) -> None:
+        """Close the Hermes and end the thread."""
+        try:
+            self.start(self._finish).result(PATIENCE)
+        finally:
+            self._end_thread()
+
+    async def _finish(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self.hermes.close()
+
+    def _end_thread(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(PATIENCE)
+        if not self._thread.is_alive():
+            self._loop.close()
