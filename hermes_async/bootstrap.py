@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
@@ -16,7 +17,7 @@ from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.registry import Registry, collect
 from hermes_async.core.subagent import Subagent
-from hermes_async.settings import Settings
+from hermes_async.settings import Settings, locate
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,31 @@ def servers(settings: Settings) -> Iterator[Servers]:
         embedded.leave()
 
 
-def registry(settings: Settings, agents: Iterable[Subagent[..., Any]] = ()) -> Registry:
-    """Return the agents of agents.yaml, of the modules that the settings name, and `agents`.
+def read_settings(config: Path | None = None, agents: Iterable[Subagent[..., Any]] = ()) -> Settings:
+    """Read agents.yaml and the environment; the file may name `agents` and those of HERMES_MODULES.
 
-    The project's folder becomes importable, as it is for Celery and for Python's own `-m`.
+    Args:
+        config: the file; by default what HERMES_CONFIG says, else ./agents.yaml if there is one.
+        agents: decorated functions that the caller knows.
+
+    Raises:
+        ConfigError: the file, a variable or a module is wrong.
     """
-    project = str(settings.project_dir)
-    if project not in sys.path:
-        sys.path.insert(0, project)
-    collected = [agent for module in settings.modules for agent in collect(module)]
-    return Registry(settings.agents, [*collected, *agents])
+    place = locate(config)
+    decorated = [*_collected(place.project_dir, place.modules), *agents]
+    return Settings.read(config, known_agents=[agent.name for agent in decorated])
+
+
+def registry(settings: Settings, agents: Iterable[Subagent[..., Any]] = ()) -> Registry:
+    """Return the agents of agents.yaml, of the modules that the settings name, and `agents`."""
+    return Registry(settings.agents, [*_collected(settings.project_dir, settings.modules), *agents])
+
+
+def _collected(project_dir: Path, modules: Iterable[str]) -> list[Subagent[..., Any]]:
+    """Import modules; the project's folder counts as importable, as it does for Celery."""
+    if str(project_dir) not in sys.path:
+        sys.path.insert(0, str(project_dir))
+    return [agent for module in modules for agent in collect(module)]
 
 
 async def open_hermes(known: Registry, where: Servers) -> Hermes:
@@ -88,8 +104,9 @@ async def connect(
         ConfigError: agents.yaml or a variable is wrong.
         StoreUnavailable: the Redis of the state does not answer within 3 s.
     """
-    chosen = settings or Settings.read()
-    known = registry(chosen, agents)
+    decorated = list(agents)
+    chosen = settings or read_settings(agents=decorated)
+    known = registry(chosen, decorated)
     context = servers(chosen)
     where = await anyio.to_thread.run_sync(context.__enter__)
     try:

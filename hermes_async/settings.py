@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -55,21 +55,36 @@ class Settings(BaseModel):
         **overrides: Any,
     ) -> Self:
         """Read everything once, or raise ConfigError; `overrides` win over the environment."""
-        path = _file(config, environ)
+        path, project, modules = locate(config, environ)
         agents = overrides.pop("agents", None) or agents_file.load(
             path, environ, reserved=VARIABLES, known_agents=known_agents
         )
-        project = path.absolute().parent if path else Path.cwd()
         said: dict[str, Any] = {
             "config": path,
             "project_dir": project,
             "state_dir": _folder(environ, project),
             "agents": agents,
+            "modules": modules,
             **_from_environment(environ),
             **overrides,
         }
         said.setdefault("relay_url", _relay_address(agents))
         return cls(**said)
+
+
+class Place(NamedTuple):
+    """Where a project is, before its agents.yaml is read."""
+
+    config: Path | None
+    project_dir: Path
+    modules: tuple[str, ...]
+
+
+def locate(config: Path | None = None, environ: Mapping[str, str] = os.environ) -> Place:
+    """Return where the project is, and the modules whose decorated agents its file may name."""
+    path = _file(config, environ)
+    modules = _modules("HERMES_MODULES", environ.get("HERMES_MODULES", ""))
+    return Place(path, path.absolute().parent if path else Path.cwd(), modules)
 
 
 def _file(config: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -90,7 +105,6 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings that the environment gives; an empty variable gives none."""
     readers = {
         "lease": _seconds,
-        "modules": _modules,
         "relay_url": _url,
         "retention": _seconds,
         "token": _text,

@@ -50,8 +50,8 @@ class Subagent(Generic[P, R]):
 
     def options(self, **changes: Any) -> Subagent[P, R]:
         """Return the same subagent with other options, for example `research.options(timeout=10)`."""
-        spec = SubagentSpec.model_validate({**self.spec.model_dump(), **changes})
-        return replace(self, spec=spec)
+        said = SubagentSpec.model_validate({"id": self.spec.id, "agent": self.spec.agent, **changes})
+        return replace(self, spec=said.over(self.spec))
 
 
 @overload

@@ -11,7 +11,7 @@ from typing import Any
 from celery import Celery
 
 from hermes_async.adapters.celery_queue import declared_queue, queue_name, task_name, transport_url
-from hermes_async.bootstrap import registry, servers
+from hermes_async.bootstrap import read_settings, registry, servers
 from hermes_async.core.subagent import Subagent
 from hermes_async.domain.task import Lane
 from hermes_async.settings import Settings
@@ -98,4 +98,4 @@ def _register(app: Celery, runners: Runners, agent: Subagent[..., Any]) -> None:
     app.task(body, name=name, bind=True, queue=queue_name(agent.lane), throws=(AgentFailed,))
 
 
-app = create_app(Settings.read())
+app = create_app(read_settings())

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import Context
@@ -94,23 +94,23 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def on_terminate(self) -> None:
         """Cold: running jobs are cancelled, and their messages go back to the broker."""
-        self._end(self._abandon_all, patience=GRACE + 1)
+        self._end(self._abandon_all, patience=2 * GRACE)
 
-    def _end(self, first: Callable[[], Coroutine[Any, Any, Any]], patience: float | None) -> None:
+    def _end(self, first: Callable[[], Awaitable[Any]], patience: float | None) -> None:
         thread, self._thread = self._thread, None
         if thread is None:
             return
+        end = asyncio.run_coroutine_threadsafe(self._wind_up(first), self.loop)
         try:
-            asyncio.run_coroutine_threadsafe(first(), self.loop).result(patience)
-            asyncio.run_coroutine_threadsafe(self._close(), self.loop).result(2 * GRACE)
+            end.result(patience)
+            thread.join(GRACE)
         except TimeoutError:
-            logger.error("The event loop of the pool does not answer: a task blocks it")
-        except BaseException:
-            self._thread = thread  # a second signal: Celery comes back to terminate
+            logger.error("A task blocks the event loop of the pool: it is left behind")
+        except BaseException:  # a second signal: Celery comes back to terminate
+            end.cancel()
+            self._thread = thread
             raise
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        thread.join(GRACE)
-        self._executor.shutdown(wait=not self._strays, cancel_futures=True)
+        self._executor.shutdown(wait=not (thread.is_alive() or self._strays), cancel_futures=True)
 
     # -- what Celery asks, on any thread ---------------------------------------------------------------
     def on_apply(
@@ -233,12 +233,14 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         with suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), GRACE)
 
-    async def _close(self) -> None:
+    async def _wind_up(self, first: Callable[[], Awaitable[Any]]) -> None:
+        await first()
         signals.worker_process_shutdown.send(sender=self._hostname, pid=os.getpid(), exitcode=0)
         for callback in reversed(self._stop_callbacks):
             await self._call(callback)
         await self._cancel_leftovers()
         await self.loop.shutdown_asyncgens()
+        self.loop.call_soon(self.loop.stop)
 
     async def _call(self, callback: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -123,7 +123,7 @@ class Job:
         except BaseException:
             logger.exception("Celery could not be told about the end of job %s", self.pid)
 
-    # -- running the body ---------------------------------------------------------------------------------
+    # -- running the body ------------------------------------------------------------------------------
     async def _drive(self, body: Awaitable[Any]) -> Any:
         try:
             return await self._interruptible(body)
@@ -148,7 +148,7 @@ class Job:
 
     @types.coroutine
     def _interruptible(self, body: Awaitable[Any]) -> Generator[Any, Any, Any]:
-        """Await, but let `_interrupt` decide which exception a cancellation becomes."""
+        """Await, and throw the interruption, if there is one, at the body's innermost await."""
         steps: Any = body.__await__()
         value: Any = None
         error: BaseException | None = None
@@ -172,7 +172,7 @@ class Job:
             self._task.uncancel()
         return error
 
-    # -- limits and termination, on the loop ----------------------------------------------------------
+    # -- limits and termination, on the loop -----------------------------------------------------------
     def _set_limits(self) -> None:
         soft, hard = self._options.get("soft_timeout"), self._options.get("timeout")
         if soft:
