@@ -20,10 +20,12 @@ __all__ = ["LocalHermes", "stub"]
 
 #: Seconds between two rounds of the janitor, which brings retries back.
 SWEEP_EVERY = 0.05
+#: Seconds; nobody renews a lease here, and a debugger may hold a test for long.
+LEASE = 86_400.0
 
 
 @asynccontextmanager
-async def LocalHermes(  # noqa: N802 - reads as the Hermes that it yields
+async def LocalHermes(
     *agents: Subagent[..., Any], config: AgentsConfig | None = None, slots: int = 100
 ) -> AsyncIterator[Hermes]:
     """Yield a Hermes that runs its tasks here and now, without Redis, Celery or another process.
@@ -38,7 +40,7 @@ async def LocalHermes(  # noqa: N802 - reads as the Hermes that it yields
     running: dict[str, asyncio.Task[Any]] = {}
     queue.on_revoke(lambda task_id, force: _stop(running.get(task_id)))
     helpers = [
-        asyncio.create_task(_work(queue, hermes.runner("local", lease=60.0), running, slots)),
+        asyncio.create_task(_work(queue, hermes.runner("local", lease=LEASE), running, slots)),
         asyncio.create_task(_sweep(hermes)),
     ]
     try:
@@ -55,11 +57,17 @@ async def _work(
     queue: MemoryQueue, runner: Runner, running: dict[str, asyncio.Task[Any]], slots: int
 ) -> None:
     free = asyncio.Semaphore(slots)
+
+    def done(task: asyncio.Task[Any]) -> None:
+        free.release()
+        if running.get(task.get_name()) is task:
+            del running[task.get_name()]
+
     while True:
-        task_id = await queue.get()
         await free.acquire()
-        running[task_id] = task = asyncio.create_task(runner.run(task_id))
-        task.add_done_callback(lambda done, task_id=task_id: (running.pop(task_id, None), free.release()))
+        task_id = await queue.get()
+        running[task_id] = task = asyncio.create_task(runner.run(task_id), name=task_id)
+        task.add_done_callback(done)
 
 
 async def _sweep(hermes: Hermes) -> None:

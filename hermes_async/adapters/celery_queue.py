@@ -72,6 +72,8 @@ class CeleryQueue:
     def __init__(self, url: str, *, shares_store: bool) -> None:
         self._where = shown(url)
         self._to_store = shares_store and transport_url(url).startswith("redisstream")
+        #: kombu's lists serve 0 first, everybody else 9.
+        self._is_reversed = transport_url(url).startswith(("redis://", "rediss://"))
         timeouts = {"socket_timeout": 2.5, "socket_connect_timeout": 1.4, "confirm_publish": True}
         connection = Connection(transport_url(url), connect_timeout=1.4, transport_options=timeouts)
         self._connections = connection.Pool(limit=2)
@@ -120,6 +122,8 @@ class CeleryQueue:
 
     def _publish(self, connection: Connection, task: Task) -> None:
         name, priority = queue_name(task.birth.lane), task.birth.options.priority
+        if self._is_reversed:
+            priority = 9 - priority
         with connection.Producer(serializer="json") as producer:
             producer.publish(
                 _BODY,

@@ -104,8 +104,7 @@ class MemoryStore:
         if not _admits(entry.task, event) or (lapsed and not self._has_lapsed(entry)):
             return 0
         event = self._stamped(event).model_copy(update={"attempt": entry.task.attempt})
-        if event.type in LEGAL[entry.task.status]:
-            entry.task = apply(entry.task, event)
+        entry.task = apply(entry.task, event)
         if event.type not in UNFENCED:
             entry.ordinal = event.ordinal or entry.ordinal
         self._follow_up(entry, event)
@@ -130,12 +129,11 @@ class MemoryStore:
         return self._pick(limit, self._has_lapsed)
 
     async def due(self, limit: int = 100) -> Sequence[str]:
-        now = self._now()
-        return self._pick(limit, lambda entry: entry.due_at is not None and entry.due_at <= now)
+        return self._pick(limit, self._is_due)
 
     async def release(self, task_id: str) -> Task | None:
         entry = self._entries.get(task_id)
-        if entry is None or entry.due_at is None:
+        if entry is None or not self._is_due(entry):
             return None
         entry.due_at = self._now() + PUBLISH_GRACE
         return entry.task
@@ -247,6 +245,9 @@ class MemoryStore:
     def _has_lapsed(self, entry: _Entry) -> bool:
         return entry.lease_until is not None and entry.lease_until <= self._now()
 
+    def _is_due(self, entry: _Entry) -> bool:
+        return entry.due_at is not None and entry.due_at <= self._now()
+
     def _pick(self, limit: int, wanted: Callable[[_Entry], bool]) -> Sequence[str]:
         return list(islice((task_id for task_id, entry in self._entries.items() if wanted(entry)), limit))
 
@@ -258,9 +259,7 @@ def _same(known: Task, task: Task, key: str | None) -> Task:
 
 
 def _admits(task: Task, event: AnyEvent) -> bool:
-    legal = event.type in LEGAL[task.status] or (
-        event.type == "session.message" and task.status is TaskStatus.RUNNING
-    )
+    legal = event.type in LEGAL[task.status]
     fenced = event.type in UNFENCED or event.attempt == task.attempt
     again = event.type == "task.cancel_requested" and task.cancel_requested
     return legal and fenced and not again

@@ -11,7 +11,7 @@ import anyio
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from hermes_async.adapters.redis_connection import client_for, shown
+from hermes_async.adapters.redis_connection import REPLY_TIMEOUT, client_for, shown
 from hermes_async.adapters.redis_pipe import unavailable
 
 logger = logging.getLogger("hermes.nudges")
@@ -73,7 +73,8 @@ class RedisNudges:
 
     async def _subscribe(self, channel: str) -> None:
         try:
-            await self._pubsub.subscribe(channel)
+            with anyio.fail_after(REPLY_TIMEOUT):
+                await self._pubsub.subscribe(channel)
         except (RedisError, OSError) as exc:
             raise unavailable(exc, self._where) from exc
         if self._reader is None:

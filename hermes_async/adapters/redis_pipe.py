@@ -34,7 +34,7 @@ class Script:
 
 @dataclass
 class _Call:
-    command: Sequence[bytes]
+    command: Sequence[str | bytes]
     reply: asyncio.Future[Any]
     script: Script | None = None
 
@@ -54,20 +54,20 @@ class Pipe:
         Raises:
             StoreUnavailable: Redis cannot be reached, or refuses to write.
         """
-        return await self._ask(("EVALSHA", script.sha, 1, prefix, *args), script)
+        return await self._ask("EVALSHA", (script.sha, 1, prefix, *args), script)
 
-    async def read(self, *command: _Value) -> Any:
+    async def read(self, name: str, *args: _Value) -> Any:
         """Send a plain command and return its reply; the same errors."""
-        return await self._ask(command)
+        return await self._ask(name, args)
 
     async def close(self) -> None:
         """Wait until everything that was asked for is answered."""
         if self._sender is not None:
             await asyncio.wait({self._sender})
 
-    def _ask(self, command: Iterable[_Value], script: Script | None = None) -> asyncio.Future[Any]:
-        encoded = [str(value).encode() for value in command]  # here, so that only the asker fails
-        call = _Call(encoded, asyncio.get_running_loop().create_future(), script)
+    def _ask(self, name: str, args: Iterable[_Value], script: Script | None = None) -> asyncio.Future[Any]:
+        encoded = [str(value).encode() for value in args]  # here, so that only the asker fails
+        call = _Call((name, *encoded), asyncio.get_running_loop().create_future(), script)
         self._waiting.append(call)
         if self._sender is None or self._sender.done():
             self._sender = asyncio.create_task(self._send_all(), name="hermes-pipe")

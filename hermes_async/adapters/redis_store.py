@@ -87,13 +87,12 @@ class RedisStore:
     async def append(self, event: AnyEvent, *, lapsed: bool = False) -> int:
         assert event.task_id is not None
         delay = getattr(event.data, "delay", 0.0) if event.type == "task.retrying" else 0.0
-        statuses = allowed_from(event.type) or [TaskStatus.RUNNING]  # what an agent says to the session
         seq = await self._pipe.call(
             APPEND,
             self._keys.of_session(event.session_id),
             event.task_id,
             self._log_length,
-            "".join(f"{status}," for status in statuses),
+            "".join(f"{status}," for status in allowed_from(event.type)),
             "" if event.type in UNFENCED else event.attempt,
             0 if event.type in UNFENCED else event.ordinal,
             int(lapsed),

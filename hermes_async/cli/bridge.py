@@ -7,9 +7,8 @@ from typing import Any, TypeVar
 
 import anyio
 
-from hermes_async.bootstrap import connect
+from hermes_async.bootstrap import connect, read_settings
 from hermes_async.cli.shell import Shell
-from hermes_async.core.hermes import Hermes
 from hermes_async.settings import Settings
 
 T = TypeVar("T")
@@ -21,7 +20,7 @@ def settings_of(shell: Shell) -> Settings:
     Raises:
         ConfigError: agents.yaml or a variable is wrong.
     """
-    return Settings.read(shell.config)
+    return read_settings(shell.config)
 
 
 def run(function: Callable[..., Awaitable[T]], *args: Any) -> T:
@@ -36,4 +35,5 @@ def with_hermes(settings: Settings, function: Callable[..., Awaitable[T]], *args
 
 async def _opened(settings: Settings, function: Callable[..., Awaitable[T]], *args: Any) -> T:
     async with connect(settings) as hermes:
-        return await function(hermes, *args)
+        result: T = await function(hermes, *args)
+        return result

@@ -37,7 +37,7 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, click.UsageError):
         said = error.format_message()
         path = error.ctx.command_path if error.ctx else "hermes-async"
-        return f"{said[:1].lower()}{said[1:].rstrip('.')}; see `{path} --help`"
+        return f"{said[:1].lower()}{said[1:].rstrip('.')} (see `{path} --help`)"
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, HermesError):

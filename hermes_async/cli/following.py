@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import anyio
 
@@ -17,6 +17,8 @@ from hermes_async.domain.failure import ErrorInfo
 from hermes_async.domain.lifecycle import TARGET, TERMINAL_TYPES
 from hermes_async.domain.task import Task, TaskStatus
 from hermes_async.relay.client import Gap, RelayClient
+
+T = TypeVar("T")
 
 #: Seconds within which a relay must answer first, and after which a lost one is given up.
 FIRST_ANSWER, GIVE_UP = 3.0, 60.0
@@ -49,7 +51,7 @@ async def wait_here(hermes: Hermes, handle: TaskHandle[Any], view: View) -> Task
     """Show a task's events until its end and return its record; being interrupted asks to cancel it."""
     try:
         with view:
-            async with aclosing(handle.events()) as events:
+            async with aclosing(_as_generator(handle.events())) as events:
                 async for event in events:
                     view.show(event)
         return await handle.ended()
@@ -85,14 +87,15 @@ async def over_relay(url: str, token: Callable[[], str], task_id: str, after: in
     end = None
     async with RelayClient(url, token, timeout=FIRST_ANSWER, give_up_after=GIVE_UP) as client:
         with view:
-            async with aclosing(_follow(client, task_id, after)) as items:
+            async with aclosing(_as_generator(client.follow(task=task_id, after=after))) as items:
                 async for item in items:
                     end = _show(item, task_id, view) or end
     return end
 
 
-def _follow(client: RelayClient, task_id: str, after: int) -> Any:
-    return client.follow(task=task_id, after=after)
+def _as_generator(items: AsyncIterator[T]) -> AsyncGenerator[T, None]:
+    """Return the same: functions that yield are generators, whatever their annotation promises."""
+    return cast("AsyncGenerator[T, None]", items)
 
 
 def _show(item: AnyEvent | Gap, task_id: str, view: View) -> End | None:

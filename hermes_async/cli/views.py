@@ -32,6 +32,9 @@ _STYLES = {
 class View(AbstractContextManager[Any], Protocol):
     """Shows events as they come."""
 
+    #: Whether it also shows how the task ended.
+    tells_end: bool
+
     def show(self, event: AnyEvent) -> None:
         """Show one event."""
         ...
@@ -41,12 +44,13 @@ class View(AbstractContextManager[Any], Protocol):
         ...
 
 
-def view_for(shell: Shell, *, quiet: bool = False, aside: bool = False) -> View:
+def view_for(shell: Shell, *, quiet: bool = False, aside: bool = False, still: bool = False) -> View:
     """Return the view that fits the output.
 
     Args:
         shell: how to answer.
         quiet: show nothing.
+        still: there is nothing to wait for, so nothing moves.
         aside: the events are not the output, only company while somebody waits: on a terminal, or nowhere.
     """
     stream = sys.stderr if aside else sys.stdout
@@ -54,11 +58,13 @@ def view_for(shell: Shell, *, quiet: bool = False, aside: bool = False) -> View:
         return Silence()
     if shell.json:
         return JsonLines()
-    return Bars(stream) if stream.isatty() else Lines()
+    return Bars(stream) if stream.isatty() and not still else Lines()
 
 
 class Silence(nullcontext[None]):
     """Shows nothing."""
+
+    tells_end = False
 
     def show(self, event: AnyEvent) -> None:
         """Do nothing."""
@@ -69,6 +75,8 @@ class Silence(nullcontext[None]):
 
 class JsonLines(nullcontext[None]):
     """One JSON object per line, as it is on every transport."""
+
+    tells_end = True
 
     def show(self, event: AnyEvent) -> None:
         """Print the event."""
@@ -82,6 +90,8 @@ class JsonLines(nullcontext[None]):
 class Lines(nullcontext[None]):
     """`#seq type message`."""
 
+    tells_end = True
+
     def show(self, event: AnyEvent) -> None:
         """Print the event."""
         click.echo(f"#{event.seq} {event.type} {news(event)}".rstrip())
@@ -93,6 +103,8 @@ class Lines(nullcontext[None]):
 
 class Bars:
     """A bar that moves with the progress; what else is said stands above it."""
+
+    tells_end = True
 
     def __init__(self, stream: TextIO) -> None:
         self._progress = Progress(

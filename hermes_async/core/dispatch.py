@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from hermes_async.core.context import Dispatch
 from hermes_async.core.feed import Feed
 from hermes_async.core.handle import TaskHandle
-from hermes_async.core.ids import new_task_id, new_traceparent
+from hermes_async.core.ids import checked_idempotency_key, new_task_id, new_traceparent
 from hermes_async.core.journal import Journal
 from hermes_async.core.registry import Registry
 from hermes_async.core.subagent import Subagent
@@ -87,7 +87,10 @@ class Dispatcher:
         Raises:
             StoreUnavailable: nothing was accepted.
             IdempotencyConflict: the key was used with another input.
+            InvalidInput: the key is unfit.
         """
+        if idempotency_key is not None:
+            checked_idempotency_key(idempotency_key)
         task = Task(
             birth=_birth(origin, subagent, dict(arguments)), agent=subagent.spec.agent or subagent.name
         )

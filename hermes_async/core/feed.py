@@ -47,12 +47,13 @@ class Feed:
         """Yield the session's log after `seq`, then what is added, for ever; an empty page: all is read."""
         async with self.follow(session_id) as reader:
             while True:
+                seen = reader.seq
                 page = await self.store.events(session_id, after, PAGE)
                 yield page
                 if page.events:
                     after = page.events[-1].seq
                 else:
-                    await reader.beyond(after)
+                    await reader.beyond(max(after, seen))
 
     async def entries(self, session_id: str) -> AsyncIterator[AnyEvent]:
         """Yield what lies in the session's inbox, oldest first, then what arrives, for ever."""
@@ -86,23 +87,32 @@ class _Reader:
         self._moved = asyncio.Event()
         self._first = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name=f"hermes-feed {session_id}")
+        self._task.add_done_callback(self._wake_all)
 
     async def ready(self) -> None:
-        """Wait for the first look, or raise what went wrong with it."""
-        first = asyncio.ensure_future(self._first.wait())
-        await asyncio.wait({first, self._task}, return_when=asyncio.FIRST_COMPLETED)
-        first.cancel()
-        if self._task.done():
-            self._task.result()
+        """Wait for the first look."""
+        await self.told(self._first)
 
     async def beyond(self, seq: int) -> None:
         """Wait until the log has gone beyond `seq`."""
         while self.seq <= seq:
-            await self._moved.wait()
+            await self.told(self._moved)
 
     def end_of(self, task_id: str) -> asyncio.Event:
-        """Return what is set when the task ends from now on."""
+        """Return what is set when the task ends from now on, or may have."""
         return self._ends.setdefault(task_id, asyncio.Event())
+
+    async def told(self, event: asyncio.Event) -> None:
+        """Wait for one of this reader's events.
+
+        Raises:
+            StoreUnavailable: the reader has stopped, or could not begin.
+        """
+        await event.wait()
+        if self._task.done():
+            cause = None if self._task.cancelled() else self._task.exception()
+            why = cause or "this Hermes was closed"
+            raise StoreUnavailable(f"nobody listens to session {self._session_id}: {why}") from cause
 
     async def stop(self) -> None:
         """Stop reading."""
@@ -125,10 +135,11 @@ class _Reader:
             logger.warning("cannot read session %s yet: %s", self._session_id, exc)
 
     def _tell(self, page: Page) -> None:
-        missed = self._ends.values() if page.gap else ()  # an end may hide in the gap: let them look
         ended = {event.task_id or "" for event in page.events if event.type in TERMINAL_TYPES}
-        for end in (*missed, *(self._ends.pop(task_id) for task_id in ended & self._ends.keys())):
-            end.set()
+        if page.gap:  # an end may hide in it: let everybody look
+            ended |= self._ends.keys()
+        for task_id in ended & self._ends.keys():
+            self._ends.pop(task_id).set()
         self._advance(page.events[-1].seq)
 
     def _advance(self, seq: int) -> None:
@@ -136,3 +147,7 @@ class _Reader:
             self.seq = seq
             self._moved.set()
             self._moved = asyncio.Event()
+
+    def _wake_all(self, _: asyncio.Task[None]) -> None:
+        for event in (self._first, self._moved, *self._ends.values()):
+            event.set()

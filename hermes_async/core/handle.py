@@ -52,7 +52,7 @@ class TaskHandle(Generic[R]):
                 task = await self.task()
                 if task.status.is_terminal:
                     return task
-                await end.wait()
+                await reader.told(end)
 
     async def result(self) -> R:
         """Wait for the task to end and return what the agent returned.
@@ -77,9 +77,12 @@ class TaskHandle(Generic[R]):
                     yield event
                     if event.type in TERMINAL_TYPES:
                         return
-            if not page.events and unsure and await self._ended_by(after):
-                return
-            unsure = page.gap is not None or (unsure and bool(page.events))
+            if page.events:
+                unsure = unsure or page.gap is not None
+            elif unsure:
+                unsure = (await self.task()).status.is_terminal
+                if unsure and await self._journal.store.last_seq(self.session_id) <= after:
+                    return
 
     async def cancel(self, *, force: bool = False) -> bool:
         """Ask for the task to be stopped; return False when it had ended already.
@@ -92,16 +95,13 @@ class TaskHandle(Generic[R]):
             return False
         asked = task_event(task, "task.cancel_requested", CancelRequestedData(force=force))
         await self._journal.append(asked)
-        if task.status is TaskStatus.QUEUED and await self._journal.append(
-            task_event(task, "task.cancelled")
-        ):
-            return True
-        await self._journal.queue.revoke(self.id, force=force)
+        task = await self.task()  # from here on, whoever ends an attempt has seen what was asked
+        if task.status.is_terminal:
+            return task.status is TaskStatus.CANCELLED
+        cancelled = task_event(task, "task.cancelled")
+        if task.status is not TaskStatus.QUEUED or not await self._journal.append(cancelled):
+            await self._journal.queue.revoke(self.id, force=force)
         return True
-
-    async def _ended_by(self, seq: int) -> bool:
-        ended = (await self.task()).status.is_terminal
-        return ended and await self._journal.store.last_seq(self.session_id) <= seq
 
 
 async def find(journal: Journal, task_id: str) -> Task:

@@ -11,7 +11,7 @@ from hermes_async.domain.errors import InvalidInput, UnknownTask
 PARTITIONS = 16
 #: Crockford's base 32: no letter that a reader takes for a digit.
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_LONGEST_SESSION = 200
+_LONGEST = 200
 
 
 def partition(session_id: str) -> int:
@@ -52,11 +52,18 @@ def checked_session_id(session_id: str) -> str:
     Raises:
         InvalidInput: it is empty, too long, or has unprintable characters.
     """
-    if not session_id or len(session_id) > _LONGEST_SESSION or not session_id.isprintable():
-        raise InvalidInput(
-            f"a session id has 1 to {_LONGEST_SESSION} printable characters, not {session_id[:40]!r}"
-        )
-    return session_id
+    return _checked("a session id", session_id)
+
+
+def checked_idempotency_key(key: str) -> str:
+    """Return an idempotency key that is fit for a key; the same rule and error."""
+    return _checked("an idempotency key", key)
+
+
+def _checked(what: str, text: str) -> str:
+    if not text or len(text) > _LONGEST or not text.isprintable():
+        raise InvalidInput(f"{what} has 1 to {_LONGEST} printable characters, not {text[:40]!r}")
+    return text
 
 
 def _random() -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import anyio
 
@@ -13,7 +15,9 @@ from hermes_async.domain.task import Task, TaskStatus
 
 logger = logging.getLogger("hermes.journal")
 
-#: Seconds between two tries to write what must not be lost.
+T = TypeVar("T")
+
+#: Seconds between two tries of what must not fail.
 INSIST_EVERY = 0.5
 
 
@@ -41,12 +45,7 @@ class Journal:
 
     async def insist(self, event: AnyEvent) -> int:
         """Write an event that must not be lost: wait for a store that is away."""
-        while True:
-            try:
-                return await self.store.append(event)
-            except StoreUnavailable as exc:
-                logger.warning("cannot write %s of %s yet: %s", event.type, event.task_id, exc)
-                await anyio.sleep(INSIST_EVERY)
+        return await patiently(lambda: self.store.append(event), f"{event.type} of {event.task_id}")
 
     async def release(self, task_id: str) -> None:
         """Put a task whose time has come on the broker."""
@@ -61,3 +60,13 @@ class Journal:
             logger.warning("task %s waits for the broker: %s", task.id, exc)
         else:
             await self.store.published(task)
+
+
+async def patiently(ask: Callable[[], Awaitable[T]], what: str) -> T:
+    """Ask the store until it answers; it may be away for a while."""
+    while True:
+        try:
+            return await ask()
+        except StoreUnavailable as exc:
+            logger.warning("%s has to wait: %s", what, exc)
+            await anyio.sleep(INSIST_EVERY)

@@ -92,12 +92,16 @@ def _function(name: str, place: str) -> Any:
     module, _, attribute = place.partition(":")
     try:
         found = importlib.import_module(module)
-    except ImportError as exc:
-        raise ConfigError(f"agent {name!r}: cannot import {module!r}: {exc}") from exc
+    except Exception as exc:  # whatever the module does when it is imported
+        raise ConfigError(f"agent {name!r}: cannot import {module!r}: {_told(exc)}") from exc
     if not hasattr(found, attribute):
         hint = did_you_mean(attribute, vars(found))
         raise ConfigError(f"agent {name!r}: module {module!r} has no {attribute!r}{hint}")
     return getattr(found, attribute)
+
+
+def _told(exc: Exception) -> str:
+    return str(exc) if isinstance(exc, ImportError) else f"{type(exc).__name__}: {exc}"
 
 
 def _adopt(name: str, spec: AgentSpec, found: Any) -> Subagent[..., Any]:
@@ -117,8 +121,8 @@ def collect(module: str) -> list[Subagent[..., Any]]:
     """
     try:
         values = vars(importlib.import_module(module)).values()
-    except ImportError as exc:
-        raise ConfigError(f"cannot import module {module!r}: {exc}") from exc
+    except Exception as exc:
+        raise ConfigError(f"cannot import module {module!r}: {_told(exc)}") from exc
     agents = [value for value in values if isinstance(value, Subagent)]
     if not agents:
         raise ConfigError(f"module {module!r} has no function decorated with @subagent")

@@ -1,24 +1,20 @@
-"""What an agent says while it works, coalesced: at most four writes a second, the last word wins."""
+"""What an agent says while it works, coalesced: the last word of each quarter second is written."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import anyio
 from pydantic import BaseModel
 
 from hermes_async.core.journal import Journal
-from hermes_async.domain.errors import StoreUnavailable
 from hermes_async.domain.events import task_event
 from hermes_async.domain.task import Task
 
-logger = logging.getLogger("hermes.reporter")
-
-#: Seconds between two writes of one task.
+#: Seconds between two rounds of writes of one task.
 EVERY = 0.25
 
 _News = tuple[str, BaseModel]
@@ -43,6 +39,8 @@ class Reporter:
     def tell(self, key: str, type_: str, data: BaseModel) -> None:
         """Note a piece of news; an unwritten one of the same key is replaced. Never blocks."""
         with self._lock:
+            if self._closing.is_set():  # a thread that nobody could stop goes on talking
+                return
             was_empty = not self._news
             self._news.pop(key, None)
             self._news[key] = (type_, data)
@@ -68,21 +66,14 @@ class Reporter:
             await self._closing.wait()
 
     async def _write(self) -> None:
+        """Write one after the other: a repeated write is known by its ordinal, so none may overtake."""
+        for type_, data in self._taken():
+            event = task_event(self._task, type_, data, n=next(self._ordinals))
+            if not await self._journal.insist(event):
+                self.on_lost()
+                return
+
+    def _taken(self) -> Iterable[_News]:
         with self._lock:
             news, self._news = self._news, {}
-        events = [
-            task_event(self._task, type_, data, n=next(self._ordinals)) for type_, data in news.values()
-        ]
-        try:
-            written = await asyncio.gather(*map(self._journal.append, events))
-        except StoreUnavailable as exc:
-            logger.warning("news of task %s are late: %s", self._task.id, exc)
-            self._keep(news)
-            return
-        if not all(written):
-            self.on_lost()
-
-    def _keep(self, news: dict[str, _News]) -> None:
-        with self._lock:
-            self._news = {**news, **self._news}
-        self._wake.set()
+        return news.values()

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from hermes_async.core.context import Dispatch, TaskContext
-from hermes_async.core.journal import Journal
+from hermes_async.core.journal import Journal, patiently
 from hermes_async.core.registry import Registry
 from hermes_async.core.reporter import Reporter
 from hermes_async.core.signature import as_json
@@ -23,6 +24,8 @@ from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.lifecycle import Interrupted, Outcome, Raised, Returned, decide
 from hermes_async.domain.task import Task
+
+T = TypeVar("T")
 
 #: Characters of an exception's message and of its traceback that are kept.
 MESSAGE_LENGTH, TRACEBACK_LENGTH = 2_000, 6_000
@@ -99,7 +102,8 @@ class Runner:
 
     async def claim(self, task_id: str) -> Attempt | None:
         """Make the next attempt of a task ours, or return None when it is not to be run."""
-        task = await self._journal.store.claim(task_id, self._worker, self._lease)
+        claim = self._journal.store.claim
+        task = await patiently(lambda: claim(task_id, self._worker, self._lease), f"the start of {task_id}")
         if task is None:
             return None
         try:
@@ -115,32 +119,38 @@ class Runner:
         return attempt
 
     async def settle(self, attempt: Attempt, outcome: Outcome) -> AnyEvent | None:
-        """Write how the attempt ended; return that event, or None when the attempt was no longer ours."""
+        """Write how the attempt ended; return that event, or None when the attempt was no longer ours.
+
+        Whoever cancels meanwhile comes too late.
+        """
+        attempt.context.cancelled |= not isinstance(outcome, Returned)  # a thread may still be at work
+        return await _to_the_end(self._settle(attempt, outcome))
+
+    async def _settle(self, attempt: Attempt, outcome: Outcome) -> AnyEvent | None:
+        await attempt.reporter.close()
         task = attempt.task
-        with anyio.CancelScope(shield=True):  # whoever cancels now comes too late
-            await attempt.reporter.close()
-            if not isinstance(outcome, Returned):  # only then it matters whether somebody asked to cancel
-                task = await self._latest(task)
-            event = decide(task, outcome, chance=random.random())
-            seq = await self._journal.insist(event)
-        return event if seq else None
+        if not isinstance(outcome, Returned):  # only then it matters whether somebody asked to cancel
+            task = await self._latest(task)
+        event = decide(task, outcome, chance=random.random())
+        return event if await self._journal.insist(event) else None
 
     async def _latest(self, task: Task) -> Task:
-        current = await self._journal.store.load(task.id)
+        current = await patiently(lambda: self._journal.store.load(task.id), f"the end of {task.id}")
         flag = current is not None and current.cancel_requested
         return task.model_copy(update={"cancel_requested": flag})
 
     async def _outcome(self, attempt: Attempt) -> Outcome:
         if attempt.task.cancel_requested:
             return Interrupted()
+        limit = anyio.move_on_after(attempt.timeout)
         try:
-            with anyio.move_on_after(attempt.timeout):
+            with limit:
                 return attempt.returned(await _called(attempt))
             return attempt.timed_out()
         except asyncio.CancelledError:
             return _interrupted()
-        except BaseException as exc:
-            return raised(exc)
+        except BaseException as exc:  # what an agent makes of being aborted is no reason of its own
+            return attempt.timed_out() if limit.cancel_called else raised(exc)
 
 
 async def _called(attempt: Attempt) -> Any:
@@ -148,6 +158,16 @@ async def _called(attempt: Attempt) -> Any:
         result: Awaitable[Any] = attempt.call()
         return await result
     return await anyio.to_thread.run_sync(attempt.call, abandon_on_cancel=True)
+
+
+async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Do what must not be cut short, neither by a scope nor by `Task.cancel`."""
+    task = asyncio.ensure_future(work)
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+    return task.result()
 
 
 def _interrupted() -> Outcome:
@@ -166,7 +186,7 @@ def raised(exc: BaseException) -> Raised:
     classes = [cls for cls in type(exc).__mro__ if cls is not object]
     info = ErrorInfo(
         type=type(exc).__qualname__,
-        message=_clean(str(exc))[:MESSAGE_LENGTH],
+        message=_clean(_text(exc))[:MESSAGE_LENGTH],
         traceback="" if isinstance(exc, HermesError) else _clean("".join(lines))[-TRACEBACK_LENGTH:],
     )
     return Raised(
@@ -176,6 +196,13 @@ def raised(exc: BaseException) -> Raised:
         ),
         retry_after=exc.seconds if isinstance(exc, RetryAfter) else None,
     )
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception as fault:
+        return f"its message cannot be read: {type(fault).__qualname__}"
 
 
 def _clean(text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
-from pydantic import JsonValue, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic import JsonValue, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from hermes_async.domain.errors import InvalidInput, UserError
@@ -17,6 +17,8 @@ from hermes_async.domain.errors import InvalidInput, UserError
 MAX_BYTES = 1_000_000
 #: Levels of nesting beyond which JSON is refused: readers of records stop at 200, the envelope included.
 MAX_DEPTH = 100
+#: How a parameter must not be given: the record keeps arguments by name.
+_NAMELESS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY)
 
 
 def as_json(value: object, what: str, *, limit: int = MAX_BYTES) -> Any:
@@ -128,14 +130,15 @@ class Signature:
     def _resolved(self) -> inspect.Signature:
         try:
             signature = inspect.signature(self._function, eval_str=True)
-        except NameError:  # annotations that only a type checker can see
+        except Exception:  # annotations that only a type checker can see
             signature = inspect.signature(self._function)
             blank = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
             signature = inspect.Signature(blank)
-        if not signature.parameters:
+        kinds = [p.kind for p in signature.parameters.values()]
+        if not kinds or kinds[0] > inspect.Parameter.POSITIONAL_OR_KEYWORD:
             raise UserError(f"agent {self._function.__name__} must take a TaskContext as its first parameter")
-        if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in signature.parameters.values()):
-            raise UserError(f"agent {self._function.__name__} cannot take *args: name its parameters")
+        if any(kind in _NAMELESS for kind in kinds[1:]):
+            raise UserError(f"agent {self._function.__name__} cannot take *args or `/`: name its parameters")
         return signature
 
 
@@ -143,5 +146,5 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
     unknown = annotation is inspect.Signature.empty
     try:
         return TypeAdapter(Any if unknown else annotation)
-    except PydanticSchemaGenerationError:
+    except PydanticUserError:  # what pydantic cannot check is taken as it is
         return TypeAdapter(Any)

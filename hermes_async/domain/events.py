@@ -214,7 +214,7 @@ def task_event(task: Task, type_: str, data: BaseModel | None = None, *, n: int 
         data: the payload that belongs to the type; None for types that need none.
         n: the ordinal of a repeatable event within its attempt; others happen once and use their own name.
     """
-    word = n if n != "" else type_.partition(".")[2]
+    word = n if n != "" else type_.removeprefix("task.")
     return CLASSES[type_].model_construct(
         seq=0,
         id=f"{task.id}:{task.attempt}:{word}",

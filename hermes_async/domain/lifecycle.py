@@ -52,6 +52,7 @@ LEGAL: dict[TaskStatus, frozenset[str]] = {
             "task.completed",
             "task.failed",
             "task.cancelled",
+            "session.message",
         },
     ),
     S.INPUT_REQUIRED: frozenset(

@@ -113,8 +113,8 @@ class Keeper:
                 self._tend()
             except Exception as error:  # this thread must not end: without it every lease lapses
                 pause = min(pause, 1.0)
-                urgency = logging.WARNING if self.held else logging.DEBUG
-                logger.log(urgency, "The lease of %d messages could not be renewed: %r", len(self.held), error)
+                level = logging.WARNING if self.held else logging.DEBUG
+                logger.log(level, "The lease of %d messages could not be renewed: %r", len(self.held), error)
 
     def _tend(self) -> None:
         self.entries.renew(tuple(self.held))

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import time
-from typing import Any
 
 import redis
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -66,14 +65,6 @@ def sync_nap(self: Task, seconds: float = 0.0) -> None:
 
 
 @app.task(bind=True)
-async def block(self: Task, seconds: float) -> None:
-    """Holds the event loop, as a bad task does."""
-    note("start", self)
-    time.sleep(seconds)
-    note("end", self)
-
-
-@app.task(bind=True)
 async def exit_worker(self: Task) -> None:
     note("start", self)
     raise SystemExit(3)
@@ -83,8 +74,3 @@ async def exit_worker(self: Task) -> None:
 def kill_child(self: Task) -> None:
     note("start", self)
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def headers_of(task: Task) -> Any:
-    """What the broker says about this delivery."""
-    return task.request.get("x-deliveries")

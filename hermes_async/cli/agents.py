@@ -1,0 +1,140 @@
+"""`hermes-async agents`: what agents.yaml declares, and whether it can run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import click
+
+from hermes_async.adapters.agents_file import json_schema
+from hermes_async.bootstrap import registry
+from hermes_async.cli import exits
+from hermes_async.cli.bridge import settings_of
+from hermes_async.cli.group import Group
+from hermes_async.cli.hints import FIRST_FILE
+from hermes_async.cli.shell import Shell
+from hermes_async.cli.tables import show_rows
+from hermes_async.core.registry import Registry
+from hermes_async.core.subagent import Subagent
+from hermes_async.domain.agent import AgentSpec, not_yet
+from hermes_async.domain.errors import HermesError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An agent, with what is wrong with it (`problem`), if anything."""
+
+    name: str
+    type: str
+    lane: str = ""
+    run: str = ""
+    #: What it calls each subagent, and the agent that does the work.
+    subagents: dict[str, str] = field(default_factory=dict)
+    description: str = ""
+    problem: str = ""
+
+
+@click.group(cls=Group)
+def agents() -> None:
+    """List and check what agents.yaml declares."""
+
+
+@agents.command("list", example="agents list --json")
+@click.pass_obj
+def list_(shell: Shell) -> None:
+    """List the agents with their lane and function."""
+    found = entries(registry(settings_of(shell)))
+    if shell.json:
+        shell.answer([asdict(entry) for entry in found])
+    elif found or not shell.on_terminal:
+        rows = ((e.name, e.type, e.lane, e.run, e.problem or e.description or _uses(e)) for e in found)
+        show_rows(shell, ("agent", "type", "lane", "run", "description"), rows)
+    else:
+        click.echo(f"no agents yet; begin with:\n\n{FIRST_FILE}")
+
+
+@agents.command(example="agents check --config staging.yaml")
+@click.pass_obj
+def check(shell: Shell) -> int:
+    """Import every agent and resolve every subagent; exit code 1 when one cannot be loaded."""
+    known = registry(settings_of(shell))
+    found, idle = entries(known), list(not_yet(known.config))
+    problems = [entry.problem for entry in found if entry.problem]
+    if shell.json:
+        shell.answer({"agents": [asdict(entry) for entry in found], "not_yet": idle, "ok": not problems})
+    else:
+        _tell_check(shell, found, idle)
+    return exits.FAILED if problems else exits.OK
+
+
+@agents.command(example="agents schema > agents.schema.json")
+@click.pass_obj
+def schema(shell: Shell) -> None:
+    """Print the JSON Schema of agents.yaml, for editors."""
+    shell.answer(json_schema())
+
+
+def entries(known: Registry) -> list[Entry]:
+    """Return every agent, imported; what cannot be imported says so in its `problem`."""
+    names = dict.fromkeys((*known.config.agents, *known))
+    return [_entry(known, name, known.config.agents.get(name, AgentSpec(name=name))) for name in names]
+
+
+def _entry(known: Registry, name: str, spec: AgentSpec) -> Entry:
+    uses = {subagent.id: subagent.agent for subagent in spec.subagents}
+    try:
+        found = known.agent(name) if _has_function(known, spec) else None
+        return Entry(name, spec.type, subagents=uses, **_function(found, spec))
+    except Exception as error:  # the module of an agent may raise anything
+        return Entry(name, spec.type, subagents=uses, run=spec.run or "", problem=_sentence(name, error))
+
+
+def _has_function(known: Registry, spec: AgentSpec) -> bool:
+    return spec.type == "task" or spec.run is not None
+
+
+def _function(found: Subagent[..., Any] | None, spec: AgentSpec) -> dict[str, str]:
+    if found is None:
+        return {}
+    _ = found.signature.parameters  # raises when no context is taken
+    function = found.function
+    place = spec.run or f"{function.__module__}:{getattr(function, '__qualname__', function)}"
+    return {
+        "lane": found.lane.value,
+        "run": place,
+        "description": found.description.partition("\n")[0],
+    }
+
+
+def _sentence(name: str, error: Exception) -> str:
+    if isinstance(error, HermesError):
+        return str(error)
+    return f"agent {name!r}: its module raises {type(error).__name__}: {error}"
+
+
+def _uses(entry: Entry) -> str:
+    return f"uses {', '.join(entry.subagents)}" if entry.subagents else ""
+
+
+def _tell_check(shell: Shell, found: list[Entry], idle: list[str]) -> None:
+    for line in _good(found):
+        click.echo(line)
+    for sentence in idle:
+        click.echo(f"note  {sentence}")
+    for entry in found:
+        if entry.problem:
+            shell.tell(f"hermes-async: {entry.problem}")
+    if not found:
+        shell.tell(f"no agents yet; begin with:\n\n{FIRST_FILE}")
+
+
+def _good(found: list[Entry]) -> Iterator[str]:
+    able = {entry.name for entry in found if not entry.problem}
+    for entry in found:
+        if not entry.problem:
+            yield f"ok    {entry.name}: {f'{entry.run}, {entry.lane} lane' if entry.run else entry.type}"
+        for subagent, agent in entry.subagents.items():
+            if agent in able:
+                yield f"ok    {entry.name} -> {subagent}: {agent}"

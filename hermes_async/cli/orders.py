@@ -1,0 +1,113 @@
+"""What a command line orders: a subagent with an input, in a session; and the answer about its end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import JsonValue
+
+from hermes_async.cli import exits
+from hermes_async.cli.following import End, wait_here
+from hermes_async.cli.shell import Shell
+from hermes_async.cli.views import View, view_for
+from hermes_async.cli.words import ending, harmless, shown
+from hermes_async.core.handle import TaskHandle
+from hermes_async.core.hermes import Hermes
+from hermes_async.domain.errors import InvalidInput
+from hermes_async.domain.task import Task, TaskStatus
+
+
+def read_input(
+    ctx: click.Context, option: click.Parameter, text: str | None
+) -> str | Mapping[str, JsonValue]:
+    """Return what `--input` means: its text, `@file`, `-` for stdin, or no arguments at all."""
+    if text is None:
+        return {}
+    if text == "-":
+        return sys.stdin.read()
+    return _file(Path(text[1:])) if text.startswith("@") else text
+
+
+def _file(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise InvalidInput(
+            f"--input @{path}: {reason}; name a text file, or pipe a text that begins with @ to `--input -`"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Order:
+    """One task to be."""
+
+    parent: str | None
+    subagent: str
+    input: str | Mapping[str, JsonValue]
+    session: str | None = None
+    priority: int | None = None
+    idempotency_key: str | None = None
+
+    def is_async(self, hermes: Hermes) -> bool:
+        """Tell what agents.yaml says: whether the caller goes on at once."""
+        return hermes.registry.resolve(self.subagent, self.parent).spec.async_
+
+    async def place(self, hermes: Hermes) -> TaskHandle[Any]:
+        """Dispatch the task."""
+        session = hermes.session(self.session, self.parent)
+        return await session.submit(
+            self.subagent, self.input, priority=self.priority, idempotency_key=self.idempotency_key
+        )
+
+
+async def await_order(hermes: Hermes, shell: Shell, order: Order) -> int:
+    """Dispatch, wait, print the result and return the task's fate."""
+    handle = await order.place(hermes)
+    view = view_for(shell, aside=True)
+    try:
+        task = await wait_here(hermes, handle, view)
+    except BaseException:
+        shell.tell(f"asked task {handle.id} to stop")
+        raise
+    return tell_task(shell, task, view)
+
+
+def tell_task(shell: Shell, task: Task, view: View | None = None) -> int:
+    """Print the result of a task that has ended, or why there is none; return its fate."""
+    if shell.json:
+        shell.answer(task.as_json())
+    elif task.status is TaskStatus.COMPLETED:
+        print_output(shell, task.output)
+    elif view is None or not view.tells_end:
+        shell.tell(f"hermes-async: {ending(task)}")
+    return exits.fate(task.status)
+
+
+def tell_end(shell: Shell, task_id: str, end: End, *, result_only: bool) -> int:
+    """Print the result that followed the events, where they did not show it; return the task's fate."""
+    if end.status is TaskStatus.COMPLETED and (result_only or shell.on_terminal):
+        print_output(shell, end.output)
+    elif result_only:
+        error = f": {end.error.type}: {end.error.message}" if end.error else ""
+        shell.tell(f"hermes-async: task {task_id} {end.status}{error}")
+    return exits.fate(end.status)
+
+
+def print_output(shell: Shell, output: Any) -> None:
+    """Print a result: exactly in a pipe, harmlessly on a terminal."""
+    if shell.json:
+        shell.answer(output)
+    elif output is not None:
+        click.echo(_drawn(output) if shell.on_terminal else shown(output))
+
+
+def _drawn(output: Any) -> str:
+    text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False, indent=2)
+    return harmless(text)

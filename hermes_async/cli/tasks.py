@@ -1,0 +1,257 @@
+"""`hermes-async task`: create, watch, list and cancel tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from hermes_async.cli import exits
+from hermes_async.cli.bridge import run, settings_of, with_hermes
+from hermes_async.cli.following import End, over_relay, so_far
+from hermes_async.cli.group import Group
+from hermes_async.cli.hints import hint_after_create
+from hermes_async.cli.orders import Order, await_order, read_input, tell_end, tell_task
+from hermes_async.cli.shell import Shell
+from hermes_async.cli.tables import show_pairs, show_rows
+from hermes_async.cli.views import View, view_for
+from hermes_async.cli.words import ago, ending, progress
+from hermes_async.core.handle import TaskHandle, find
+from hermes_async.core.hermes import Hermes
+from hermes_async.domain.task import Task, TaskStatus
+from hermes_async.relay.auth import mint
+from hermes_async.relay.secret import relay_secret
+from hermes_async.settings import Settings
+
+#: Seconds for which the token of a `watch` is good; each connection makes a new one.
+TOKEN_TTL = 600.0
+
+_task_id = click.argument("task_id", metavar="ID")
+_after = click.option("--after", type=click.IntRange(min=0), default=0, help="Only events beyond this seq.")
+
+
+@click.group(cls=Group)
+def task() -> None:
+    """Create, watch, list and cancel tasks."""
+
+
+@task.command(
+    epilog=exits.FATE_HELP, example='task create parent_agent research --input "AI chips in 2025" --async'
+)
+@click.argument("parent")
+@click.argument("subagent")
+@click.option("--input", "input_", callback=read_input, metavar="TEXT|@FILE|-", help="The agent's input.")
+@click.option("--async", "at_once", is_flag=True, help="Do not wait, whatever agents.yaml says.")
+@click.option("--session", help="The parent's session; a new one by default.")
+@click.option("--priority", type=click.IntRange(0, 9), help="9 is first.")
+@click.option("--idempotency-key", metavar="KEY", help="The same key in a session is the same task.")
+@click.pass_obj
+def create(shell: Shell, /, parent: str, subagent: str, input_: Any, at_once: bool, **how: Any) -> int:
+    """Start a task of SUBAGENT on behalf of PARENT (`-`: of no parent).
+
+    Prints the task's id at once if the subagent is `async` in agents.yaml, else waits for the result. The
+    input is the agent's first argument, or a JSON object of its arguments.
+    """
+    order = Order(None if parent == "-" else parent, subagent, input_, **how)
+    return with_hermes(settings_of(shell), _create, shell, order, at_once)
+
+
+async def _create(hermes: Hermes, shell: Shell, order: Order, at_once: bool) -> int:
+    if not at_once and not order.is_async(hermes):
+        return await await_order(hermes, shell, order)
+    handle = await order.place(hermes)
+    if shell.json:
+        shell.answer(_receipt(handle, await handle.task()))
+    else:
+        click.echo(handle.id)
+        hint_after_create(shell, handle.id)
+    return exits.OK
+
+
+def _receipt(handle: TaskHandle[Any], record: Task) -> dict[str, str]:
+    return {
+        "task_id": handle.id,
+        "session_id": handle.session_id,
+        "trace_id": handle.trace_id,
+        "status": record.status.value,
+    }
+
+
+@task.command(epilog=exits.FATE_HELP, example="task watch t07-4k9 --follow")
+@_task_id
+@click.option("--follow", "-f", is_flag=True, help="Go on until the task ends, over the relay.")
+@_after
+@click.option("--result-only", is_flag=True, help="Print the result and nothing else.")
+@click.option(
+    "--relay", metavar="URL", help="The relay; by default that of agents.yaml, or HERMES_RELAY_URL."
+)
+@click.option("--token", help="By default HERMES_TOKEN, else one made with the project's own secret.")
+@click.pass_obj
+def watch(
+    shell: Shell,
+    task_id: str,
+    follow: bool,
+    after: int,
+    result_only: bool,
+    relay: str | None,
+    token: str | None,
+) -> int:
+    """Show the events of a task: bars on a terminal, lines in a pipe, JSON lines with --json."""
+    settings = settings_of(shell)
+    if not follow:
+        show = _result if result_only else _so_far
+        return with_hermes(settings, show, shell, task_id, after)
+    view = view_for(shell, quiet=result_only)
+    end = _followed(settings, relay or settings.relay_url, token or settings.token, task_id, after, view)
+    return tell_end(shell, task_id, end, result_only=result_only)
+
+
+def _followed(settings: Settings, url: str, token: str | None, task_id: str, after: int, view: View) -> End:
+    tokens = (lambda: token) if token else _own_tokens(settings, task_id)
+    end = run(over_relay, url, tokens, task_id, after, view)
+    if end is None:  # it lies before `after`
+        end = run(over_relay, url, tokens, task_id, 0, view_for(Shell(), quiet=True))
+    return end or End(TaskStatus.RUNNING)
+
+
+def _own_tokens(settings: Settings, task_id: str) -> Any:
+    secret = relay_secret(settings)
+    session = with_hermes(settings, _find, task_id).session_id
+    return lambda: mint(secret, sub="hermes-async task watch", sessions=[session], ttl=TOKEN_TTL)
+
+
+async def _find(hermes: Hermes, task_id: str) -> Task:
+    return await find(hermes.journal, task_id)
+
+
+@task.command(epilog=exits.FATE_HELP, example="task events t07-4k9 --after 12 --json")
+@_task_id
+@_after
+@click.pass_obj
+def events(shell: Shell, task_id: str, after: int) -> int:
+    """Show the events that a task has had so far."""
+    return with_hermes(settings_of(shell), _so_far, shell, task_id, after)
+
+
+async def _so_far(hermes: Hermes, shell: Shell, task_id: str, after: int) -> int:
+    record = await _find(hermes, task_id)
+    await so_far(hermes, record, after, view_for(shell, still=True))
+    shell.tell(ending(record))
+    return exits.fate(record.status)
+
+
+@task.command(epilog=exits.FATE_HELP, example="task status t07-4k9 --json")
+@_task_id
+@click.pass_obj
+def status(shell: Shell, task_id: str) -> int:
+    """Show where a task stands."""
+    record = with_hermes(settings_of(shell), _find, task_id)
+    if shell.json:
+        shell.answer(record.as_json())
+    else:
+        show_pairs(shell, _facts(record))
+    return exits.fate(record.status)
+
+
+def _facts(record: Task) -> list[tuple[str, str]]:
+    cancelling = record.cancel_requested and not record.status.is_terminal
+    error = f"{record.error.type}: {record.error.message}" if record.error else ""
+    return [
+        ("task", record.id),
+        ("status", f"{record.status}{' (asked to stop)' if cancelling else ''}"),
+        ("reason", record.reason or ""),
+        ("error", error),
+        ("agent", record.agent),
+        ("parent", record.birth.parent or ""),
+        ("session", record.session_id),
+        ("attempt", str(record.attempt or "")),
+        ("progress", progress(record.progress)),
+        ("created", ago(record.created_at)),
+        ("started", ago(record.started_at) if record.started_at else ""),
+        ("finished", ago(record.finished_at) if record.finished_at else ""),
+        ("worker", record.worker or ""),
+        ("trace", record.birth.trace_id),
+    ]
+
+
+@task.command(
+    epilog="Exit code: 0 completed, 1 failed, 3 cancelled, 4 rejected, 75 not ended yet.",
+    example="task result t07-4k9 > report.txt",
+)
+@_task_id
+@click.pass_obj
+def result(shell: Shell, task_id: str) -> int:
+    """Print the result of a task that has ended."""
+    return with_hermes(settings_of(shell), _result, shell, task_id)
+
+
+async def _result(hermes: Hermes, shell: Shell, task_id: str, _: int = 0) -> int:
+    record = await _find(hermes, task_id)
+    if not record.status.is_terminal:
+        raise Unfinished(ending(record))
+    return tell_task(shell, record)
+
+
+class Unfinished(click.ClickException):
+    """There is no result yet."""
+
+    exit_code = exits.UNFINISHED
+
+
+@task.command("list", example="task list --status running --limit 10")
+@click.option("--session", help="Only those of this session.")
+@click.option(
+    "--status",
+    type=click.Choice([status.value for status in TaskStatus]),
+    help="Only those that stand there.",
+)
+@click.option("--agent", help="Only those of this agent.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@click.pass_obj
+def list_(shell: Shell, session: str | None, status: str | None, agent: str | None, limit: int) -> None:
+    """List tasks, newest first."""
+    wanted = TaskStatus(status) if status else None
+    found = with_hermes(settings_of(shell), _list, session, wanted, agent, limit)
+    if shell.json:
+        shell.answer([record.as_json() for record in found])
+    elif found or not shell.on_terminal:
+        show_rows(shell, _COLUMNS, map(_row, found))
+    else:
+        click.echo("no such tasks")
+
+
+async def _list(
+    hermes: Hermes, session: str | None, status: TaskStatus | None, agent: str | None, limit: int
+) -> list[Task]:
+    return list(await hermes.tasks(session_id=session, status=status, agent=agent, limit=limit))
+
+
+_COLUMNS = ("task", "status", "agent", "created", "progress", "session")
+
+
+def _row(record: Task) -> tuple[str, ...]:
+    state = "" if record.status.is_terminal else progress(record.progress)
+    return record.id, record.status, record.agent, ago(record.created_at), state, record.session_id
+
+
+@task.command(example="task cancel t07-4k9 --force")
+@_task_id
+@click.option("--force", is_flag=True, help="Kill what runs it instead of letting it clean up.")
+@click.pass_obj
+def cancel(shell: Shell, task_id: str, force: bool) -> None:
+    """Ask for a task to be stopped."""
+    asked, record = with_hermes(settings_of(shell), _cancel, task_id, force)
+    if shell.json:
+        shell.answer({"task_id": task_id, "asked": asked, "status": record.status.value})
+    elif not asked:
+        click.echo(f"task {task_id} had ended already: {record.status}")
+    elif record.status.is_terminal:
+        click.echo(f"task {task_id} is {record.status}")
+    else:
+        click.echo(f"asked task {task_id} to stop{' by force' if force else ''}")
+
+
+async def _cancel(hermes: Hermes, task_id: str, force: bool) -> tuple[bool, Task]:
+    handle = await hermes.handle(task_id)
+    asked = await handle.cancel(force=force)
+    return asked, await handle.task()

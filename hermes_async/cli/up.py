@@ -1,0 +1,199 @@
+"""`hermes-async up`: everything that a project needs, on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import anyio
+import anyio.to_thread
+import click
+
+from hermes_async.adapters.embedded_redis import EmbeddedRedis
+from hermes_async.bootstrap import registry
+from hermes_async.cli.agents import Entry, entries
+from hermes_async.cli.bridge import run, settings_of, with_hermes
+from hermes_async.cli.console import Console, is_worker_ready
+from hermes_async.cli.group import Command
+from hermes_async.cli.hints import FIRST_FILE
+from hermes_async.cli.serve import RELAY_READY
+from hermes_async.cli.shell import Shell
+from hermes_async.cli.supervisor import ChildSpec, Supervisor
+from hermes_async.core.hermes import Hermes
+from hermes_async.domain.errors import ConfigError, EmbeddedServerError
+from hermes_async.domain.task import Lane
+from hermes_async.domain.urls import masked
+from hermes_async.settings import Settings
+from hermes_async.worker.command import worker_command
+
+#: Seconds between two looks at the embedded Redis.
+LOOK_EVERY: Final = 1.0
+#: A worker finishes its tasks (SIGTERM), then gives them back (SIGQUIT); the lease brings back the rest.
+WORKER_STOPS: Final = ((signal.SIGTERM, 8.0), (signal.SIGQUIT, 4.0))
+RELAY_STOPS: Final = ((signal.SIGTERM, 6.0),)
+
+
+@click.command(cls=Command, example="up --workers 2")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Of the relay; by default as agents.yaml says.")
+@click.option(
+    "--workers", type=click.IntRange(1, 256), default=1, help="Async workers: one per core at most."
+)
+@click.pass_obj
+def up(shell: Shell, port: int | None, workers: int) -> None:
+    """Start Redis (unless one is configured), the workers of both lanes and the relay.
+
+    A process that dies is started again. Ctrl-C stops them all: running tasks have some seconds to end,
+    those that do not go on at the next start. A second Ctrl-C kills.
+    """
+    settings = settings_of(shell)
+    found = _checked(settings)
+    specs = _relay(settings, port), *_workers(settings, workers, shell.verbose)
+    console = Console([spec.name for spec in specs], verbose=shell.verbose)
+    with _redis(settings) as embedded:
+        told = _facts(settings, embedded, workers, found)
+        run(_up, Supervisor([specs[:1], specs[1:]], console), console, embedded, told)
+
+
+def _checked(settings: Settings) -> list[Entry]:
+    """Return the agents, or raise the first fault: nothing starts half-configured."""
+    found = entries(registry(settings))
+    for entry in found:
+        if entry.problem:
+            raise ConfigError(entry.problem)
+    return found
+
+
+@contextmanager
+def _redis(settings: Settings) -> Iterator[EmbeddedRedis | None]:
+    """Hold the embedded Redis, or see that the configured one answers."""
+    if settings.agents.task_queue is not None:
+        with_hermes(settings, _ping)
+        yield None
+        return
+    embedded = EmbeddedRedis.join(settings.state_dir / "redis")
+    try:
+        yield embedded
+    finally:
+        embedded.leave()
+
+
+async def _ping(hermes: Hermes) -> None:
+    await hermes.store.ping()
+
+
+def _env(settings: Settings) -> dict[str, str]:
+    config = {"HERMES_CONFIG": str(settings.config.absolute())} if settings.config else {}
+    return {"PYTHONUNBUFFERED": "1", **config}
+
+
+def _relay(settings: Settings, port: int | None) -> ChildSpec:
+    where = () if port is None else ("--port", str(port))
+    return ChildSpec(
+        "relay",
+        (sys.executable, "-m", "hermes_async.cli", "relay", *where),
+        is_ready=lambda line: line.startswith(RELAY_READY),
+        env=_env(settings),
+        stop_signals=RELAY_STOPS,
+        # Asked and not killed: as the last one out it also stops the embedded Redis.
+        orphan_signal=signal.SIGTERM,
+    )
+
+
+def _workers(settings: Settings, count: int, verbose: bool) -> list[ChildSpec]:
+    pool = settings.agents.async_worker_pool
+    lanes = [(f"async-{number}" if count > 1 else "async", Lane.ASYNC) for number in range(1, count + 1)]
+    sizes = {Lane.ASYNC: pool.slots_per_worker, Lane.PROCESS: pool.min_workers}
+    return [
+        ChildSpec(
+            name,
+            worker_command(
+                lane,
+                concurrency=sizes[lane],
+                loglevel="DEBUG" if verbose else "INFO",
+                hostname=f"{name}-{os.getpid()}@%h",
+            ),
+            is_ready=is_worker_ready,
+            env=_env(settings),
+            stop_signals=WORKER_STOPS,
+        )
+        for name, lane in [*lanes, ("process", Lane.PROCESS)]
+    ]
+
+
+def _facts(
+    settings: Settings, embedded: EmbeddedRedis | None, workers: int, found: list[Entry]
+) -> list[tuple[str, str]]:
+    pool = settings.agents.async_worker_pool
+    where = f"{embedded.server}, private, in {settings.state_dir / 'redis'}" if embedded else ""
+    return [
+        ("redis", where or masked(settings.agents.task_queue or "")),
+        ("async", f"{workers} worker{'s' * (workers > 1)} of {pool.slots_per_worker} coroutines"),
+        ("process", f"1 worker of {pool.min_workers} processes"),
+        ("agents", ", ".join(f"{e.name} ({e.lane})" for e in found if e.lane) or "none yet"),
+    ]
+
+
+async def _up(
+    supervisor: Supervisor, console: Console, embedded: EmbeddedRedis | None, facts: list[tuple[str, str]]
+) -> None:
+    async with anyio.create_task_group() as group:
+        with _signals(supervisor, console):
+            group.start_soon(_announce, supervisor, console, facts)
+            if embedded is not None:
+                group.start_soon(_watch_redis, embedded, supervisor, console)
+            await supervisor.run()
+        group.cancel_scope.cancel()
+    console.say("stopped")
+
+
+async def _announce(supervisor: Supervisor, console: Console, facts: list[tuple[str, str]]) -> None:
+    started = anyio.current_time()
+    console.say("starting ...")
+    await supervisor.ready()
+    address = console.ready_line("relay").removeprefix(RELAY_READY)
+    for name, value in [*facts, ("relay", address)]:
+        console.say(f"  {name:<8} {value}")
+    console.say(f"ready after {anyio.current_time() - started:.1f} s; Ctrl-C stops everything")
+    if facts[-1][1] == "none yet":
+        console.say(f"\nNo agents yet. Begin with these two files, then start again:\n\n{FIRST_FILE}")
+
+
+async def _watch_redis(embedded: EmbeddedRedis, supervisor: Supervisor, console: Console) -> None:
+    while True:
+        await anyio.sleep(LOOK_EVERY)
+        before = embedded.url
+        try:
+            if await anyio.to_thread.run_sync(embedded.ensure):
+                console.notice("redis", "had died; started again on the same data")
+        except EmbeddedServerError as error:
+            console.notice("redis", str(error))
+        if embedded.url != before:  # its port was taken: everybody must look again
+            supervisor.bounce()
+
+
+@contextmanager
+def _signals(supervisor: Supervisor, console: Console) -> Iterator[None]:
+    """Stop at the first signal, kill at the second."""
+    loop = asyncio.get_running_loop()
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # not under nohup
+        signals.append(signal.SIGHUP)
+    asked = iter((supervisor.stop,))
+
+    def obey() -> None:
+        act = next(asked, supervisor.kill)
+        console.say("\nkilling" if act == supervisor.kill else "\nstopping; Ctrl-C again kills ...")
+        act()
+
+    for number in signals:
+        loop.add_signal_handler(number, obey)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
