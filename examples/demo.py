@@ -1,7 +1,7 @@
 """The main job, from nothing: a chat that delegates, goes on answering, and hears of every result.
 
-Starts what `hermes-async up` starts (an embedded Redis, a worker of each lane, the relay) in a folder of its own,
-plays a scripted conversation against it, and prints what was measured.
+Starts what `hermes-async up` starts (an embedded Redis, a worker of each lane, the relay) in a folder of its
+own, plays a scripted conversation against it, and prints what was measured.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from rich.console import Console
 
@@ -36,7 +37,11 @@ SCRIPT = [
     (0.1, "research", "What happens to a message when its worker is killed?"),
     (0.1, "survey", "redis"),
 ]
-SMALL_TALK = ["are you still there?", "what is 6 times 7?", "how long will it take?"]
+SMALL_TALK = [
+    ("are you still there?", "I am; {done} of {all} tasks have reported back"),
+    ("what is 6 times 7?", "42"),
+    ("and how far are they?", "{done} of {all} are done"),
+]
 #: Seconds between two looks at the clock, by which pauses of the parent are noticed.
 TICK = 0.005
 
@@ -50,7 +55,15 @@ class Figures:
     first_progress: dict[str, float] = field(default_factory=dict)
     answers: list[float] = field(default_factory=list)
     longest_pause: float = 0.0
+    #: The `seq` of each result, as they came.
     results: list[int] = field(default_factory=list)
+    failures: int = 0
+
+    @property
+    def all_well(self) -> bool:
+        """Every task has succeeded, and was heard of once and in order."""
+        once_in_order = self.results == sorted(set(self.results))
+        return once_in_order and not self.failures and len(self.results) == len(self.dispatched)
 
 
 class Parent:
@@ -66,9 +79,9 @@ class Parent:
         for pause, subagent, text in SCRIPT:
             await asyncio.sleep(pause)
             await self.delegate(subagent, text)
-        for question in SMALL_TALK:
+        for question, answer in SMALL_TALK:
             await asyncio.sleep(0.3)
-            self.answer(question)
+            self.answer(question, answer)
 
     async def delegate(self, subagent: str, text: str) -> None:
         """Give an order to a subagent; the handle is there in milliseconds."""
@@ -80,12 +93,11 @@ class Parent:
         self.screen.task(handle.id, f"{subagent} {text}")
         self.screen.parent(f"on it: {handle.id}")
 
-    def answer(self, question: str) -> None:
+    def answer(self, question: str, answer: str) -> None:
         """Answer at once, whatever the subagents are doing."""
         asked = time.perf_counter()
         self.screen.user(question)
-        done, all_ = len(self.figures.results), len(self.figures.dispatched)
-        self.screen.parent(f"here I am; {done} of {all_} tasks have reported back")
+        self.screen.parent(answer.format(done=len(self.figures.results), all=len(self.figures.dispatched)))
         self.figures.answers.append(time.perf_counter() - asked)
 
     async def watch(self, client: RelayClient) -> None:
@@ -99,9 +111,10 @@ class Parent:
     async def read_inbox(self) -> None:
         """Hear of every result once, in order, and acknowledge it."""
         async for delivery in self.session.inbox():
-            self.screen.end(delivery.event.task_id or "", delivery.event.type)
+            self.screen.end(delivery.event.task_id or "")
             self.screen.result(delivery.event.agent or "", _told(delivery))
             self.figures.results.append(delivery.event.seq)
+            self.figures.failures += delivery.event.type != "task.completed"
             await delivery.ack()
             if len(self.figures.results) == len(SCRIPT):
                 return
@@ -109,10 +122,10 @@ class Parent:
 
 def _told(delivery: Delivery) -> str:
     """Return what the parent says about a result."""
-    output = getattr(delivery.event.data, "output", None)
-    if not isinstance(output, dict):
-        return str(delivery.event.data)
-    return str(output.get("summary") or output.get("answer"))
+    data: Any = delivery.event.data
+    if delivery.event.type != "task.completed":
+        return f"did not work: {data.error.message}" if hasattr(data, "error") else delivery.event.type
+    return str(data.output.get("summary") or data.output.get("answer"))
 
 
 async def _feel_the_pulse(figures: Figures) -> None:
@@ -141,15 +154,12 @@ def _table(figures: Figures) -> Iterator[tuple[str, str]]:
     first = [
         figures.first_progress[t] - at for t, at in figures.dispatched.items() if t in figures.first_progress
     ]
-    in_order = figures.results == sorted(set(figures.results))
+    verdict = "each once and in order" if figures.all_well else "NOT AS PROMISED"
     yield "handle latency, median / worst", f"{_ms(median(figures.handles))} / {_ms(max(figures.handles))}"
     yield "dispatch to first progress, median", _ms(median(first)) if first else "none seen"
     yield "parent's longest pause", _ms(figures.longest_pause)
     yield "small talk answered within", _ms(max(figures.answers))
-    yield (
-        "results",
-        f"{len(figures.results)} of {len(SCRIPT)}, {'in order' if in_order else 'NOT IN ORDER'}, each once",
-    )
+    yield "results", f"{len(figures.results)} of {len(SCRIPT)}, {verdict}"
 
 
 def _ms(seconds: float) -> str:
@@ -174,7 +184,7 @@ def main() -> int:
     console.print()
     for name, figure in _table(figures):
         console.print(f"{name:<38}{figure}", highlight=False)
-    return 0 if figures.results == sorted(set(figures.results)) and len(figures.results) == len(SCRIPT) else 1
+    return 0 if figures.all_well else 1
 
 
 async def _opened(settings: Settings, screen: Screen) -> Figures:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial as bind
-from importlib.util import find_spec
 from typing import ParamSpec, TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -14,6 +13,7 @@ from pydantic import JsonValue
 from examples.corpus import Shelf, open_shelf
 from examples.evidence import Finding, Question, find_evidence
 from examples.ranking import search, weigh
+from examples.sourcetree import is_installed
 from hermes_async.sdk import TaskContext, subagent
 
 P = ParamSpec("P")
@@ -119,7 +119,7 @@ def _nothing_asked(topic: str, progress: Progress) -> ResearchReport:
 
 
 def _installed_defaults() -> list[str]:
-    return [name for name in DEFAULT_PACKAGES if find_spec(name) is not None]
+    return [name for name in DEFAULT_PACKAGES if is_installed(name)]
 
 
 @subagent(timeout=120)

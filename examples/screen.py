@@ -58,18 +58,22 @@ class Screen:
 
     def progress(self, task_id: str, percent: float | None, message: str) -> None:
         """A task has come further."""
+        if task_id not in self._titles:  # it has ended: what it said before came late
+            return
         if task_id in self._bars:
             self._live.update(self._bars[task_id], completed=percent, message=escape(message[:40]))
-            return
-        step = int((percent or 0) // STEP)
-        if not self._console.is_terminal and step > self._steps.get(task_id, -1):
-            self._steps[task_id] = step
-            self._say(
-                "dim", "progress", f"{self._titles.get(task_id, task_id)}: {percent or 0:.0f}% {message}"
-            )
+        elif self._is_new_step(task_id, percent or 0.0):
+            self._say("dim", "progress", f"{self._titles[task_id]}: {percent or 0:.0f}% {message}")
 
-    def end(self, task_id: str, how: str) -> None:
+    def _is_new_step(self, task_id: str, percent: float) -> bool:
+        step = int(percent // STEP)
+        known = self._steps.get(task_id, -1)
+        self._steps[task_id] = max(step, known)
+        return step > known
+
+    def end(self, task_id: str) -> None:
         """A task has ended; its bar goes."""
+        self._titles.pop(task_id, None)
         if task_id in self._bars:
             self._live.remove_task(self._bars.pop(task_id))
 

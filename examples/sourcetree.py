@@ -36,6 +36,11 @@ def source_files(package: str) -> list[SourceFile]:
     return files
 
 
+def is_installed(package: str) -> bool:
+    """Whether a top-level package can be found."""
+    return _spec(package) is not None
+
+
 def distributions_of(package: str) -> list[str]:
     """Return the distributions that a package was installed from; the standard library has none."""
     return sorted(set(_installed().get(package, ())))

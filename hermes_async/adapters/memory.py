@@ -74,10 +74,11 @@ class MemoryStore:
             return _same(self._entries[known].task, task, idempotency_key)
         event = self._stamped(queued(task))
         born = task.model_copy(update={"created_at": event.time})
-        self._entries[task.id] = _Entry(born, due_at=event.time + PUBLISH_GRACE)
         if idempotency_key:
             self._keys[key] = task.id
-        self._log(event)
+        self._entries[task.id] = _Entry(
+            born, last=event.id, seq=self._log(event), due_at=event.time + PUBLISH_GRACE
+        )
         return born
 
     async def load(self, task_id: str) -> Task | None:
@@ -92,7 +93,7 @@ class MemoryStore:
         event = self._stamped(task_event(next_attempt, "task.started", StartedData(worker=worker)))
         entry.task = apply(entry.task, event)
         entry.ordinal, entry.due_at, entry.lease_until = 0, None, self._now() + lease
-        self._log(event)
+        entry.last, entry.seq = event.id, self._log(event)
         return entry.task
 
     async def append(self, event: AnyEvent, *, lapsed: bool = False) -> int:

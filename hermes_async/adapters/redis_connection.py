@@ -13,13 +13,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 CONNECT_TIMEOUT, REPLY_TIMEOUT = 1.4, 2.5
 
 
-def client_for(url: str, *, blocking: bool = False) -> Redis:
-    """Return a client that speaks text.
-
-    Args:
-        url: `redis://`, `rediss://` or `unix://`, also under the names of our transports.
-        blocking: for reads that wait for news: replies may take for ever.
-    """
+def client_for(url: str) -> Redis:
+    """Return a client that speaks text, for a URL that may bear the name of one of our transports."""
     # One immediate retry cures a connection that the server closed while it was idle; every script of
     # ours may be repeated.
     retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
@@ -29,7 +24,7 @@ def client_for(url: str, *, blocking: bool = False) -> Redis:
         protocol=2,
         retry=retry,
         socket_connect_timeout=CONNECT_TIMEOUT,
-        socket_timeout=None if blocking else REPLY_TIMEOUT,
+        socket_timeout=REPLY_TIMEOUT,
         socket_keepalive=True,
     )
 

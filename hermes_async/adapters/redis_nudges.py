@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import anyio
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from hermes_async.adapters.redis_connection import REPLY_TIMEOUT, client_for, shown
+from hermes_async.adapters.redis_connection import client_for, shown
 from hermes_async.adapters.redis_pipe import unavailable
 
 logger = logging.getLogger("hermes.nudges")
@@ -39,7 +39,7 @@ class RedisNudges:
 
     def __init__(self, url: str) -> None:
         self._where = shown(url)
-        self._client = client_for(url, blocking=True)
+        self._client = client_for(url)
         self._pubsub: PubSub = self._client.pubsub(ignore_subscribe_messages=True)
         self._hints: dict[str, _Hint] = {}
         self._reader: asyncio.Task[None] | None = None
@@ -61,7 +61,8 @@ class RedisNudges:
             hint.listeners -= 1
             if not hint.listeners:
                 del self._hints[channel]
-                await self._unsubscribe(channel)
+                if channel in self._pubsub.channels:
+                    await self._unsubscribe(channel)
 
     async def close(self) -> None:
         """Stop listening."""
@@ -73,8 +74,7 @@ class RedisNudges:
 
     async def _subscribe(self, channel: str) -> None:
         try:
-            with anyio.fail_after(REPLY_TIMEOUT):
-                await self._pubsub.subscribe(channel)
+            await self._pubsub.subscribe(channel)
         except (RedisError, OSError) as exc:
             raise unavailable(exc, self._where) from exc
         if self._reader is None:
@@ -87,12 +87,21 @@ class RedisNudges:
             logger.debug("unsubscribe: %s", exc)
 
     async def _read(self) -> None:
+        missed = False
         while True:
             try:
                 message = await self._pubsub.get_message(timeout=None)
             except (RedisError, OSError) as exc:
                 logger.info("listening again in %s s: %s", AGAIN, exc)
                 await asyncio.sleep(AGAIN)
+                missed = True
             else:
-                if message and (hint := self._hints.get(message["channel"])):
-                    hint.tell()
+                self._tell(message, everybody=missed)
+                missed = False
+
+    def _tell(self, message: Mapping[str, str] | None, *, everybody: bool) -> None:
+        """Pass a nudge on; after a time without connection nobody knows who would have been nudged."""
+        channels = list(self._hints) if everybody else [message["channel"]] if message else []
+        for channel in channels:
+            if hint := self._hints.get(channel):
+                hint.tell()

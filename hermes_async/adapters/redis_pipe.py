@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.asyncio.connection import Connection
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from hermes_async.domain.errors import StoreUnavailable
@@ -45,6 +46,7 @@ class Pipe:
     def __init__(self, client: Redis, where: str) -> None:
         self._client = client
         self._where = where
+        self._connection: Connection | None = None
         self._waiting: list[_Call] = []
         self._sender: asyncio.Task[None] | None = None
 
@@ -61,9 +63,12 @@ class Pipe:
         return await self._ask(name, args)
 
     async def close(self) -> None:
-        """Wait until everything that was asked for is answered."""
+        """Wait until everything that was asked for is answered, and give the connection back."""
         if self._sender is not None:
             await asyncio.wait({self._sender})
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await self._client.connection_pool.release(connection)
 
     def _ask(self, name: str, args: Iterable[_Value], script: Script | None = None) -> asyncio.Future[Any]:
         encoded = [str(value).encode() for value in args]  # here, so that only the asker fails
@@ -93,10 +98,31 @@ class Pipe:
         return self._hand_out(zip(batch, replies[len(commands) :], strict=True), retry=not load)
 
     async def _round_trip(self, commands: Sequence[Sequence[str | bytes]]) -> list[Any]:
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        return await pipeline.execute(raise_on_error=False)
+        """Send commands and return their replies, errors among them.
+
+        redis-py's own pipeline takes a connection from the pool and tests it for every trip, which costs
+        more than the trip; we keep ours, and one that has gone bad is found out by its error.
+        """
+        if self._connection is None:
+            self._connection = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+        connection = self._connection
+        return await connection.retry.call_with_retry(
+            lambda: self._exchange(connection, commands), lambda _: connection.disconnect()
+        )
+
+    async def _exchange(self, connection: Connection, commands: Sequence[Sequence[str | bytes]]) -> list[Any]:
+        try:
+            await connection.send_packed_command(connection.pack_commands(commands))
+            return [await self._reply(connection, command[0]) for command in commands]
+        except BaseException:  # replies may be left unread: nobody else may get them
+            await connection.disconnect(nowait=True)
+            raise
+
+    async def _reply(self, connection: Connection, name: str | bytes) -> Any:
+        try:
+            return await self._client.parse_response(connection, name)
+        except ResponseError as exc:
+            return exc
 
     def _hand_out(self, answered: Iterable[tuple[_Call, Any]], *, retry: bool) -> list[_Call]:
         unknown = []

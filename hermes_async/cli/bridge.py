@@ -30,10 +30,10 @@ def run(function: Callable[..., Awaitable[T]], *args: Any) -> T:
 
 def with_hermes(settings: Settings, function: Callable[..., Awaitable[T]], *args: Any) -> T:
     """Run `function(hermes, *args)` to its end, with a Hermes that is closed afterwards."""
-    return run(_opened, settings, function, *args)
+    result: T = run(_opened, settings, function, *args)
+    return result
 
 
 async def _opened(settings: Settings, function: Callable[..., Awaitable[T]], *args: Any) -> T:
     async with connect(settings) as hermes:
-        result: T = await function(hermes, *args)
-        return result
+        return await function(hermes, *args)

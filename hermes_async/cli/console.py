@@ -38,6 +38,8 @@ class Console:
     def line(self, child: str, text: str) -> None:
         """Show a line, or keep it for the case that the child does not get ready."""
         record = _RECORD.match(text)
+        if not text.strip():
+            return
         if record is not None:
             self._showing.discard(child)
             if record["level"] in _SHOWN:

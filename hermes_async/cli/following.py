@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+import asyncio
+import signal
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -47,18 +49,22 @@ class End:
         return cls(status, task["output"], error) if status.is_terminal else None
 
 
-async def wait_here(hermes: Hermes, handle: TaskHandle[Any], view: View) -> Task:
-    """Show a task's events until its end and return its record; being interrupted asks to cancel it."""
-    try:
-        with view:
-            async with aclosing(_as_generator(handle.events())) as events:
-                async for event in events:
-                    view.show(event)
-        return await handle.ended()
-    except anyio.get_cancelled_exc_class():
-        with anyio.CancelScope(shield=True):
-            await handle.cancel()
-        raise
+async def wait_here(handle: TaskHandle[Any], view: View) -> Task:
+    """Show a task's events until its end, and return its record."""
+    with view:
+        async with aclosing(_as_generator(handle.events())) as events:
+            async for event in events:
+                view.show(event)
+    return await handle.ended()
+
+
+@contextmanager
+def until_ctrl_c() -> Iterator[anyio.CancelScope]:
+    """Cancel the body at Ctrl-C; once is enough, and impatience does not disturb what follows it."""
+    loop = asyncio.get_running_loop()
+    with anyio.CancelScope() as scope:
+        loop.add_signal_handler(signal.SIGINT, scope.cancel)
+        yield scope
 
 
 async def so_far(hermes: Hermes, task: Task, after: int, view: View) -> None:

@@ -13,7 +13,7 @@ import click
 from pydantic import JsonValue
 
 from hermes_async.cli import exits
-from hermes_async.cli.following import End, wait_here
+from hermes_async.cli.following import End, until_ctrl_c, wait_here
 from hermes_async.cli.shell import Shell
 from hermes_async.cli.views import View, view_for
 from hermes_async.cli.words import ending, harmless, shown
@@ -68,15 +68,15 @@ class Order:
 
 
 async def await_order(hermes: Hermes, shell: Shell, order: Order) -> int:
-    """Dispatch, wait, print the result and return the task's fate."""
+    """Dispatch, wait, print the result and return the task's fate; Ctrl-C asks the task to stop."""
     handle = await order.place(hermes)
     view = view_for(shell, aside=True)
-    try:
-        task = await wait_here(hermes, handle, view)
-    except BaseException:
-        shell.tell(f"asked task {handle.id} to stop")
-        raise
-    return tell_task(shell, task, view)
+    with until_ctrl_c() as scope:
+        return tell_task(shell, await wait_here(handle, view), view)
+    assert scope.cancelled_caught
+    await handle.cancel()
+    shell.tell(f"asked task {handle.id} to stop")
+    return exits.INTERRUPTED
 
 
 def tell_task(shell: Shell, task: Task, view: View | None = None) -> int:

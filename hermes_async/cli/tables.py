@@ -25,16 +25,20 @@ _STYLES = {
     "broken": "bold red",
 }
 
+#: Columns that may be cut on a terminal.
+_WIDEST = {"session": 16, "run": 40}
+
 
 def show_rows(shell: Shell, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows; the columns' names are for people only. The first column is never cut."""
+    """Print rows; the columns' names are for people only."""
     if not shell.on_terminal:
         for row in rows:
             click.echo("\t".join(line(cell, 2_000) for cell in row))
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for number, column in enumerate(columns):
-        table.add_column(column, no_wrap=number == 0, overflow="fold")
+    for column in columns[:-1]:
+        table.add_column(column, no_wrap=True, max_width=_WIDEST.get(column))
+    table.add_column(columns[-1], overflow="fold")
     for row in rows:
         table.add_row(*(Text(line(cell), style=_STYLES.get(cell, "")) for cell in row))
     Console(highlight=False).print(table)

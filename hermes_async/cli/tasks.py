@@ -226,12 +226,12 @@ async def _list(
     return list(await hermes.tasks(session_id=session, status=status, agent=agent, limit=limit))
 
 
-_COLUMNS = ("task", "status", "agent", "created", "progress", "session")
+_COLUMNS = ("task", "status", "agent", "session", "created", "progress")
 
 
 def _row(record: Task) -> tuple[str, ...]:
     state = "" if record.status.is_terminal else progress(record.progress)
-    return record.id, record.status, record.agent, ago(record.created_at), state, record.session_id
+    return record.id, record.status, record.agent, record.session_id, ago(record.created_at), state
 
 
 @task.command(example="task cancel t07-4k9 --force")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from pydantic import BaseModel, JsonValue
 
+from hermes_async.core.agent import Subagent
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.signature import as_json
 from hermes_async.domain.events import MessageData, PartialData
 from hermes_async.domain.task import Progress, Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 #: How a context starts a child task: subagent (or its name), then the arguments.
 Dispatch = Callable[..., Awaitable[TaskHandle[Any]]]
@@ -82,6 +86,12 @@ class TaskContext:
         said = as_json({"text": text, "data": data}, "the message", limit=EVENT_BYTES)
         self._voice.tell(f"message {next(self._ordinals)}", "session.message", MessageData(**said))
 
+    @overload
+    async def dispatch(
+        self, subagent: Subagent[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> TaskHandle[R]: ...
+    @overload
+    async def dispatch(self, subagent: str, /, *args: Any, **kwargs: Any) -> TaskHandle[Any]: ...
     async def dispatch(self, subagent: Any, /, *args: Any, **kwargs: Any) -> TaskHandle[Any]:
         """Start a child task in the same session and return its handle at once."""
         return await self._dispatch(subagent, *args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from zlib import crc32
 
@@ -12,6 +13,7 @@ PARTITIONS = 16
 #: Crockford's base 32: no letter that a reader takes for a digit.
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _LONGEST = 200
+_TASK_ID = re.compile(r"t(\d\d)-[\w-]{1,80}", re.ASCII)
 
 
 def partition(session_id: str) -> int:
@@ -25,10 +27,10 @@ def partition_of_task(task_id: str) -> int:
     Raises:
         UnknownTask: that is no task id.
     """
-    head, dash, _ = task_id.partition("-")
-    if not dash or not head[1:].isdigit() or not head.startswith("t") or int(head[1:]) >= PARTITIONS:
+    found = _TASK_ID.fullmatch(task_id)
+    if not found or int(found[1]) >= PARTITIONS:
         raise UnknownTask(f"{task_id[:80]!r} is not a task id: those look like t07-4k9...")
-    return int(head[1:])
+    return int(found[1])
 
 
 def new_task_id(session_id: str) -> str:

@@ -48,10 +48,10 @@ class Registry:
     def resolve(self, name: str, parent: str | None) -> Subagent[..., Any]:
         """Return what `parent` calls `name`, with the options that agents.yaml gives it there.
 
-        Without a parent, or when the parent declares no subagent of that name, `name` is an agent.
+        Without a parent, or with one that declares no subagents, `name` is an agent.
 
         Raises:
-            UnknownAgent: neither is known.
+            UnknownAgent: there is none of that name.
         """
         spec = self._declared(name, parent)
         if spec is None:
@@ -60,16 +60,10 @@ class Registry:
         return replace(agent, spec=spec.over(agent.spec))
 
     def _declared(self, name: str, parent: str | None) -> SubagentSpec | None:
-        if parent is None:
+        known = self.config.agents.get(parent or "")
+        if parent is None or known is None or not known.subagents:
             return None
-        try:
-            return self.config.subagent(parent, name)
-        except UnknownAgent:
-            if name in self._agents and (
-                parent not in self.config.agents or not self.config.agent(parent).subagents
-            ):
-                return None
-            raise
+        return self.config.subagent(parent, name)
 
     def _load(self, name: str) -> Subagent[..., Any]:
         if name not in self.config.agents:

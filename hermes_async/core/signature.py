@@ -77,18 +77,11 @@ class Signature:
         Raises:
             InvalidInput: they do not fit; the message names the parameter.
         """
-        name = self._function.__name__
-        try:
-            bound = self._resolved.bind(None, *args, **kwargs).arguments
-        except TypeError as exc:
-            raise InvalidInput(
-                f"{name}: {exc}; it takes ({', '.join(map(str, self.parameters.values()))})"
-            ) from exc
-        _, *given = bound.items()
+        _, *given = self._bound(args, kwargs).items()
         flat: dict[str, Any] = {}
         for key, value in given:
             flat |= value if key not in self.parameters else {key: value}
-        plain: dict[str, JsonValue] = as_json(flat, f"the input of {name}")
+        plain: dict[str, JsonValue] = as_json(flat, f"the input of {self._function.__name__}")
         self.validate(plain)
         return plain
 
@@ -110,13 +103,21 @@ class Signature:
         """Return the arguments as the function's own types.
 
         Raises:
-            InvalidInput: a value has the wrong type.
+            InvalidInput: they do not fit, or a value has the wrong type.
         """
+        self._bound((), plain)
         arguments: dict[str, Any] = dict(plain)
         for name, type_ in self.types.items():
             if name in plain:
                 arguments[name] = self._validated(name, type_, plain[name])
         return arguments
+
+    def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return self._resolved.bind(None, *args, **kwargs).arguments
+        except TypeError as exc:
+            takes = ", ".join(map(str, self.parameters.values()))
+            raise InvalidInput(f"{self._function.__name__}: {exc}; it takes ({takes})") from exc
 
     def _validated(self, name: str, type_: TypeAdapter[Any], value: JsonValue) -> Any:
         try:

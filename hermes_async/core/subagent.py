@@ -1,57 +1,20 @@
-"""A subagent as a value: a function, and how it is to be run."""
+"""The decorator that makes a subagent of a function."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
+from hermes_async.core.agent import Subagent
 from hermes_async.core.context import TaskContext
-from hermes_async.core.signature import Signature
 from hermes_async.domain.agent import SubagentSpec
 from hermes_async.domain.task import Lane
 
+__all__ = ["Subagent", "subagent"]
+
 P = ParamSpec("P")
 R = TypeVar("R")
-
-AgentFunction = Callable[Concatenate[TaskContext, P], R]
-
-
-@dataclass(frozen=True)
-class Subagent(Generic[P, R]):
-    """An agent function with its options; making one has no side effect."""
-
-    name: str
-    function: Callable[..., Any]
-    spec: SubagentSpec
-    pool: Lane | None = None
-
-    @cached_property
-    def signature(self) -> Signature:
-        """The function's parameters and result."""
-        return Signature(self.function)
-
-    @property
-    def description(self) -> str:
-        """What a parent model reads before it delegates."""
-        return inspect.getdoc(self.function) or ""
-
-    @property
-    def is_async(self) -> bool:
-        """True for `async def`."""
-        return inspect.iscoroutinefunction(self.function)
-
-    @property
-    def lane(self) -> Lane:
-        """Where it runs: `async def` in the async lane, `def` in the process lane, unless `pool` says so."""
-        return self.pool or (Lane.ASYNC if self.is_async else Lane.PROCESS)
-
-    def options(self, **changes: Any) -> Subagent[P, R]:
-        """Return the same subagent with other options, for example `research.options(timeout=10)`."""
-        said = SubagentSpec.model_validate({"id": self.spec.id, "agent": self.spec.agent, **changes})
-        return replace(self, spec=said.over(self.spec))
 
 
 @overload

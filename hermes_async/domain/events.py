@@ -137,7 +137,7 @@ class Event(_Value, Generic[T, D]):
     def ordinal(self) -> int:
         """The place of a repeatable event within its attempt; 0 for one that happens once."""
         last = self.id.rpartition(":")[2]
-        return int(last) if last.isdigit() else 0
+        return int(last) if last.isdecimal() else 0
 
 
 Queued = Event[Literal["task.queued"], QueuedData]

@@ -146,7 +146,7 @@ def apply(task: Task, event: AnyEvent) -> Task:
         IllegalTransition: the event cannot follow the task's status.
     """
     if event.type not in LEGAL[task.status]:
-        raise IllegalTransition(f"{event.type} cannot follow status {task.status!r} of task {task.id}")
+        raise IllegalTransition(f"{event.type} cannot follow status `{task.status}` of task {task.id}")
     update = changes(event)
     if event.type in STAMP:
         update[STAMP[event.type]] = event.time

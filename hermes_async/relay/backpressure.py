@@ -1,4 +1,4 @@
-"""Websockets for Engine.IO: they read from a peer only while it reads from them, and only what makes sense."""
+"""Websockets for Engine.IO that read from a peer only while it reads from them, and only sense."""
 
 from __future__ import annotations
 

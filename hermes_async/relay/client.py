@@ -100,10 +100,10 @@ class RelayClient:
             try:
                 async with self._subscribed(place, patience) as connection:
                     patience.renew(self._give_up_after)
-                    while (batch := await connection.next()) is not None:
+                    while not place.ended and (batch := await connection.next()) is not None:
                         for item in place.advance(batch):
                             yield item
-                    if connection.expired and not callable(self._token):
+                    if connection.expired and not place.ended and not callable(self._token):
                         raise Unauthorized("the token has expired; ask for a new one")
             except Lost as exc:
                 place.lost = str(exc)

@@ -26,6 +26,8 @@ from hermes_async.relay.server import serve
 
 SECRET = "a secret of the tests, long enough"
 MakeStore = Callable[[int], Store]
+#: For what does not depend on the store.
+only_memory = pytest.mark.parametrize("make_store", ["memory"], indirect=True)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""What the framework costs, beside plain Celery on the same Redis; explained in docs/benchmarks.md."""

@@ -1,0 +1,29 @@
+"""The subagents that are measured; benchmarks/plain.py has the same three as plain Celery tasks."""
+
+from __future__ import annotations
+
+import time
+
+import anyio
+
+from benchmarks.stamps import stamp
+from hermes_async.sdk import TaskContext, subagent
+
+
+@subagent
+async def noop(ctx: TaskContext) -> None:
+    """Do nothing."""
+
+
+@subagent
+async def mark(ctx: TaskContext, number: int) -> None:
+    """Stamp the moment, and nothing else."""
+    stamp(number, time.monotonic())
+
+
+@subagent
+async def nap(ctx: TaskContext, number: int, seconds: float) -> None:
+    """Sleep, then stamp when that began and ended."""
+    began = time.monotonic()
+    await anyio.sleep(seconds)
+    stamp(number, began)

@@ -1,0 +1,54 @@
+"""Plain Celery, set up as fast as its documentation allows: what every figure is compared with."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from celery import Celery
+
+from benchmarks.stamps import stamp
+
+app = Celery("plain")
+app.conf.update(
+    task_serializer="json",
+    task_ignore_result=True,
+    task_create_missing_queues=True,
+    result_backend_thread_safe=True,  # else each thread of a pool makes a backend of its own
+    result_expires=300,
+    worker_prefetch_multiplier=64,
+    worker_hijack_root_logger=False,
+    broker_connection_retry_on_startup=True,
+)
+
+
+def use(redis_url: str) -> None:
+    """Point the app at a server; broker and results have a database each, hermes_async has database 0."""
+    app.conf.update(broker_url=f"{redis_url}/1", result_backend=f"{redis_url}/2")
+
+
+use(os.environ.get("BENCH_REDIS", "redis://127.0.0.1:6379"))
+
+
+def _noop() -> None:
+    """Do nothing."""
+
+
+def _mark(number: int) -> None:
+    """Stamp the moment, and nothing else."""
+    stamp(number, time.monotonic())
+
+
+def _nap(number: int, seconds: float) -> None:
+    """Sleep, then stamp when that began and ended."""
+    began = time.monotonic()
+    time.sleep(seconds)
+    stamp(number, began)
+
+
+noop: Any = app.task(_noop, name="plain.noop")
+#: The no-op whose end the caller waits for.
+answered: Any = app.task(_noop, name="plain.answered", ignore_result=False)
+mark: Any = app.task(_mark, name="plain.mark")
+nap: Any = app.task(_nap, name="plain.nap")

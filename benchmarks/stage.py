@@ -1,0 +1,105 @@
+"""The stage of a benchmark: a private Redis, and workers of both kinds on it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import redis
+
+from benchmarks import plain, stamps
+from benchmarks.children import Child, free_port
+from hermes_async.adapters.redis_binary import find_server
+from hermes_async.domain.task import Lane
+from hermes_async.settings import Settings
+from hermes_async.worker.command import worker_command
+
+AGENTS = Path(__file__).with_name("agents.yaml")
+#: Both kinds of worker log as little.
+LOGLEVEL = "WARNING"
+
+
+class Stage:
+    """Where figures are measured; everything it starts ends with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.stamps = folder / "stamps"
+        self.server = find_server()
+        self.secret = secrets.token_hex(32)
+        self._port = free_port()
+        self._count = 0
+        #: What every process of the benchmark finds in its environment.
+        self.env: Mapping[str, str] = {
+            "BENCH_REDIS": f"redis://127.0.0.1:{self._port}",
+            "BENCH_SECRET": self.secret,
+            stamps.VARIABLE: str(self.stamps),
+            "HERMES_CONFIG": str(AGENTS),
+            "HERMES_STATE_DIR": str(folder / "state"),
+        }
+
+    @property
+    def settings(self) -> Settings:
+        """What a parent that uses hermes_async is told."""
+        return Settings.read(AGENTS, self.env)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run the server with the durability that the embedded one has: AOF, synced every second."""
+        argv = [str(self.server.path), "--port", str(self._port), "--bind", "127.0.0.1"]
+        argv += ["--dir", str(self.folder), "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
+        with self.child("redis", argv) as server:
+            server.wait_until(self._answers)
+            plain.use(self.env["BENCH_REDIS"])
+            yield
+
+    @contextmanager
+    def child(self, name: str, argv: list[str]) -> Iterator[Child]:
+        """Run a process for as long as the context lasts."""
+        self._count += 1
+        child = Child(argv, self.folder / f"{name}-{self._count}.log", self.env)
+        try:
+            yield child
+        finally:
+            child.kill()
+
+    @contextmanager
+    def workers(self, *, slots: int, pool: str, concurrency: int) -> Iterator[None]:
+        """Run one async worker of hermes_async with so many slots, and one plain worker."""
+        ours = worker_command(Lane.ASYNC, concurrency=slots, loglevel=LOGLEVEL)
+        theirs = [sys.executable, "-m", "celery", "--app", "benchmarks.plain", "worker", "--pool", pool]
+        theirs += ["--concurrency", str(concurrency), "--loglevel", LOGLEVEL, "--hostname", "plain@%h"]
+        theirs += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        with ExitStack() as stack:
+            stack.enter_context(self.child("hermes-worker", ours))
+            stack.enter_context(self.child("plain-worker", theirs))
+            yield
+
+    def flush(self) -> None:
+        """Empty the server."""
+        with self._client() as client:
+            client.flushall()
+
+    def _client(self) -> redis.Redis:
+        return redis.Redis(port=self._port, socket_timeout=10)
+
+    def _answers(self) -> bool:
+        try:
+            with self._client() as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+
+@contextmanager
+def opened() -> Iterator[Stage]:
+    """Yield a stage whose server runs."""
+    with tempfile.TemporaryDirectory(prefix="hermes-bench-", ignore_cleanup_errors=True) as folder:
+        stage = Stage(Path(os.path.realpath(folder)))
+        with stage.running():
+            yield stage

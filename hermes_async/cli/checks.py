@@ -1,0 +1,158 @@
+"""What `doctor` looks at: each check says whether something is well, and how to mend it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import redis
+from kombu import Connection
+from kombu.exceptions import KombuError
+from kombu.pidbox import Mailbox
+
+from hermes_async.adapters.celery_queue import transport_url
+from hermes_async.adapters.embedded_redis import find_server, running_url
+from hermes_async.adapters.redis_connection import plain
+from hermes_async.bootstrap import Servers
+from hermes_async.domain.errors import EmbeddedServerError
+from hermes_async.domain.urls import is_rabbitmq, masked
+from hermes_async.settings import Settings
+
+Status = Literal["ok", "warning", "broken"]
+#: Seconds for a server to answer, and for all workers to.
+PATIENCE, WORKERS_ANSWER = 2.0, 1.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check has found."""
+
+    check: str
+    status: Status
+    detail: str
+
+
+def python() -> Finding:
+    """Tell which Python runs us."""
+    return Finding("python", "ok", f"{platform.python_version()} on {platform.system()}")
+
+
+def binary(settings: Settings) -> Finding:
+    """Look for a server program, which is needed unless servers are configured."""
+    try:
+        return Finding("redis binary", "ok", str(find_server()))
+    except EmbeddedServerError as error:
+        needed = settings.agents.task_queue is None
+        return Finding("redis binary", "broken" if needed else "ok", str(error) if needed else "not needed")
+
+
+def where(settings: Settings) -> Servers | None:
+    """Return the servers that are configured or run already; start nothing."""
+    broker = settings.agents.task_queue or running_url(settings.state_dir / "redis")
+    return Servers(broker, settings.agents.state or broker) if broker else None
+
+
+def redis_findings(servers: Servers) -> Iterator[Finding]:
+    """Look at the Redis that keeps the state: does it answer, and does it keep what it is given?"""
+    client = redis.Redis.from_url(
+        plain(servers.state),
+        decode_responses=True,
+        socket_timeout=PATIENCE,
+        socket_connect_timeout=PATIENCE,
+    )
+    with client:
+        try:
+            info: Any = client.info()
+        except redis.RedisError as error:
+            yield Finding("state", "broken", f"{masked(servers.state)} does not answer: {error}")
+            return
+        name = "valkey" if "valkey_version" in info else "redis"
+        yield Finding("state", "ok", f"{name} {info[f'{name}_version']} at {masked(servers.state)}")
+        yield durability(bool(info.get("aof_enabled")), _asked(client, "appendfsync"))
+        yield eviction(str(info.get("maxmemory_policy", "")))
+
+
+def _asked(client: redis.Redis, name: str) -> str | None:
+    """Return a parameter of the server, or None where hosting forbids to ask."""
+    with suppress(redis.RedisError):
+        said: Any = client.config_get(name)
+        return str(said.get(name)) if said.get(name) else None
+    return None
+
+
+def durability(aof: bool, fsync: str | None) -> Finding:
+    """Say whether what was accepted survives a crash of Redis."""
+    if not aof:
+        return Finding(
+            "durability", "warning", "no append-only file: a crash of Redis loses tasks; set `appendonly yes`"
+        )
+    lost = {"always": "nothing", "everysec": "at most the last second"}.get(fsync or "", "a little")
+    return Finding("durability", "ok", f"append-only file on: a crash of Redis loses {lost}")
+
+
+def eviction(policy: str) -> Finding:
+    """Say whether Redis forgets tasks when its memory is full."""
+    if policy in ("", "noeviction"):
+        return Finding("memory", "ok", "nothing is evicted when memory is full")
+    return Finding("memory", "warning", f"maxmemory-policy {policy} may evict tasks; set it to noeviction")
+
+
+def broker(servers: Servers) -> Finding:
+    """Look whether the broker answers; the Redis of the state was looked at already."""
+    if servers.are_one:
+        return Finding("broker", "ok", "the same Redis: a task and its message are written in one step")
+    try:
+        with _connection(servers) as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=PATIENCE)
+    except (KombuError, OSError) as error:
+        return Finding("broker", "broken", f"{masked(servers.broker)} does not answer: {error}")
+    kind = "RabbitMQ" if is_rabbitmq(servers.broker) else "another Redis"
+    return Finding(
+        "broker", "ok", f"{kind} at {masked(servers.broker)}: the janitor repairs a crash between the two"
+    )
+
+
+def workers(servers: Servers) -> Finding:
+    """Ask all workers for a sign of life."""
+    try:
+        names = sorted(name for reply in _pong(servers) for name in reply)
+    except (KombuError, OSError, redis.RedisError) as error:
+        return Finding("workers", "broken", f"cannot be asked: {error}")
+    if not names:
+        return Finding("workers", "warning", "none answers: tasks wait; start them with `hermes-async up`")
+    return Finding("workers", "ok", ", ".join(names))
+
+
+def _pong(servers: Servers) -> list[dict[str, Any]]:
+    mailbox = Mailbox("celery", type="fanout", accept=["json"], serializer="json")
+    with _connection(servers) as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=PATIENCE)
+        return mailbox(connection).multi_call("ping", timeout=WORKERS_ANSWER) or []
+
+
+def _connection(servers: Servers) -> Connection:
+    timeouts = {"socket_timeout": PATIENCE, "socket_connect_timeout": PATIENCE}
+    url = transport_url(servers.broker)
+    return Connection(url, connect_timeout=PATIENCE, transport_options={} if is_rabbitmq(url) else timeouts)
+
+
+def relay(settings: Settings) -> Finding:
+    """Ask the relay how it is."""
+    address = (
+        settings.relay_url.replace("ws", "http", 1)
+        if settings.relay_url.startswith("ws")
+        else settings.relay_url
+    )
+    try:
+        with urlopen(f"{address.rstrip('/')}/healthz", timeout=PATIENCE) as answer:
+            said = json.load(answer)
+    except (URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        return Finding("relay", "warning", f"none at {address} ({reason}); start it with `hermes-async up`")
+    return Finding("relay", "ok", f"{address}, reading {said.get('redis', 'its store')}")

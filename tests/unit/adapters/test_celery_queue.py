@@ -1,0 +1,117 @@
+"""The queue over kombu: URLs, limits, and a broker that does not answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+
+import pytest
+
+from hermes_async.adapters.celery_queue import CeleryQueue, time_limits, transport_url
+from hermes_async.domain.agent import SubagentSpec
+from hermes_async.domain.errors import QueueUnavailable
+from hermes_async.domain.task import Lane
+from tests.support.servers import free_port
+from tests.support.silent import silent_server
+from tests.support.values import make_task
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.mark.parametrize(
+    ("ours", "kombu_s"),
+    [
+        ("redis://h:1/0", "redisstream://h:1/0"),
+        ("redisstream://h:1/0", "redisstream://h:1/0"),
+        ("redis+list://h:1/0", "redis://h:1/0"),
+        ("amqp://h//", "amqp://h//"),
+    ],
+)
+def test_a_url_names_its_transport(ours: str, kombu_s: str) -> None:
+    assert transport_url(ours) == kombu_s
+
+
+@pytest.mark.parametrize(
+    ("lane", "timeout", "limits"),
+    [
+        (Lane.ASYNC, 5.0, (15.0, None)),
+        (Lane.PROCESS, 5.0, (15.0, 5.0)),
+        (Lane.PROCESS, None, (None, None)),
+    ],
+)
+def test_celery_s_limits_lie_behind_ours(lane: Lane, timeout: float | None, limits: object) -> None:
+    assert time_limits(lane, SubagentSpec(id="x", timeout=timeout)) == limits
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+list", "amqp"])
+async def test_only_a_broker_in_the_store_takes_parcels(scheme: str) -> None:
+    queue = CeleryQueue(f"{scheme}://127.0.0.1:1/0", shares_store=True)
+    assert (queue.parcel(make_task()) is not None) == (scheme == "redis")
+    apart = CeleryQueue(f"{scheme}://127.0.0.1:1/0", shares_store=False)
+    assert apart.parcel(make_task()) is None
+
+
+async def test_the_stream_of_a_parcel_names_lane_and_priority() -> None:
+    queue = CeleryQueue("redis://127.0.0.1:1/0", shares_store=True)
+    parcels = [queue.parcel(make_task(options={"priority": priority})) for priority in (5, 9)]
+    assert [parcel.key for parcel in parcels if parcel] == ["hermes.async", "hermes.async:9"]
+
+
+@pytest.mark.parametrize("scheme", ["redis", "redis+list", "amqp"])
+async def test_a_broker_that_is_not_there_is_told_without_its_password(scheme: str) -> None:
+    port = free_port()
+    queue = CeleryQueue(f"{scheme}://user:secret@127.0.0.1:{port}/0", shares_store=False)
+    began = time.monotonic()
+    with pytest.raises(QueueUnavailable) as told:
+        await queue.publish(make_task())
+    assert f"the broker at {scheme}://127.0.0.1:{port}/0 does not work" in str(told.value)
+    assert "secret" not in str(told.value)
+    assert time.monotonic() - began < 3
+    await queue.close()
+
+
+async def test_a_cancel_that_cannot_be_broadcast_is_noted_and_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    queue = CeleryQueue(f"redis://127.0.0.1:{free_port()}/0", shares_store=False)
+    with caplog.at_level(logging.WARNING, "hermes.queue"):
+        await queue.revoke("t00-x", force=True)
+    assert "the cancel of t00-x is not broadcast" in caplog.text
+    await queue.close()
+
+
+async def test_a_silent_broker_is_told_in_time() -> None:
+    async with silent_server() as port:
+        queue = CeleryQueue(f"redis://127.0.0.1:{port}/0", shares_store=False)
+        began = time.monotonic()
+        with pytest.raises(QueueUnavailable):
+            await queue.publish(make_task())
+        assert time.monotonic() - began < 6
+        await queue.close()
+
+
+async def test_publishing_leaves_the_loop_free_and_no_thread_behind(redis_url: str) -> None:
+    before = set(threading.enumerate())
+    queue = CeleryQueue(redis_url, shares_store=False)
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    ticking = asyncio.create_task(tick())
+    await asyncio.gather(*(queue.publish(make_task()) for _ in range(20)))
+    ticking.cancel()
+    assert ticks > 20
+    await queue.close()
+    new = {thread for thread in threading.enumerate() if "AnyIO" not in thread.name} - before
+    assert new == set()

@@ -1,0 +1,157 @@
+"""Concurrent calls travel together, in order, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import redis
+
+from hermes_async.adapters.redis_connection import client_for
+from hermes_async.adapters.redis_pipe import BATCH, Pipe, Script
+from hermes_async.domain.errors import StoreUnavailable
+from tests.support.servers import free_port
+from tests.support.silent import silent_server
+
+pytestmark = pytest.mark.anyio
+PREFIX = "test:{p00}:"
+POST = Script("post")
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class CountingPipe(Pipe):
+    """Notes how much travels with each round trip."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.trips: list[int] = []
+
+    async def _round_trip(self, commands: Sequence[Sequence[str | bytes]]) -> list[Any]:
+        self.trips.append(len(commands))
+        return await super()._round_trip(commands)
+
+
+@asynccontextmanager
+async def piped(url: str) -> AsyncIterator[CountingPipe]:
+    client = client_for(url)
+    pipe = CountingPipe(client, "here")
+    try:
+        yield pipe
+    finally:
+        await pipe.close()
+        await client.aclose()
+
+
+@pytest.fixture
+async def pipe(redis_url: str, anyio_backend: str) -> AsyncIterator[CountingPipe]:
+    async with piped(redis_url) as made:
+        yield made
+
+
+def post(pipe: Pipe, text: str) -> Any:
+    """Add one event to a log; the reply is its seq."""
+    return pipe.call(POST, PREFIX, 100, "chat", 0, text, "session.message", "", "", 0, "", "{}")
+
+
+async def test_what_is_asked_in_one_tick_travels_together_and_in_order(pipe: CountingPipe) -> None:
+    await post(pipe, "first")
+    pipe.trips.clear()
+    assert await asyncio.gather(*(post(pipe, str(n)) for n in range(100))) == list(range(2, 102))
+    assert pipe.trips == [100]
+
+
+async def test_a_pipeline_has_its_limit(pipe: CountingPipe) -> None:
+    await asyncio.gather(*(pipe.read("GET", str(n)) for n in range(BATCH + 1)))
+    assert pipe.trips == [BATCH, 1]
+
+
+async def test_what_comes_meanwhile_is_the_next_batch(pipe: CountingPipe) -> None:
+    first = asyncio.ensure_future(post(pipe, "a"))
+    while not pipe.trips:
+        await asyncio.sleep(0)
+    assert await asyncio.gather(first, post(pipe, "b"), post(pipe, "c")) == [1, 2, 3]
+
+
+async def test_a_server_that_forgot_the_scripts_is_told_them_again(
+    pipe: CountingPipe, redis_url: str
+) -> None:
+    await post(pipe, "first")
+    with redis.Redis.from_url(redis_url) as client:
+        client.script_flush()
+    replies = await asyncio.gather(*(post(pipe, str(n)) for n in range(3)), pipe.read("PING"))
+    assert replies == [2, 3, 4, True]
+    assert pipe.trips[-2:] == [4, 4]  # all; then the script and the three calls
+
+
+async def test_only_the_asker_of_what_cannot_be_sent_fails(pipe: CountingPipe) -> None:
+    replies = await asyncio.gather(
+        post(pipe, "a"), _refused(pipe, "GET", "\ud800"), post(pipe, "b"), return_exceptions=True
+    )
+    assert [replies[0], replies[2]] == [1, 2]
+    assert isinstance(replies[1], UnicodeEncodeError)
+
+
+async def _refused(pipe: Pipe, *command: str) -> Any:
+    return await pipe.read(*command)
+
+
+async def test_only_the_asker_of_what_redis_refuses_fails(pipe: CountingPipe) -> None:
+    await pipe.read("SET", "text", "x")
+    replies = await asyncio.gather(
+        pipe.read("GET", "text"), pipe.read("HGET", "text", "a"), return_exceptions=True
+    )
+    assert replies[0] == "x"
+    assert isinstance(replies[1], StoreUnavailable)
+    assert "WRONGTYPE" in str(replies[1])
+
+
+async def test_who_stops_waiting_disturbs_nobody(pipe: CountingPipe) -> None:
+    gone = asyncio.ensure_future(post(pipe, "a"))
+    stays = asyncio.ensure_future(post(pipe, "b"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert await stays == 2
+
+
+async def test_a_fault_of_ours_reaches_the_askers_and_the_next_are_served(pipe: CountingPipe) -> None:
+    whole = pipe._round_trip
+
+    async def broken(commands: Any) -> Any:
+        pipe._round_trip = whole  # type: ignore[method-assign]
+        raise RuntimeError("a fault of ours")
+
+    pipe._round_trip = broken  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        await post(pipe, "a")
+    assert await post(pipe, "b") == 1
+
+
+async def test_a_server_that_is_not_there_is_told_at_once() -> None:
+    async with piped(f"redis://127.0.0.1:{free_port()}/0") as pipe:
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable, match=r"Redis at here does not work .*is it running"):
+            await post(pipe, "a")
+        assert time.monotonic() - began < 1
+
+
+async def test_a_server_that_says_nothing_is_told_within_three_seconds() -> None:
+    """Also to those who ask while the first ones are waiting."""
+    async with silent_server() as port, piped(f"redis://127.0.0.1:{port}/0") as pipe:
+
+        async def ask(after: float) -> float:
+            await asyncio.sleep(after)
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                await post(pipe, "a")
+            return time.monotonic() - began
+
+        waits = await asyncio.gather(ask(0), ask(0), ask(0.5), ask(1.0))
+        assert max(waits) < 3

@@ -1,0 +1,230 @@
+"""`task` and `invoke` over a real Redis; where a worker is needed, the test is one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hermes_async.bootstrap import connect
+from hermes_async.core.hermes import Hermes
+from tests.support.servers import wait_until
+from tests.unit.cli.conftest import HERMES, Cli, with_hermes
+
+
+def create(cli: Cli, *words: str) -> str:
+    said = cli("task", "create", *words)
+    assert said.code == 0, said.err
+    return said.out.strip()
+
+
+def work(task_id: str) -> None:
+    """Run a task as a worker does."""
+    asyncio.run(with_hermes(lambda hermes: hermes.runner("the-test", 30.0).run(task_id)))
+
+
+@contextmanager
+def worker() -> Iterator[None]:
+    """Run whatever is queued, in a thread."""
+    stop = threading.Event()
+
+    async def serve() -> None:
+        async with connect() as hermes:
+            while not stop.is_set():
+                for task in await hermes.tasks(status="queued"):  # type: ignore[arg-type]
+                    await hermes.runner("the-test", 30.0).run(task.id)
+                await asyncio.sleep(0.02)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_create_prints_the_id_and_how_to_watch_it(online: Path, cli: Cli) -> None:
+    said = cli("task", "create", "parent_agent", "research", "--input", "0", "--session", "chat-7")
+    task_id = said.out.strip()
+    assert said.err == f"watch it: hermes-async task watch {task_id} --follow\n"
+    shown = json.loads(cli("task", "status", task_id, "--json").out)
+    assert (shown["session_id"], shown["subagent"], shown["status"]) == ("chat-7", "research", "queued")
+    assert shown["input"] == {"seconds": "0"} or shown["input"] == {"seconds": 0}
+
+
+def test_create_in_json(online: Path, cli: Cli) -> None:
+    said = cli("task", "create", "parent_agent", "research", "--async", "--json")
+    receipt = json.loads(said.out)
+    assert sorted(receipt) == ["session_id", "status", "task_id", "trace_id"]
+    assert (receipt["status"], said.err) == ("queued", "")
+
+
+def test_the_same_key_is_the_same_task(online: Path, cli: Cli) -> None:
+    words = ("parent_agent", "research", "--session", "s", "--idempotency-key", "k", "--input")
+    assert create(cli, *words, "1") == create(cli, *words, "1")
+    said = cli("task", "create", *words, "2")
+    assert said.code == 2
+    assert "was used with another input" in said.err
+
+
+def test_input_from_a_file_and_from_stdin(online: Path, cli: Cli) -> None:
+    Path("input.txt").write_text('{"seconds": 0.5}')
+    task_id = create(cli, "parent_agent", "research", "--input", "@input.txt")
+    assert json.loads(cli("task", "status", task_id, "--json").out)["input"] == {"seconds": 0.5}
+    line = [*HERMES, "task", "create", "parent_agent", "research", "--input", "-"]
+    piped = subprocess.run(line, input='{"seconds": 0.25}', capture_output=True, text=True, check=True)
+    assert json.loads(cli("task", "status", piped.stdout.strip(), "--json").out)["input"] == {"seconds": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("nobody", "research"), "no agent 'nobody'; there is parent_agent"),
+        (("parent_agent", "reserch"), "agent 'parent_agent' has no subagent 'reserch'; did you mean 'research'?"),
+        (("parent_agent", "research", "--input", "@none.txt"), "--input @none.txt: No such file"),
+        (("parent_agent", "research", "--input", "soon"), "wait: seconds: Input should be a valid number"),
+        (("parent_agent", "research", "--session", "a\nb"), "a session id has 1 to 200 printable characters"),
+    ],
+)
+def test_what_cannot_be_created_is_one_sentence(
+    online: Path, cli: Cli, words: tuple[str, ...], sentence: str
+) -> None:
+    said = cli("task", "create", *words)
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert sentence in said.err
+
+
+def test_async_false_waits_and_prints_the_result(online: Path, cli: Cli) -> None:
+    with worker():
+        said = cli("task", "create", "parent_agent", "slow", "--input", "0")
+        again = cli("invoke", "subagent", "slow", "--parent", "parent_agent", "--input", "0", "--json")
+    assert (said.code, said.err) == (0, "")
+    assert int(said.out) >= 0
+    assert json.loads(again.out)["status"] == "completed"
+
+
+def test_the_fate_of_a_task_is_the_exit_code(online: Path, cli: Cli) -> None:
+    task_id = create(cli, "parent_agent", "research", "--input", "60")
+    unfinished = cli("task", "result", task_id)
+    assert (unfinished.code, unfinished.out) == (75, "")
+    assert "has not ended: it is queued" in unfinished.err
+    assert cli("task", "status", task_id).code == 0
+    assert cli("task", "cancel", task_id).out == f"task {task_id} is cancelled\n"
+    assert cli("task", "cancel", task_id).out == f"task {task_id} had ended already: cancelled\n"
+    for command in ("result", "status", "events"):
+        assert cli("task", command, task_id).code == 3
+    assert cli("task", "watch", task_id).code == 3
+
+
+def test_a_result_in_a_pipe_is_exact(online: Path, cli: Cli) -> None:
+    task_id = create(cli, "parent_agent", "slow", "--input", "0", "--async")
+    work(task_id)
+    said = cli("task", "result", task_id)
+    assert said.code == 0
+    assert said.out.strip().isdigit()
+    assert cli("task", "watch", task_id, "--result-only").out == said.out
+
+
+def test_a_failure_is_told_on_stderr(online: Path, cli: Cli) -> None:
+    Path("agents.yaml").write_text('agents: {bad: {run: "examples.basics:fail"}, p: {subagents: [{id: bad}]}}')
+    task_id = create(cli, "p", "bad", "--input", "boom")
+    work(task_id)
+    said = cli("task", "result", task_id)
+    assert (said.code, said.out) == (1, "")
+    assert said.err == f"hermes-async: task {task_id} of bad failed (error): ValueError: boom\n"
+
+
+def test_events_are_lines_in_a_pipe_and_objects_in_json(online: Path, cli: Cli) -> None:
+    task_id = create(cli, "parent_agent", "slow", "--input", "0", "--async")
+    work(task_id)
+    lines = cli("task", "events", task_id).out.splitlines()
+    assert lines[0] == "#1 task.queued slow for parent_agent"
+    assert lines[1] == "#2 task.started attempt 1 on the-test"
+    assert lines[-1].startswith(f"#{len(lines)} task.completed ")
+    objects = [json.loads(line) for line in cli("task", "events", task_id, "--after", "1", "--json").out.splitlines()]
+    assert [event["seq"] for event in objects] == list(range(2, len(lines) + 1))
+
+
+def test_list_is_tab_separated_in_a_pipe_and_filters(online: Path, cli: Cli) -> None:
+    first = create(cli, "parent_agent", "research", "--session", "one")
+    second = create(cli, "parent_agent", "research", "--session", "two")
+    rows = [line.split("\t") for line in cli("task", "list").out.splitlines()]
+    assert {row[0] for row in rows} == {first, second}
+    assert {row[1] for row in rows} == {"queued"}
+    assert cli("task", "list", "--session", "one").out.startswith(first)
+    assert cli("task", "list", "--status", "running").out == ""
+    assert [task["id"] for task in json.loads(cli("task", "list", "--session", "two", "--json").out)] == [second]
+
+
+@pytest.mark.parametrize("command", ["status", "result", "events", "cancel", "watch"])
+def test_an_unknown_task_is_one_sentence(online: Path, cli: Cli, command: str) -> None:
+    assert "is not a task id" in cli("task", command, "nonsense").err
+    said = cli("task", command, "t00-00000000000000000000000000")
+    assert said.code == 2
+    assert "no task t00-" in said.err
+
+
+def test_without_a_relay_watch_says_so_soon(online: Path, cli: Cli) -> None:
+    task_id = create(cli, "parent_agent", "research")
+    said = cli("task", "watch", task_id, "--follow", "--relay", "http://127.0.0.1:1")
+    assert said.code == 69
+    assert "no relay answers at http://127.0.0.1:1" in said.err
+
+
+def test_watch_over_a_relay_to_the_end(online: Path, cli: Cli) -> None:
+    task_id = create(cli, "parent_agent", "slow", "--input", "0", "--async")
+    relay = subprocess.Popen([*HERMES, "relay", "--port", "0"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert relay.stdout
+        url = relay.stdout.readline().removeprefix("relay on ").strip()
+        with worker():
+            said = cli("task", "watch", task_id, "--follow", "--relay", url)
+        lines = said.out.splitlines()
+        assert (said.code, said.err) == (0, "")
+        assert lines[0] == "#1 task.queued slow for parent_agent"
+        assert "task.completed" in lines[-1]
+        after_the_end = cli("task", "watch", task_id, "--follow", "--after", str(len(lines)), "--relay", url)
+        assert (after_the_end.code, after_the_end.out) == (0, "")
+        only = cli("task", "watch", task_id, "--follow", "--result-only", "--relay", url)
+        assert only.out.strip().isdigit()
+        stranger = cli("token", "--session", "another").out.strip()
+        refused = cli("task", "watch", task_id, "--follow", "--relay", url, "--token", stranger)
+        assert refused.code == 2
+    finally:
+        relay.terminate()
+        relay.communicate()
+    assert relay.returncode == 0
+
+
+def test_ctrl_c_asks_the_task_to_stop(online: Path) -> None:
+    line = [*HERMES, "invoke", "subagent", "slow", "--parent", "parent_agent", "--input", "60"]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    async def tasks(hermes: Hermes) -> Any:
+        return await hermes.tasks()
+
+    (task,) = wait_until(lambda: asyncio.run(with_hermes(tasks)))
+    wait_until(lambda: _handles_sigint(process.pid))
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)  # impatient, or forwarded by a wrapper
+    _, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (130, f"asked task {task.id} to stop\n")
+    assert asyncio.run(with_hermes(tasks))[0].status == "cancelled"
+
+
+def _handles_sigint(pid: int) -> bool:
+    """Whether the wait has begun: both asyncio's and our handler look the same, so give it a moment."""
+    with open(f"/proc/{pid}/status") as status:
+        caught = next(line for line in status if line.startswith("SigCgt"))
+    os.sched_yield()
+    return bool(int(caught.split()[1], 16) & 1 << (signal.SIGINT - 1))

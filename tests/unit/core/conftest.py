@@ -1,0 +1,152 @@
+"""The core over memory, with a store that can be away and a clock that can be moved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from hermes_async.adapters.memory import MemoryQueue, MemoryStore
+from hermes_async.core import journal, reporter
+from hermes_async.core.hermes import Hermes
+from hermes_async.core.ports import Page, Parcel
+from hermes_async.core.registry import Registry
+from hermes_async.core.session import Session
+from hermes_async.core.subagent import Subagent
+from hermes_async.domain.agent import AgentsConfig
+from hermes_async.domain.errors import StoreUnavailable
+from hermes_async.domain.events import AnyEvent
+from hermes_async.domain.task import Task
+
+
+class MovableClock:
+    """The time of day, plus what a test adds."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+class WeakStore(MemoryStore):
+    """A store that is away as often as it is told, before or after it has done what was asked."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.away = 0
+        #: Writes that are done, and then reported as failed.
+        self.mute = 0
+        self.calls: list[str] = []
+
+    def _check(self, name: str) -> None:
+        self.calls.append(name)
+        if self.away:
+            self.away -= 1
+            raise StoreUnavailable("away")
+
+    async def create(self, task: Task, parcel: Parcel | None, idempotency_key: str | None) -> Task:
+        self._check("create")
+        return await super().create(task, parcel, idempotency_key)
+
+    async def load(self, task_id: str) -> Task | None:
+        self._check("load")
+        return await super().load(task_id)
+
+    async def claim(self, task_id: str, worker: str, lease: float) -> Task | None:
+        self._check("claim")
+        return await super().claim(task_id, worker, lease)
+
+    async def append(self, event: AnyEvent, *, lapsed: bool = False) -> int:
+        self._check("append")
+        seq = await super().append(event, lapsed=lapsed)
+        if self.mute:
+            self.mute -= 1
+            raise StoreUnavailable("its reply was lost")
+        return seq
+
+    async def events(self, session_id: str, after: int, limit: int) -> Page:
+        self._check("events")
+        return await super().events(session_id, after, limit)
+
+    async def last_seq(self, session_id: str) -> int:
+        self._check("last_seq")
+        return await super().last_seq(session_id)
+
+
+class Bench:
+    """A Hermes of which a test holds every part."""
+
+    def __init__(self, *agents: Subagent[..., Any], config: AgentsConfig | None = None, **store: Any) -> None:
+        self.clock = MovableClock()
+        self.store = WeakStore(now=self.clock, **store)
+        self.queue = MemoryQueue()
+        self.hermes = Hermes(Registry(config or AgentsConfig(), agents), self.store, self.queue)
+        self.runner = self.hermes.runner("w1", lease=60.0)
+
+    @property
+    def session(self) -> Session:
+        return self.hermes.session("chat")
+
+    async def dispatch(self, agent: Subagent[..., Any], /, *args: Any, **kwargs: Any) -> Task:
+        """Dispatch and return the record; the message is taken off the queue."""
+        handle = await self.session.dispatch(agent, *args, **kwargs)
+        assert await self.queue.get() == handle.id
+        return await handle.task()
+
+    async def record(self, task: Task) -> Task:
+        found = await self.store.load(task.id)
+        assert found is not None
+        return found
+
+    async def log(self) -> list[AnyEvent]:
+        return list((await self.store.events("chat", 0, 100_000)).events)
+
+    @property
+    def followers(self) -> int:
+        """How many listen to the session in this process."""
+        reader = self.hermes.feed._readers.get("chat")
+        return reader.followers if reader else 0
+
+    @property
+    def awaited(self) -> int:
+        """For how many tasks somebody waits."""
+        reader = self.hermes.feed._readers.get("chat")
+        return len(reader._ends) if reader else 0
+
+    async def types(self) -> list[str]:
+        return [event.type.removeprefix("task.") for event in await self.log()]
+
+
+MakeBench = Callable[..., Bench]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "INSIST_EVERY", 0.005)
+    monkeypatch.setattr(reporter, "EVERY", 0.02)
+
+
+@pytest.fixture
+async def make_bench(anyio_backend: str) -> AsyncIterator[MakeBench]:
+    made: list[Bench] = []
+
+    def make(*agents: Subagent[..., Any], **options: Any) -> Bench:
+        made.append(Bench(*agents, **options))
+        return made[-1]
+
+    yield make
+    for bench in made:
+        await bench.hermes.close()
+
+
+@pytest.fixture
+def bench(make_bench: MakeBench) -> Bench:
+    return make_bench()

@@ -1,0 +1,141 @@
+"""The only birth of a task."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from hermes_async.core.context import TaskContext
+from hermes_async.core.dispatch import Origin
+from hermes_async.core.subagent import subagent
+from hermes_async.domain.agent import AgentsConfig, AgentSpec, SubagentSpec
+from hermes_async.domain.errors import IdempotencyConflict, InvalidInput, StoreUnavailable, UnknownAgent
+from hermes_async.domain.task import Lane
+from tests.unit.core.conftest import MakeBench
+
+pytestmark = pytest.mark.anyio
+
+
+@subagent(priority=7)
+async def echo(ctx: TaskContext, text: str, times: int = 1) -> str:
+    return text * times
+
+
+@subagent
+def count(ctx: TaskContext) -> int:
+    return 1
+
+
+@subagent
+async def parent(ctx: TaskContext) -> str:
+    child = await ctx.dispatch(echo, "from below")
+    return child.id
+
+
+CONFIG = AgentsConfig(
+    agents={
+        "boss": AgentSpec(
+            type="conversational", subagents=(SubagentSpec(id="say", agent="echo", timeout=3.0),)
+        ),
+        "echo": AgentSpec(run="nowhere:echo"),
+    }
+)
+
+
+async def test_a_handle_comes_with_record_event_and_message(make_bench: MakeBench) -> None:
+    bench = make_bench(echo)
+    handle = await bench.session.dispatch(echo, "hi", times=2)
+    task = await handle.task()
+    assert (handle.id, handle.session_id, handle.trace_id) == (task.id, "chat", task.birth.trace_id)
+    assert task.birth.input == {"text": "hi", "times": 2}
+    assert (task.agent, task.birth.subagent, task.birth.lane) == ("echo", "echo", Lane.ASYNC)
+    assert (task.birth.depth, task.birth.parent, task.birth.parent_task_id) == (0, None, None)
+    assert await bench.types() == ["queued"]
+    assert await bench.queue.get() == task.id
+    bench.clock.ahead = 3600
+    assert await bench.store.due() == []  # the queue has confirmed it
+
+
+async def test_a_parent_s_name_and_options_are_kept(make_bench: MakeBench) -> None:
+    bench = make_bench(echo, config=CONFIG)
+    session = bench.hermes.session("chat", parent="boss")
+    task = await (await session.dispatch("say", text="hi")).task()
+    assert (task.agent, task.birth.subagent, task.birth.parent) == ("echo", "say", "boss")
+    assert (task.birth.options.timeout, task.birth.options.priority) == (3.0, 7)
+
+
+@pytest.mark.parametrize(
+    ("subagent_", "args", "error"),
+    [("nobody", (), UnknownAgent), (echo, (), InvalidInput), (echo, (1,), InvalidInput)],
+)
+async def test_what_cannot_run_leaves_nothing_behind(
+    make_bench: MakeBench, subagent_: Any, args: Any, error: type[Exception]
+) -> None:
+    bench = make_bench(echo)
+    with pytest.raises(error):
+        await bench.session.dispatch(subagent_, *args)
+    assert await bench.hermes.tasks() == []
+
+
+async def test_a_store_that_is_away_is_told_at_once(make_bench: MakeBench) -> None:
+    bench = make_bench(echo)
+    bench.store.away = 1
+    with pytest.raises(StoreUnavailable):
+        await bench.session.dispatch(echo, "hi")
+    assert await bench.hermes.tasks() == []
+
+
+async def test_the_same_key_gives_the_same_task_once_on_the_queue(make_bench: MakeBench) -> None:
+    bench = make_bench(echo)
+    handles = await asyncio.gather(
+        *(bench.session.submit("echo", {"text": "hi"}, idempotency_key="k") for _ in range(5))
+    )
+    assert len({handle.id for handle in handles}) == 1
+    assert await bench.queue.get() == handles[0].id
+    assert not any(bench.queue._lanes())
+    with pytest.raises(IdempotencyConflict):
+        await bench.session.submit("echo", {"text": "ho"}, idempotency_key="k")
+
+
+@pytest.mark.parametrize("key", ["", "\ud800", "x" * 201])
+async def test_an_unfit_key_is_refused(make_bench: MakeBench, key: str) -> None:
+    bench = make_bench(echo)
+    with pytest.raises(InvalidInput, match="idempotency key"):
+        await bench.session.submit("echo", "hi", idempotency_key=key)
+
+
+@pytest.mark.parametrize(
+    ("input_", "bound"), [("hi", {"text": "hi"}), ('{"text": "x", "times": 2}', {"text": "x", "times": 2})]
+)
+async def test_a_task_can_be_made_from_text(make_bench: MakeBench, input_: str, bound: Any) -> None:
+    bench = make_bench(echo)
+    task = await (await bench.session.submit("echo", input_)).task()
+    assert task.birth.input == bound
+
+
+async def test_the_most_urgent_is_first_in_the_queue(make_bench: MakeBench) -> None:
+    bench = make_bench(echo)
+    handles = {p: await bench.session.submit("echo", "hi", priority=p) for p in (5, 0, 9, None, 1)}
+    order = [await bench.queue.get() for _ in handles]
+    assert order == [handles[p].id for p in (9, None, 5, 1, 0)]
+
+
+async def test_a_child_belongs_to_its_parent_s_tree(make_bench: MakeBench) -> None:
+    bench = make_bench(echo, parent)
+    top = await bench.dispatch(parent)
+    done = await bench.runner.run(top.id)
+    assert done is not None
+    child = await bench.store.load(done.data.output)
+    assert child is not None
+    assert (child.session_id, child.birth.parent, child.birth.depth) == ("chat", "parent", 1)
+    assert (child.birth.parent_task_id, child.birth.root_task_id) == (top.id, top.id)
+    assert child.birth.traceparent == top.birth.traceparent
+    assert Origin.of(child).root_task_id == top.id
+    assert Origin.of(child).depth == 2
+
+
+async def test_a_def_goes_to_the_process_lane(make_bench: MakeBench) -> None:
+    bench = make_bench(count)
+    assert (await bench.dispatch(count)).birth.lane is Lane.PROCESS

@@ -1,0 +1,140 @@
+"""One reader per session, however many listen; none when nobody does."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from hermes_async.core import feed
+from hermes_async.core.context import TaskContext
+from hermes_async.core.subagent import subagent
+from hermes_async.domain.errors import StoreUnavailable
+from tests.support.servers import wait_until_async
+from tests.unit.core.conftest import Bench, MakeBench
+
+pytestmark = pytest.mark.anyio
+
+
+@subagent
+async def number(ctx: TaskContext, n: int) -> int:
+    return n
+
+
+def readers() -> list[str]:
+    return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("hermes-feed")]
+
+
+async def test_two_hundred_handles_share_one_reader_and_leave_none(make_bench: MakeBench) -> None:
+    bench = make_bench(number)
+    handles = [await bench.session.dispatch(number, n) for n in range(200)]
+    waiting = [asyncio.ensure_future(handle.result()) for handle in handles]
+    await wait_until_async(lambda: bench.awaited == 200)
+    assert readers() == ["hermes-feed chat"]
+    looks = bench.store.calls.count("events")
+    for handle in reversed(handles):
+        await bench.runner.run(handle.id)
+    assert await asyncio.gather(*waiting) == list(range(200))
+    assert bench.store.calls.count("events") - looks < 1000
+    assert readers() == []
+    assert bench.hermes.feed._readers == {}
+
+
+async def test_who_stops_listening_leaves_no_reader(make_bench: MakeBench) -> None:
+    bench = make_bench(number)
+    handle = await bench.session.dispatch(number, 1)
+    for listening in (handle.result(), anext(bench.session.events(after=9)), anext(bench.session.inbox())):
+        task = asyncio.ensure_future(listening)
+        await wait_until_async(lambda: readers() and bench.hermes.feed._readers)
+        task.cancel()
+        await asyncio.wait({task})
+        await wait_until_async(lambda: not readers())
+
+
+async def test_a_session_is_followed_from_any_seq(bench: Bench) -> None:
+    for text in "abc":
+        await bench.session.send_message(text)
+    read: list[tuple[int, str]] = []
+
+    async def listen(after: int) -> None:
+        async for event in bench.session.events(after):
+            read.append((event.seq, event.data.text))
+
+    listening = asyncio.create_task(listen(1))
+    await wait_until_async(lambda: read == [(2, "b"), (3, "c")])
+    await bench.session.send_message("d")
+    await wait_until_async(lambda: read[2:] == [(4, "d")])
+    listening.cancel()
+
+
+async def test_a_burst_arrives_whole_and_in_order(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "PAGE", 7)
+    read: list[int] = []
+
+    async def listen() -> None:
+        async for event in bench.session.events():
+            read.append(event.seq)
+
+    listening = asyncio.create_task(listen())
+    await asyncio.gather(*(bench.session.send_message(str(n)) for n in range(100)))
+    await wait_until_async(lambda: len(read) == 100)
+    assert read == list(range(1, 101))
+    listening.cancel()
+
+
+async def test_a_store_that_is_away_for_a_while_is_waited_for(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "LOOK_EVERY", 0.01)
+    bench = make_bench(number)
+    handle = await bench.session.dispatch(number, 5)
+    waiting = asyncio.ensure_future(handle.result())
+    await wait_until_async(lambda: bench.awaited)
+    bench.store.away = 3
+    await wait_until_async(lambda: bench.store.away == 0)
+    await bench.runner.run(handle.id)
+    assert await asyncio.wait_for(waiting, 5) == 5
+
+
+async def test_without_nudges_news_are_found_all_the_same(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "LOOK_EVERY", 0.01)
+    bench = make_bench(number)
+    handle = await bench.session.dispatch(number, 5)
+    monkeypatch.setattr(bench.store._session("chat").nudges, "tell", lambda: None)
+    waiting = asyncio.ensure_future(handle.result())
+    await wait_until_async(lambda: bench.awaited)
+    await bench.runner.run(handle.id)
+    assert await asyncio.wait_for(waiting, 5) == 5
+
+
+async def test_who_cannot_begin_to_listen_is_told(bench: Bench) -> None:
+    await bench.session.send_message("a")
+
+    async def away(session_id: str) -> int:
+        raise StoreUnavailable("Redis is away")
+
+    bench.store.last_seq = away  # type: ignore[method-assign]
+    for listening in (anext(bench.session.events()), anext(bench.session.inbox())):
+        with pytest.raises(StoreUnavailable, match=r"nobody listens to session chat: Redis is away"):
+            await asyncio.wait_for(_future(listening), 5)
+    assert readers() == []
+
+
+async def _future(awaitable: Any) -> Any:
+    return await awaitable
+
+
+async def test_a_reader_that_breaks_tells_its_followers(bench: Bench) -> None:
+    listening = asyncio.ensure_future(_future(anext(bench.session.events())))
+    await wait_until_async(lambda: readers() and bench.hermes.feed._readers["chat"]._first.is_set())
+
+    async def broken(session_id: str, after: int, limit: int) -> Any:
+        raise KeyError("task.unheard_of")
+
+    bench.store.events = broken  # type: ignore[method-assign]
+    await bench.session.send_message("a")
+    with pytest.raises(StoreUnavailable, match="unheard_of"):
+        await asyncio.wait_for(listening, 5)

@@ -1,0 +1,278 @@
+"""What the parent holds: result, events from any point, cancel."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from hermes_async.core.context import TaskContext
+from hermes_async.core.handle import TaskHandle
+from hermes_async.core.subagent import subagent
+from hermes_async.domain.errors import TaskCancelled, TaskFailed, TaskRejected, UnknownTask
+from hermes_async.domain.events import MessageData, SessionMessage
+from hermes_async.domain.failure import Reason
+from hermes_async.domain.task import Task, TaskStatus
+from tests.support.servers import wait_until_async
+from tests.support.values import make_event
+from tests.unit.core.conftest import Bench, MakeBench
+
+pytestmark = pytest.mark.anyio
+PATIENCE = 5.0
+
+
+@dataclass
+class Report:
+    title: str
+
+
+@subagent
+async def report(ctx: TaskContext, title: str) -> Report:
+    ctx.progress(50, "half")
+    return Report(title)
+
+
+@subagent
+async def fail(ctx: TaskContext) -> None:
+    raise ValueError("no")
+
+
+@subagent
+async def sleep(ctx: TaskContext) -> None:
+    await asyncio.Event().wait()
+
+
+async def noise(bench: Bench, times: int = 1) -> None:
+    """News of the session that are not the task's."""
+    for n in range(times):
+        await bench.store.post(
+            SessionMessage(
+                id=f"noise {await bench.store.last_seq('chat')} {n}",
+                type="session.message",
+                session_id="chat",
+                data=MessageData(text="noise"),
+            )
+        )
+
+
+async def soon(waiting: Any) -> Any:
+    return await asyncio.wait_for(waiting, PATIENCE)
+
+
+# -- result ----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_result_is_the_agent_s_own_type(make_bench: MakeBench, when: str) -> None:
+    bench = make_bench(report)
+    handle = await bench.session.dispatch(report, "t")
+    waiting = asyncio.ensure_future(handle.result())
+    if when == "after":
+        await bench.runner.run(handle.id)
+        assert await soon(handle) == Report("t")
+    else:
+        await asyncio.sleep(0)
+        await bench.runner.run(handle.id)
+    assert await soon(waiting) == Report("t")
+
+
+async def test_another_process_finds_it_by_its_id(make_bench: MakeBench) -> None:
+    bench = make_bench(report)
+    task = await bench.dispatch(report, "t")
+    await bench.runner.run(task.id)
+    handle = await bench.hermes.handle(task.id)
+    assert await soon(handle) == {"title": "t"}
+    assert repr(handle) == f"<TaskHandle {task.id}>"
+
+
+async def test_a_failure_is_raised_with_what_the_agent_raised(make_bench: MakeBench) -> None:
+    bench = make_bench(fail)
+    handle = await bench.session.dispatch(fail)
+    await bench.runner.run(handle.id)
+    with pytest.raises(TaskFailed, match=rf"task {handle.id} of fail failed \(error\): ValueError: no") as e:
+        await soon(handle)
+    assert (e.value.task_id, e.value.reason) == (handle.id, Reason.ERROR)
+    assert e.value.error is not None
+    assert "raise ValueError" in e.value.error.traceback
+    assert (await soon(handle.ended())).status is TaskStatus.FAILED
+
+
+@pytest.mark.parametrize(("end", "error"), [("cancelled", TaskCancelled), ("rejected", TaskRejected)])
+async def test_other_ends_have_their_own_errors(
+    make_bench: MakeBench, end: str, error: type[Exception]
+) -> None:
+    bench = make_bench(report)
+    handle = await bench.session.dispatch(report, "t")
+    await bench.store.append(make_event(await handle.task(), f"task.{end}"))
+    with pytest.raises(error, match=f"of report {end}"):
+        await soon(handle)
+
+
+async def test_an_unknown_task_is_told_with_a_cure(bench: Bench) -> None:
+    with pytest.raises(UnknownTask, match="hermes-async task list"):
+        await bench.hermes.handle("t01-nobody")
+
+
+async def test_closing_wakes_who_waits(make_bench: MakeBench) -> None:
+    bench = make_bench(report)
+    handle = await bench.session.dispatch(report, "t")
+    waiting = asyncio.ensure_future(handle.result())
+    listening = asyncio.ensure_future(anext(handle.events(after=1)))
+    await wait_until_async(lambda: bench.followers == 2)
+    await bench.hermes.close()
+    for each in (waiting, listening):
+        with pytest.raises(Exception, match="this Hermes was closed"):
+            await soon(each)
+
+
+# -- events ----------------------------------------------------------------------------------------------
+async def finished(bench: Bench) -> tuple[TaskHandle[Any], list[int]]:
+    """A task that has ended between other news, and the seqs of its events."""
+    await noise(bench)
+    handle = await bench.session.dispatch(report, "t")
+    await noise(bench)
+    await bench.runner.run(handle.id)
+    await noise(bench)
+    return handle, [event.seq for event in await bench.log() if event.task_id == handle.id]
+
+
+async def test_events_resume_after_any_seq_also_beyond_the_end(make_bench: MakeBench) -> None:
+    bench = make_bench(report)
+    handle, seqs = await finished(bench)
+    last = await bench.store.last_seq("chat")
+    for after in range(last + 3):
+        read = await soon(_listed(handle, after))
+        assert read == [seq for seq in seqs if seq > after]
+
+
+async def _listed(handle: TaskHandle[Any], after: int) -> list[int]:
+    return [event.seq async for event in handle.events(after)]
+
+
+async def test_events_come_as_they_happen_and_stop_at_the_end(make_bench: MakeBench) -> None:
+    bench = make_bench(report)
+    handle = await bench.session.dispatch(report, "t")
+    types: list[str] = []
+
+    async def listen() -> None:
+        async for event in handle.events():
+            types.append(event.type)
+
+    listening = asyncio.create_task(listen())
+    await wait_until_async(lambda: types == ["task.queued"])
+    await noise(bench, 3)
+    await bench.runner.run(handle.id)
+    await soon(listening)
+    assert types == ["task.queued", "task.started", "task.progress", "task.completed"]
+
+
+async def test_an_end_behind_the_cursor_is_noticed_among_other_news(make_bench: MakeBench) -> None:
+    """The end lies behind, and just while that is looked up the log moves on."""
+    bench = make_bench(report)
+    handle, _ = await finished(bench)
+    asked = bench.store.last_seq
+
+    async def meanwhile(session_id: str) -> int:
+        bench.store.last_seq = asked  # type: ignore[method-assign]
+        await noise(bench)
+        return await asked(session_id)
+
+    after = await bench.store.last_seq("chat")
+    async with bench.hermes.feed.follow("chat"):
+        bench.store.last_seq = meanwhile  # type: ignore[method-assign]
+        assert await soon(_listed(handle, after)) == []
+
+
+async def test_a_result_is_found_although_its_event_was_trimmed(make_bench: MakeBench) -> None:
+    bench = make_bench(report, max_length=5)
+    slow = await bench.session.dispatch(report, "slow")
+    handle = await bench.session.dispatch(report, "t")
+    waiting = [asyncio.ensure_future(each.result()) for each in (slow, handle)]
+    listening = asyncio.ensure_future(_listed(handle, 1))
+    await wait_until_async(lambda: bench.followers == 3)
+    await wait_until_async(lambda: bench.awaited == 2)
+    claimed = await bench.store.claim(handle.id, "w1", 60.0)
+    assert claimed is not None
+    done = make_event(claimed, "task.completed")
+    # no await that lets the reader look before all is written and trimmed
+    await bench.store.append(done.model_copy(update={"data": done.data.model_copy(update={"output": None})}))
+    await noise(bench, 20)
+    with pytest.raises(Exception, match="validation error"):
+        await soon(waiting[1])
+    await soon(listening)
+    assert not waiting[0].done()
+    await bench.runner.run(slow.id)
+    assert await soon(waiting[0]) == Report("slow")
+
+
+# -- cancel ----------------------------------------------------------------------------------------------
+async def test_a_queued_task_is_cancelled_on_the_spot(make_bench: MakeBench) -> None:
+    bench = make_bench(sleep)
+    handle = await bench.session.dispatch(sleep)
+    assert await handle.cancel() is True
+    assert await bench.types() == ["queued", "cancel_requested", "cancelled"]
+    assert await bench.runner.run(handle.id) is None
+    assert await handle.cancel() is False
+    with pytest.raises(TaskCancelled):
+        await soon(handle)
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_a_running_task_is_revoked(make_bench: MakeBench, force: bool) -> None:
+    bench = make_bench(sleep)
+    handle = await bench.session.dispatch(sleep)
+    run = asyncio.create_task(bench.runner.run(handle.id))
+    revoked: list[tuple[str, bool]] = []
+    bench.queue.on_revoke(lambda id, force: (revoked.append((id, force)), run.cancel())[0])
+    await wait_until_async(lambda: _is(handle, TaskStatus.RUNNING))
+    assert await handle.cancel(force=force) is True
+    assert revoked == [(handle.id, force)]
+    event = await soon(run)
+    assert event.type == "task.cancelled"
+    with pytest.raises(TaskCancelled):
+        await soon(handle)
+
+
+async def _is(handle: TaskHandle[Any], status: TaskStatus) -> bool:
+    return (await handle.task()).status is status
+
+
+async def test_an_ended_task_cannot_be_cancelled(make_bench: MakeBench) -> None:
+    bench = make_bench(report)
+    handle = await bench.session.dispatch(report, "t")
+    await bench.runner.run(handle.id)
+    assert await handle.cancel() is False
+    assert await soon(handle) == Report("t")
+
+
+async def test_a_task_that_goes_to_retry_meanwhile_is_cancelled_nevertheless(make_bench: MakeBench) -> None:
+    bench = make_bench(sleep)
+    handle = await bench.session.dispatch(sleep)
+    running = await bench.store.claim(handle.id, "w1", 60.0)
+    assert running is not None
+    append = bench.store.append
+
+    async def retry_first(event: Any, *, lapsed: bool = False) -> int:
+        bench.store.append = append  # type: ignore[method-assign]
+        await append(make_event(running, "task.retrying"))
+        return await append(event, lapsed=lapsed)
+
+    bench.store.append = retry_first  # type: ignore[method-assign,assignment]
+    assert await handle.cancel() is True
+    assert (await handle.task()).status is TaskStatus.CANCELLED
+
+
+async def test_a_task_that_completes_meanwhile_was_not_cancelled(make_bench: MakeBench) -> None:
+    bench = make_bench(report)
+    handle = await bench.session.dispatch(report, "t")
+    running: Task | None = await bench.store.claim(handle.id, "w1", 60.0)
+    assert running is not None
+    append = bench.store.append
+
+    async def complete_first(event: Any, *, lapsed: bool = False) -> int:
+        bench.store.append = append  # type: ignore[method-assign]
+        await append(make_event(running, "task.completed"))
+        return await append(event, lapsed=lapsed)
+
+    bench.store.append = complete_first  # type: ignore[method-assign,assignment]
+    assert await handle.cancel() is False

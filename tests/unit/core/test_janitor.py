@@ -1,0 +1,127 @@
+"""Whatever a crash left behind is brought to its end, by as many janitors as there are."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from hermes_async.adapters.memory import MemoryQueue
+from hermes_async.core.context import TaskContext
+from hermes_async.core.subagent import subagent
+from hermes_async.domain.errors import QueueUnavailable
+from hermes_async.domain.failure import Reason
+from hermes_async.domain.lifecycle import MAX_LOSSES
+from hermes_async.domain.task import Task, TaskStatus
+from tests.support.values import make_event
+from tests.unit.core.conftest import Bench, MakeBench
+
+pytestmark = pytest.mark.anyio
+
+
+@subagent
+async def echo(ctx: TaskContext, text: str) -> str:
+    return text
+
+
+@pytest.fixture
+def bench(make_bench: MakeBench) -> Bench:
+    return make_bench(echo)
+
+
+async def lost(bench: Bench, task: Task) -> Task:
+    """The task as the worker left it that died with it."""
+    claimed = await bench.store.claim(task.id, "dead", 15.0)
+    assert claimed is not None
+    bench.clock.ahead += 15.1
+    return claimed
+
+
+async def test_a_lost_attempt_is_followed_by_the_next(bench: Bench) -> None:
+    task = await bench.dispatch(echo, "x")
+    first = await lost(bench, task)
+    swept = await bench.hermes.janitor.sweep()
+    assert (swept.lost, swept.released) == (1, 1)
+    record = await bench.record(task)
+    assert (record.status, record.losses, record.attempt) == (TaskStatus.QUEUED, 1, 1)
+    event = await bench.runner.run(await bench.queue.get())
+    assert event is not None
+    assert (event.type, event.attempt) == ("task.completed", 2)
+    assert await bench.store.append(make_event(first, "task.completed")) == 0
+
+
+async def test_a_task_that_kills_its_workers_is_given_up(bench: Bench) -> None:
+    task = await bench.dispatch(echo, "x")
+    for losses in range(1, MAX_LOSSES + 1):
+        await lost(bench, task)
+        assert (await bench.hermes.janitor.sweep()).lost == 1
+        assert (await bench.record(task)).losses == min(losses, MAX_LOSSES - 1)
+    record = await bench.record(task)
+    assert (record.status, record.reason, record.attempt) == (TaskStatus.FAILED, Reason.WORKER_LOST, 3)
+    assert record.error is not None
+    assert record.error.message == "the worker was lost 3 times while it ran this task"
+
+
+async def test_a_lost_attempt_that_was_to_be_cancelled_is(bench: Bench) -> None:
+    task = await bench.dispatch(echo, "x")
+    await lost(bench, task)
+    await bench.store.append(make_event(task, "task.cancel_requested"))
+    await bench.hermes.janitor.sweep()
+    assert (await bench.record(task)).status is TaskStatus.CANCELLED
+
+
+async def test_two_janitors_at_once_do_no_harm(bench: Bench) -> None:
+    for n in range(10):
+        await lost(bench, await bench.dispatch(echo, str(n)))
+    bench.clock.ahead += 15.1
+    swept = await asyncio.gather(*(bench.hermes.janitor.sweep() for _ in range(4)))
+    assert sum(each.lost for each in swept) == 10
+    ids = [await bench.queue.get() for _ in range(10)]
+    assert len(set(ids)) == 10
+    assert not any(bench.queue._lanes())
+
+
+async def test_a_lease_that_is_renewed_is_left_alone(bench: Bench) -> None:
+    task = await bench.dispatch(echo, "x")
+    await lost(bench, task)
+    await bench.store.renew("dead", [task.id], 15.0)
+    assert (await bench.hermes.janitor.sweep()).lost == 0
+
+
+class BrokenQueue(MemoryQueue):
+    """A broker that is down for some messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = True
+
+    async def publish(self, task: Task) -> None:
+        if self.down:
+            raise QueueUnavailable("down")
+        await super().publish(task)
+
+
+async def test_what_the_broker_did_not_take_is_published_later(bench: Bench) -> None:
+    queue = BrokenQueue()
+    bench.hermes.journal.queue = queue
+    handle = await bench.session.dispatch(echo, "x")
+    assert (await bench.hermes.janitor.sweep()).released == 0  # its publisher may yet succeed
+    for _ in range(2):
+        bench.clock.ahead += 10.1
+        assert (await bench.hermes.janitor.sweep()).released == 1
+    queue.down = False
+    bench.clock.ahead += 10.1
+    await bench.hermes.janitor.sweep()
+    assert await queue.get() == handle.id
+    bench.clock.ahead += 10.1
+    assert (await bench.hermes.janitor.sweep()).released == 0
+
+
+async def test_what_ended_is_forgotten_in_time(bench: Bench) -> None:
+    task = await bench.dispatch(echo, "x")
+    await bench.runner.run(task.id)
+    assert await bench.hermes.janitor.prune(60.0) == 0
+    bench.clock.ahead += 61
+    assert await bench.hermes.janitor.prune(60.0) == 1
+    assert await bench.store.load(task.id) is None
+    assert await bench.store.last_seq("chat") == 0

@@ -1,0 +1,164 @@
+"""Names of agents: decorated, declared, and as a parent calls them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from hermes_async.core.context import TaskContext
+from hermes_async.core.registry import Registry, collect
+from hermes_async.core.subagent import subagent
+from hermes_async.domain.agent import AgentsConfig, AgentSpec, SubagentSpec
+from hermes_async.domain.errors import ConfigError, UnknownAgent
+from hermes_async.domain.task import Lane
+
+BROKEN = {
+    "missing_dependency": "import there_is_no_such_module",
+    "syntax_fault": "def (",
+    "import_fault": "raise RuntimeError('no key')",
+}
+
+
+@subagent(timeout=9, retry_limit=1)
+async def research_agent(ctx: TaskContext, topic: str) -> str:
+    return topic
+
+
+@subagent
+async def writer(ctx: TaskContext) -> str:
+    return ""
+
+
+def plain(ctx: TaskContext) -> int:
+    return 1
+
+
+@pytest.fixture(autouse=True)
+def _modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A good module, an empty one, and some that cannot be imported."""
+    good = ModuleType("good_agents")
+    vars(good).update(research=research_agent, plain=plain, number=3)
+    monkeypatch.setitem(sys.modules, "good_agents", good)
+    monkeypatch.setitem(sys.modules, "empty_agents", ModuleType("empty_agents"))
+    for name, text in BROKEN.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def registry(**agents: AgentSpec) -> Registry:
+    return Registry(AgentsConfig(agents=agents), [research_agent, writer])
+
+
+def boss(*subagents: SubagentSpec) -> AgentSpec:
+    return AgentSpec(type="conversational", subagents=subagents)
+
+
+def test_without_a_parent_a_name_is_an_agent() -> None:
+    assert registry().resolve("writer", None) is writer
+
+
+@pytest.mark.parametrize("parent", ["unknown", "silent", "writer"])
+def test_a_parent_that_declares_nothing_may_invoke_any_agent(parent: str) -> None:
+    known = registry(silent=boss(), declared=AgentSpec(run="good_agents:plain"))
+    assert known.resolve("writer", parent) is writer
+    assert known.resolve("declared", parent).function is plain
+
+
+def test_what_the_parent_says_lies_over_what_the_agent_says() -> None:
+    use = SubagentSpec(id="research", agent="research_agent", timeout=3)
+    resolved = registry(boss=boss(use)).resolve("research", "boss")
+    assert resolved.function is research_agent.function
+    assert (resolved.name, resolved.spec.id, resolved.spec.agent) == (
+        "research_agent",
+        "research",
+        "research_agent",
+    )
+    assert (resolved.spec.timeout, resolved.spec.retries) == (3, 1)
+
+
+def test_a_parent_has_only_the_subagents_that_it_declares() -> None:
+    known = registry(boss=boss(SubagentSpec(id="research", agent="research_agent")))
+    with pytest.raises(UnknownAgent, match="'boss' has no subagent 'reserach'; did you mean 'research'"):
+        known.resolve("reserach", "boss")
+    with pytest.raises(UnknownAgent, match="'boss' has no subagent 'writer'"):
+        known.resolve("writer", "boss")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("writr", "did you mean 'writer'"), ("xyz", "known are: research_agent, writer")]
+)
+def test_an_unknown_agent_is_told_with_a_hint(name: str, hint: str) -> None:
+    with pytest.raises(UnknownAgent, match=f"no agent '{name}'; {hint}"):
+        registry().resolve(name, None)
+
+
+def test_a_declared_function_is_imported_once() -> None:
+    known = registry(counter=AgentSpec(run="good_agents:plain", pool="async"))
+    assert (known.agent("counter").name, known.agent("counter").function) == ("counter", plain)
+    assert known.agent("counter").lane is Lane.ASYNC
+    assert known.agent("counter") is known.agent("counter")
+
+
+def test_a_declared_subagent_keeps_its_options() -> None:
+    found = registry(other=AgentSpec(run="good_agents:research")).agent("other")
+    assert (found.name, found.spec.timeout) == ("other", 9)
+
+
+@pytest.mark.parametrize(
+    ("run", "told"),
+    [
+        ("nowhere:run", "cannot import 'nowhere': No module named"),
+        ("missing_dependency:run", "cannot import 'missing_dependency': No module named 'there_is_no"),
+        ("import_fault:run", "cannot import 'import_fault': RuntimeError: no key"),
+        ("syntax_fault:run", "cannot import 'syntax_fault': SyntaxError"),
+        ("good_agents:resaerch", "has no 'resaerch'; did you mean 'research'"),
+        ("good_agents:number", "good_agents:number is not a function"),
+    ],
+)
+def test_a_function_that_cannot_be_had_is_a_configuration_error(run: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=f"^agent 'x': .*{told}"):
+        registry(x=AgentSpec(run=run)).agent("x")
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (AgentSpec(type="conversational"), "it is a conversation"),
+        (AgentSpec(model="gpt"), "give it `run: package.module:function`"),
+    ],
+)
+def test_an_agent_without_a_function_cannot_run(spec: AgentSpec, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        registry(x=spec).agent("x")
+
+
+def test_all_that_can_run_is_listed() -> None:
+    known = registry(boss=boss(), counter=AgentSpec(run="good_agents:plain"), someday=AgentSpec(model="gpt"))
+    assert list(known) == ["research_agent", "writer", "counter", "someday"]
+    assert [agent.name for agent in known.runnable()] == ["research_agent", "writer", "counter"]
+
+
+def test_the_decorated_functions_of_a_module_are_collected() -> None:
+    assert collect("good_agents") == [research_agent]
+
+
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        ("nowhere", "cannot import module 'nowhere': No module named"),
+        ("import_fault", "cannot import module 'import_fault': RuntimeError: no key"),
+        ("empty_agents", "has no function decorated with @subagent"),
+    ],
+)
+def test_a_module_without_agents_is_a_configuration_error(module: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        collect(module)
+
+
+def test_making_a_registry_imports_nothing() -> None:
+    names: Any = Registry(AgentsConfig(agents={"x": AgentSpec(run="nowhere:run")}))
+    assert list(names) == ["x"]

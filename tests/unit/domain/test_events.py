@@ -1,0 +1,61 @@
+"""One envelope for all news: its JSON, its ids, and who must not miss what."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from hermes_async.domain.events import ADAPTER, CLASSES, INBOX_TYPES, parse, queued
+from hermes_async.domain.lifecycle import TERMINAL_TYPES
+from tests.support.values import DATA, make_event, make_task
+
+
+@pytest.mark.parametrize("type_", sorted(CLASSES))
+def test_an_event_survives_json(type_: str) -> None:
+    event = make_event(make_task(attempt=3), type_, n=7).model_copy(update={"seq": 12, "time": 1.5})
+    text = event.model_dump_json()
+    for read in (ADAPTER.validate_json(text), parse(json.loads(text)), parse(event.model_dump(mode="json"))):
+        assert read == event
+        assert type(read) is CLASSES[type_]
+        assert type(read.data) is type(DATA[type_])
+
+
+def test_the_envelope_is_the_same_for_all() -> None:
+    expected = {"seq", "id", "type", "time", "session_id", "task_id", "agent", "attempt", "trace_id", "data"}
+    for type_ in CLASSES:
+        assert make_event(make_task(), type_).model_dump().keys() == expected
+
+
+@pytest.mark.parametrize("type_", sorted(CLASSES))
+def test_an_id_names_the_same_fact_again(type_: str) -> None:
+    task = make_task(attempt=2)
+    assert make_event(task, type_).id == make_event(task, type_).id
+    assert make_event(task, type_).ordinal == 0
+    assert make_event(task, type_, n=5).id == f"{task.id}:2:5"
+    assert make_event(task, type_, n=5).ordinal == 5
+
+
+def test_different_facts_of_an_attempt_have_different_ids() -> None:
+    task = make_task()
+    assert len({make_event(task, type_).id for type_ in CLASSES}) == len(CLASSES)
+
+
+def test_the_first_event_tells_who_was_asked() -> None:
+    task = make_task("chat", options={"priority": 9})
+    event = queued(task)
+    assert (event.type, event.id) == ("task.queued", f"{task.id}:0:queued")
+    assert (event.session_id, event.task_id, event.agent) == ("chat", task.id, "echo")
+    assert (event.trace_id, event.data.priority) == (task.birth.trace_id, 9)
+
+
+def test_a_parent_must_not_miss_ends_questions_and_messages() -> None:
+    assert TERMINAL_TYPES | {"task.input_required", "session.message"} == INBOX_TYPES
+
+
+def test_an_unknown_type_or_field_is_refused() -> None:
+    plain = make_event(make_task(), "task.started").model_dump(mode="json")
+    for wrong in ({"type": "task.exploded"}, {"more": 1}, {"data": {}}, {"data": {"worker": "w", "x": 1}}):
+        with pytest.raises(ValidationError):
+            parse({**plain, **wrong})
