@@ -70,7 +70,7 @@ class Group(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order in which they are of use."""
-        return [*self.later, *self.commands]
+        return [*self.commands, *self.later]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, importing it."""
@@ -93,8 +93,8 @@ class Group(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""
-        rows = [(name, line) for name, (_, line) in self.later.items()]
-        rows += [(name, command.get_short_help_str(200)) for name, command in self.commands.items()]
+        rows = [(name, command.get_short_help_str(200)) for name, command in self.commands.items()]
+        rows += [(name, line) for name, (_, line) in self.later.items()]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 

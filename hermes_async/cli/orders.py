@@ -13,7 +13,7 @@ import click
 from pydantic import JsonValue
 
 from hermes_async.cli import exits
-from hermes_async.cli.following import End, until_ctrl_c, wait_here
+from hermes_async.cli.following import until_ctrl_c, wait_here
 from hermes_async.cli.shell import Shell
 from hermes_async.cli.views import View, view_for
 from hermes_async.cli.words import ending, harmless, shown
@@ -57,7 +57,8 @@ class Order:
 
     def is_async(self, hermes: Hermes) -> bool:
         """Tell what agents.yaml says: whether the caller goes on at once."""
-        return hermes.registry.resolve(self.subagent, self.parent).spec.async_
+        parent = hermes.session(self.session, self.parent).parent  # refuses an unknown one
+        return hermes.registry.resolve(self.subagent, parent).spec.async_
 
     async def place(self, hermes: Hermes) -> TaskHandle[Any]:
         """Dispatch the task."""
@@ -69,13 +70,13 @@ class Order:
 
 async def await_order(hermes: Hermes, shell: Shell, order: Order) -> int:
     """Dispatch, wait, print the result and return the task's fate; Ctrl-C asks the task to stop."""
-    handle = await order.place(hermes)
-    view = view_for(shell, aside=True)
-    with until_ctrl_c() as scope:
+    handle, view = None, view_for(shell, aside=True)
+    with until_ctrl_c():
+        handle = await order.place(hermes)
         return tell_task(shell, await wait_here(handle, view), view)
-    assert scope.cancelled_caught
-    await handle.cancel()
-    shell.tell(f"asked task {handle.id} to stop")
+    if handle is not None:
+        await handle.cancel()
+        shell.tell(f"asked task {handle.id} to stop")
     return exits.INTERRUPTED
 
 
@@ -88,16 +89,6 @@ def tell_task(shell: Shell, task: Task, view: View | None = None) -> int:
     elif view is None or not view.tells_end:
         shell.tell(f"hermes-async: {ending(task)}")
     return exits.fate(task.status)
-
-
-def tell_end(shell: Shell, task_id: str, end: End, *, result_only: bool) -> int:
-    """Print the result that followed the events, where they did not show it; return the task's fate."""
-    if end.status is TaskStatus.COMPLETED and (result_only or shell.on_terminal):
-        print_output(shell, end.output)
-    elif result_only:
-        error = f": {end.error.type}: {end.error.message}" if end.error else ""
-        shell.tell(f"hermes-async: task {task_id} {end.status}{error}")
-    return exits.fate(end.status)
 
 
 def print_output(shell: Shell, output: Any) -> None:

@@ -7,30 +7,32 @@ from typing import Any
 import click
 
 from hermes_async.cli import exits
-from hermes_async.cli.bridge import run, settings_of, with_hermes
-from hermes_async.cli.following import End, over_relay, so_far
-from hermes_async.cli.group import Group
+from hermes_async.cli.bridge import settings_of, with_hermes
+from hermes_async.cli.following import so_far
+from hermes_async.cli.group import Group, Later
 from hermes_async.cli.hints import hint_after_create
-from hermes_async.cli.orders import Order, await_order, read_input, tell_end, tell_task
+from hermes_async.cli.orders import Order, await_order, read_input, tell_task
 from hermes_async.cli.shell import Shell
 from hermes_async.cli.tables import show_pairs, show_rows
-from hermes_async.cli.views import View, view_for
+from hermes_async.cli.views import view_for
 from hermes_async.cli.words import ago, ending, progress
 from hermes_async.core.handle import TaskHandle, find
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.task import Task, TaskStatus
-from hermes_async.relay.auth import mint
-from hermes_async.relay.secret import relay_secret
-from hermes_async.settings import Settings
 
-#: Seconds for which the token of a `watch` is good; each connection makes a new one.
-TOKEN_TTL = 600.0
-
-_task_id = click.argument("task_id", metavar="ID")
-_after = click.option("--after", type=click.IntRange(min=0), default=0, help="Only events beyond this seq.")
+task_id_argument = click.argument("task_id", metavar="ID")
+after_option = click.option(
+    "--after", type=click.IntRange(min=0), default=0, help="Only events beyond this seq."
+)
 
 
-@click.group(cls=Group)
+#: Imported when it is used: the relay's client takes as long to import as all the rest.
+LATER: dict[str, Later] = {
+    "watch": ("hermes_async.cli.watch:watch", "Show a task's events; --follow goes on until its end."),
+}
+
+
+@click.group(cls=Group, later=LATER)
 def task() -> None:
     """Create, watch, list and cancel tasks."""
 
@@ -77,75 +79,32 @@ def _receipt(handle: TaskHandle[Any], record: Task) -> dict[str, str]:
     }
 
 
-@task.command(epilog=exits.FATE_HELP, example="task watch t07-4k9 --follow")
-@_task_id
-@click.option("--follow", "-f", is_flag=True, help="Go on until the task ends, over the relay.")
-@_after
-@click.option("--result-only", is_flag=True, help="Print the result and nothing else.")
-@click.option(
-    "--relay", metavar="URL", help="The relay; by default that of agents.yaml, or HERMES_RELAY_URL."
-)
-@click.option("--token", help="By default HERMES_TOKEN, else one made with the project's own secret.")
-@click.pass_obj
-def watch(
-    shell: Shell,
-    task_id: str,
-    follow: bool,
-    after: int,
-    result_only: bool,
-    relay: str | None,
-    token: str | None,
-) -> int:
-    """Show the events of a task: bars on a terminal, lines in a pipe, JSON lines with --json."""
-    settings = settings_of(shell)
-    if not follow:
-        show = _result if result_only else _so_far
-        return with_hermes(settings, show, shell, task_id, after)
-    view = view_for(shell, quiet=result_only)
-    end = _followed(settings, relay or settings.relay_url, token or settings.token, task_id, after, view)
-    return tell_end(shell, task_id, end, result_only=result_only)
-
-
-def _followed(settings: Settings, url: str, token: str | None, task_id: str, after: int, view: View) -> End:
-    tokens = (lambda: token) if token else _own_tokens(settings, task_id)
-    end = run(over_relay, url, tokens, task_id, after, view)
-    if end is None:  # it lies before `after`
-        end = run(over_relay, url, tokens, task_id, 0, view_for(Shell(), quiet=True))
-    return end or End(TaskStatus.RUNNING)
-
-
-def _own_tokens(settings: Settings, task_id: str) -> Any:
-    secret = relay_secret(settings)
-    session = with_hermes(settings, _find, task_id).session_id
-    return lambda: mint(secret, sub="hermes-async task watch", sessions=[session], ttl=TOKEN_TTL)
-
-
-async def _find(hermes: Hermes, task_id: str) -> Task:
+async def find_task(hermes: Hermes, task_id: str) -> Task:
     return await find(hermes.journal, task_id)
 
 
 @task.command(epilog=exits.FATE_HELP, example="task events t07-4k9 --after 12 --json")
-@_task_id
-@_after
+@task_id_argument
+@after_option
 @click.pass_obj
 def events(shell: Shell, task_id: str, after: int) -> int:
     """Show the events that a task has had so far."""
-    return with_hermes(settings_of(shell), _so_far, shell, task_id, after)
+    return with_hermes(settings_of(shell), tell_so_far, shell, task_id, after)
 
 
-async def _so_far(hermes: Hermes, shell: Shell, task_id: str, after: int) -> int:
-    record = await _find(hermes, task_id)
+async def tell_so_far(hermes: Hermes, shell: Shell, task_id: str, after: int) -> int:
+    record = await find_task(hermes, task_id)
     await so_far(hermes, record, after, view_for(shell, still=True))
     shell.tell(ending(record))
     return exits.fate(record.status)
 
 
 @task.command(epilog=exits.FATE_HELP, example="task status t07-4k9 --json")
-@_task_id
+@task_id_argument
 @click.pass_obj
 def status(shell: Shell, task_id: str) -> int:
     """Show where a task stands."""
-    record = with_hermes(settings_of(shell), _find, task_id)
+    record = with_hermes(settings_of(shell), find_task, task_id)
     if shell.json:
         shell.answer(record.as_json())
     else:
@@ -178,15 +137,15 @@ def _facts(record: Task) -> list[tuple[str, str]]:
     epilog="Exit code: 0 completed, 1 failed, 3 cancelled, 4 rejected, 75 not ended yet.",
     example="task result t07-4k9 > report.txt",
 )
-@_task_id
+@task_id_argument
 @click.pass_obj
 def result(shell: Shell, task_id: str) -> int:
     """Print the result of a task that has ended."""
-    return with_hermes(settings_of(shell), _result, shell, task_id)
+    return with_hermes(settings_of(shell), tell_result, shell, task_id)
 
 
-async def _result(hermes: Hermes, shell: Shell, task_id: str, _: int = 0) -> int:
-    record = await _find(hermes, task_id)
+async def tell_result(hermes: Hermes, shell: Shell, task_id: str, _: int = 0) -> int:
+    record = await find_task(hermes, task_id)
     if not record.status.is_terminal:
         raise Unfinished(ending(record))
     return tell_task(shell, record)
@@ -235,7 +194,7 @@ def _row(record: Task) -> tuple[str, ...]:
 
 
 @task.command(example="task cancel t07-4k9 --force")
-@_task_id
+@task_id_argument
 @click.option("--force", is_flag=True, help="Kill what runs it instead of letting it clean up.")
 @click.pass_obj
 def cancel(shell: Shell, task_id: str, force: bool) -> None:

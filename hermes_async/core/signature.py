@@ -82,7 +82,7 @@ class Signature:
         for key, value in given:
             flat |= value if key not in self.parameters else {key: value}
         plain: dict[str, JsonValue] = as_json(flat, f"the input of {self._function.__name__}")
-        self.validate(plain)
+        self._converted(plain)
         return plain
 
     def bind_text(self, text: str) -> dict[str, JsonValue]:
@@ -106,6 +106,9 @@ class Signature:
             InvalidInput: they do not fit, or a value has the wrong type.
         """
         self._bound((), plain)
+        return self._converted(plain)
+
+    def _converted(self, plain: Mapping[str, JsonValue]) -> dict[str, Any]:
         arguments: dict[str, Any] = dict(plain)
         for name, type_ in self.types.items():
             if name in plain:

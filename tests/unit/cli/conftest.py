@@ -1,4 +1,4 @@
-"""A project in a folder of its own over a private Redis, and the command line run in this process or as one."""
+"""A project in a folder of its own over a private Redis, and the command line run in this process."""
 
 from __future__ import annotations
 
@@ -77,8 +77,6 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
         return Said(code, out, err)
 
     return call
-
-
 
 
 async def with_hermes(function: Callable[[Hermes], Any]) -> Any:

@@ -69,7 +69,9 @@ def test_a_missing_config_is_one_sentence_wherever_the_option_stands(project: Pa
         assert said.err.startswith("hermes-async: none.yaml: there is no such file")
 
 
-def test_redis_down_is_told_within_three_seconds(project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redis_down_is_told_within_three_seconds(
+    project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HERMES_TASK_QUEUE", "redis://127.0.0.1:1/0")
     began = time.monotonic()
     said = cli("task", "list")

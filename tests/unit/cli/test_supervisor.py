@@ -18,7 +18,7 @@ from tests.support.servers import Process, wait_until, wait_until_async
 
 POLICY = Policy(backoff_first=0.05, backoff_longest=0.2, steady_after=60, give_up_after=3)
 SLEEPER = "import time\nprint('up', flush=True)\ntime.sleep(60)"
-STUBBORN = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('up', flush=True)\ntime.sleep(60)"
+STUBBORN = f"import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n{SLEEPER}"
 
 
 class Notes:
@@ -110,10 +110,10 @@ def notes_of(child: object) -> Notes:
 
 def test_backs_off_and_gives_up_on_what_never_starts() -> None:
     notes = Notes()
-    supervisor_of = lambda: Supervisor([[spec("good", SLEEPER)], [spec("bad", "raise SystemExit(7)")]], notes, POLICY)  # noqa: E731
+    specs = [spec("good", SLEEPER), spec("bad", "raise SystemExit(7)")]
 
     async def body() -> list[int | None]:
-        supervisor = supervisor_of()
+        supervisor = Supervisor([specs], notes, POLICY)
         with pytest.raises(GaveUp, match=r"bad ended with code 7 3 times before it was ready"):
             async with asyncio.timeout(10):
                 await supervisor.run()
@@ -159,7 +159,8 @@ def test_takes_the_children_of_a_child_with_it(tmp_path: Path) -> None:
 def test_shows_every_line_even_a_broken_or_endless_one() -> None:
     code = (
         "import sys, time\nprint('up', flush=True)\n"
-        "sys.stdout.buffer.write(b'\\xff\\n' + b'x' * 100_000 + b'\\nlast')\nsys.stdout.flush()\ntime.sleep(60)"
+        "sys.stdout.buffer.write(b'\\xff\\n' + b'x' * 100_000 + b'\\nlast')\nsys.stdout.flush()\n"
+        "time.sleep(60)"
     )
 
     async def read(supervisor: Supervisor) -> None:

@@ -1,0 +1,111 @@
+"""`agents`, `token`, `doctor`, and the relay's secret."""
+
+from __future__ import annotations
+
+import json
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from hermes_async.domain.errors import ConfigError
+from hermes_async.relay.auth import verify
+from hermes_async.relay.secret import relay_secret
+from hermes_async.settings import Settings
+from tests.unit.cli.conftest import Cli
+
+
+def test_agents_list(project: Path, cli: Cli) -> None:
+    rows = [line.split("\t") for line in cli("agents", "list").out.splitlines()]
+    assert rows[0][:2] == ["parent_agent", "conversational"]
+    assert rows[1][:4] == ["research_agent", "task", "async", "examples.basics:wait"]
+    assert rows[1][4].startswith("Sleep for some seconds")
+    assert json.loads(cli("agents", "list", "--json").out)[2]["lane"] == "process"
+
+
+def test_agents_check_names_each_agent_that_cannot_be_loaded(project: Path, cli: Cli) -> None:
+    assert cli("agents", "check").code == 0
+    Path("broken_module.py").write_text("1 / 0")
+    Path("agents.yaml").write_text(
+        "agents:\n"
+        '  good: {run: "examples.basics:wait"}\n'
+        '  typo: {run: "examples.basics:wiat"}\n'
+        '  absent: {run: "nowhere.at_all:run"}\n'
+        '  crash: {run: "broken_module:run"}\n'
+        "  parent: {type: conversational, subagents: [{id: good, concurrency_limit: 2}, {id: typo}]}\n"
+    )
+    said = cli("agents", "check")
+    assert said.code == 1
+    assert said.out.splitlines() == [
+        "ok    good: examples.basics:wait, async lane",
+        "ok    parent: conversational",
+        "ok    parent -> good: good",
+        "note  agents.parent.subagents.good.concurrency_limit comes with a later version",
+    ]
+    assert "agent 'typo': module 'examples.basics' has no 'wiat'; did you mean 'wait'?" in said.err
+    assert "agent 'absent': cannot import" in said.err
+    assert "agent 'crash'" in said.err
+    assert "ZeroDivisionError" in said.err
+    assert len(said.err.splitlines()) == 3
+
+
+def test_agents_schema_is_json(cli: Cli) -> None:
+    assert json.loads(cli("agents", "schema").out)["title"] == "agents.yaml"
+
+
+def test_without_agents_a_first_file_is_shown(project: Path, cli: Cli) -> None:
+    Path("agents.yaml").unlink()
+    assert "my_agents:research" in cli("agents", "check").err
+
+
+def test_a_token_is_good_for_the_projects_own_relay(project: Path, cli: Cli) -> None:
+    secret = relay_secret(Settings.read())
+    said = cli("token", "--session", "a", "--session", "b", "--sub", "me", "--ttl", "60")
+    grant = verify(secret, said.out.strip())
+    assert (grant.sub, grant.sessions) == ("me", {"a", "b"})
+    assert verify(secret, json.loads(cli("token", "--all", "--json").out)["token"]).sessions == "*"
+
+
+def test_the_configured_secret_is_used(project: Path) -> None:
+    Path("agents.yaml").write_text(f"relay: {{secret: {'x' * 40}}}")
+    assert relay_secret(Settings.read()) == "x" * 40
+    assert not Path(".hermes").exists()
+
+
+def test_those_who_ask_at_once_get_the_same_private_secret(project: Path) -> None:
+    settings = Settings.read()
+    with ThreadPoolExecutor(8) as pool:
+        secrets = set(pool.map(lambda _: relay_secret(settings), range(16)))
+    assert len(secrets) == 1
+    kept = Path(".hermes/relay.secret")
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert {path.name for path in kept.parent.iterdir()} == {".gitignore", "relay.secret"}
+
+
+def test_a_secret_that_cannot_be_kept_is_told(project: Path) -> None:
+    Path(".hermes").write_text("in the way")
+    with pytest.raises(ConfigError, match=r"relay\.secret: the relay's secret cannot be kept there"):
+        relay_secret(Settings.read())
+
+
+def test_doctor_over_a_redis_without_aof_and_without_workers(online: Path, cli: Cli) -> None:
+    said = cli("doctor", "--json")
+    found = {check["check"]: check["status"] for check in json.loads(said.out)["checks"]}
+    assert said.code == 0
+    assert found["state"] == found["broker"] == found["agents"] == "ok"
+    assert found["durability"] == found["workers"] == found["guarantee"] == "warning"
+
+
+def test_doctor_without_any_server_starts_none(project: Path, cli: Cli) -> None:
+    said = cli("doctor")
+    assert said.code == 0
+    assert "state\twarning\tthe embedded Redis does not run" in said.out
+    assert not Path(".hermes").exists()
+
+
+def test_doctor_with_redis_down(project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HERMES_TASK_QUEUE", "redis://127.0.0.1:1/0")
+    said = cli("doctor")
+    assert said.code == 1
+    assert "guarantee\tbroken\tno task can be accepted" in said.out

@@ -1,0 +1,57 @@
+"""`up` from nothing to ready and back."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hermes_async.adapters.embedded_redis import running_url
+from tests.support.servers import Process, wait_until
+from tests.unit.cli.conftest import HERMES, Cli
+
+
+@pytest.fixture
+def up(project: Path, spawn: Callable[..., Process]) -> Process:
+    """A running `up` with an embedded Redis."""
+    env = {"HERMES_CONFIG": str(project / "agents.yaml")}
+    process = spawn([*HERMES, "up", "--port", "0"], env)
+    process.wait_for_log("ready after")
+    return process
+
+
+def family(process: Process) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def test_up_runs_tasks_and_stops_everything(project: Path, up: Process, cli: Cli) -> None:
+    assert "research_agent (async), slow_agent (process)" in up.log
+    assert cli("invoke", "subagent", "research", "--parent", "parent_agent", "--input", "0").code == 0
+    assert cli("task", "create", "parent_agent", "slow", "--input", "0").code == 0
+    children = family(up)
+    up.signal(signal.SIGTERM)
+    assert up.wait() == 0
+    assert up.log.endswith("stopped\n")
+    assert not any(child.is_running() for child in children)
+    assert running_url(project / ".hermes" / "redis") is None
+
+
+def test_up_brings_back_what_dies(project: Path, up: Process) -> None:
+    os.kill(int((project / ".hermes/redis/redis.pid").read_text()), signal.SIGKILL)
+    up.wait_for_log("redis   | had died; started again on the same data")
+    relay = next(child for child in family(up) if "relay" in child.cmdline())
+    relay.kill()
+    up.wait_for_log("relay   | is ready again")
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="the kernel's help is Linux'")
+def test_up_that_is_killed_leaves_nobody(project: Path, up: Process) -> None:
+    children = family(up)
+    up.signal(signal.SIGKILL)
+    up.wait()
+    wait_until(lambda: not any(child.is_running() for child in children))
+    wait_until(lambda: running_url(project / ".hermes" / "redis") is None)
