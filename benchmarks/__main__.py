@@ -62,7 +62,7 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
         for name in options.names or FIGURES:
             found[name] = measure(FIGURES[name], stage, options.runs, options.quick, _tell)
     return {
-        "machine": machine | {"stolen_percent": stolen.percent()},
+        "machine": machine | {"load_after": report.load(), "stolen_percent": stolen.percent()},
         "runs": options.runs,
         "quick": options.quick,
         "wall_seconds": round(time.monotonic() - began, 1),
@@ -79,8 +79,9 @@ def _print(result: dict[str, Any], *, as_json: bool) -> None:
     print(report.as_table(found))
     print(
         f"\nmedian of {result['runs']} interleaved runs (lowest–highest); {where['cores']} cores, "
-        f"Python {where['python']}, {where['redis']}, load {where['load']} at the start, "
-        f"{where['stolen_percent']} % of the processors stolen meanwhile; {result['wall_seconds']} s"
+        f"Python {where['python']}, {where['redis']}, load {where['load']} before and "
+        f"{where['load_after']} after, {where['stolen_percent']} % of the processors stolen meanwhile; "
+        f"{result['wall_seconds']} s"
     )
     if result["quick"]:
         print("quick: smaller numbers than the labels say, not to be quoted")

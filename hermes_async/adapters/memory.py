@@ -55,6 +55,8 @@ class _Entry:
     ordinal: int = 0
     lease_until: float | None = None
     due_at: float | None = None
+    #: Of the last claim.
+    token: str = ""
 
 
 class MemoryStore:
@@ -85,10 +87,13 @@ class MemoryStore:
         entry = self._entries.get(task_id)
         return entry.task if entry else None
 
-    async def claim(self, task_id: str, worker: str, lease: float) -> Task | None:
+    async def claim(self, task_id: str, worker: str, lease: float, token: str = "") -> Task | None:
         entry = self._entries.get(task_id)
+        if entry and entry.task.status is TaskStatus.RUNNING and token and entry.token == token:
+            return entry.task
         if entry is None or entry.task.status is not TaskStatus.QUEUED:
             return None
+        entry.token = token
         next_attempt = entry.task.model_copy(update={"attempt": entry.task.attempt + 1})
         event = self._stamped(task_event(next_attempt, "task.started", StartedData(worker=worker)))
         entry.task = apply(entry.task, event)

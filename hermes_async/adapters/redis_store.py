@@ -79,9 +79,11 @@ class RedisStore:
         fields = await self._reads.read("HGETALL", f"{self._keys.of_task(task_id)}task:{task_id}")
         return decode_task(fields) if fields else None
 
-    async def claim(self, task_id: str, worker: str, lease: float) -> Task | None:
+    async def claim(self, task_id: str, worker: str, lease: float, token: str = "") -> Task | None:
         prefix = self._keys.of_task(task_id)
-        flat = await self._pipe.call(CLAIM, prefix, task_id, self._log_length, worker, int(lease * 1000))
+        flat = await self._pipe.call(
+            CLAIM, prefix, task_id, self._log_length, worker, int(lease * 1000), token
+        )
         return decode_task(dict(zip(flat[::2], flat[1::2], strict=True))) if flat else None
 
     async def append(self, event: AnyEvent, *, lapsed: bool = False) -> int:

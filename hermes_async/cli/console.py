@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict, deque
+from contextlib import suppress
 from typing import Final
 
 import click
@@ -68,9 +69,10 @@ class Console:
 
     def say(self, text: str) -> None:
         """Say something of our own."""
-        click.echo(text)
+        with suppress(OSError):  # the terminal may be gone; what runs here is to be stopped all the same
+            click.echo(text)
 
     def _print(self, child: str, text: str, *, bold: bool = False) -> None:
         colour = _COLOURS[self._names.index(child) % len(_COLOURS)] if child in self._names else None
         prefix = click.style(f"{child:<{self._width}} |", fg=colour)
-        click.echo(f"{prefix} {click.style(harmless(text), bold=bold)}")
+        self.say(f"{prefix} {click.style(harmless(text), bold=bold)}")

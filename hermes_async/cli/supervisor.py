@@ -99,7 +99,7 @@ class Child:
                 signal_one(self._process, number)
             if await self._within(patience):
                 return
-        self._listener.notice(self.spec.name, "did not stop in time and is killed")
+        self._listener.notice(self.spec.name, "did not stop in time: killed")
         self.kill()
         await self._gone.wait()
 

@@ -10,7 +10,7 @@ from hermes_async.cli import exits
 from hermes_async.cli.bridge import settings_of, with_hermes
 from hermes_async.cli.following import so_far
 from hermes_async.cli.group import Group, Later
-from hermes_async.cli.hints import hint_after_create
+from hermes_async.cli.hints import hint_after_create, hint_if_nothing_runs
 from hermes_async.cli.orders import Order, await_order, read_input, tell_task
 from hermes_async.cli.shell import Shell
 from hermes_async.cli.tables import show_pairs, show_rows
@@ -55,7 +55,9 @@ def create(shell: Shell, /, parent: str, subagent: str, input_: Any, at_once: bo
     input is the agent's first argument, or a JSON object of its arguments.
     """
     order = Order(None if parent == "-" else parent, subagent, input_, **how)
-    return with_hermes(settings_of(shell), _create, shell, order, at_once)
+    settings = settings_of(shell)
+    hint_if_nothing_runs(shell, settings)
+    return with_hermes(settings, _create, shell, order, at_once)
 
 
 async def _create(hermes: Hermes, shell: Shell, order: Order, at_once: bool) -> int:

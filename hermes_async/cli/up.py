@@ -33,8 +33,13 @@ from hermes_async.worker.command import worker_command
 
 #: Seconds between two looks at the embedded Redis.
 LOOK_EVERY: Final = 1.0
-#: A worker finishes its tasks (SIGTERM), then gives them back (SIGQUIT); the lease brings back the rest.
-WORKER_STOPS: Final = ((signal.SIGTERM, 8.0), (signal.SIGQUIT, 4.0))
+#: A worker finishes its tasks (SIGTERM), then the async one gives them back (SIGQUIT). Celery's prefork pool
+#: would instead raise SystemExit in a running `def`, as if the agent had failed: it is killed, and the lease
+#: brings the task back.
+WORKER_STOPS: Final = {
+    Lane.ASYNC: ((signal.SIGTERM, 8.0), (signal.SIGQUIT, 4.0)),
+    Lane.PROCESS: ((signal.SIGTERM, 8.0),),
+}
 RELAY_STOPS: Final = ((signal.SIGTERM, 6.0),)
 
 
@@ -119,7 +124,7 @@ def _workers(settings: Settings, count: int, verbose: bool) -> list[ChildSpec]:
             ),
             is_ready=is_worker_ready,
             env=_env(settings),
-            stop_signals=WORKER_STOPS,
+            stop_signals=WORKER_STOPS[lane],
         )
         for name, lane in [*lanes, ("process", Lane.PROCESS)]
     ]

@@ -70,8 +70,11 @@ class Store(Protocol):
         """Return the record of a task."""
         ...
 
-    async def claim(self, task_id: str, worker: str, lease: float) -> Task | None:
-        """Start the next attempt of a queued task, or return None because it is not to be run now."""
+    async def claim(self, task_id: str, worker: str, lease: float, token: str = "") -> Task | None:
+        """Start the next attempt of a queued task, or return None because it is not to be run now.
+
+        A claim whose reply was lost may be repeated with its token.
+        """
         ...
 
     async def append(self, event: AnyEvent, *, lapsed: bool = False) -> int:

@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from secrets import token_hex
 from typing import Any, TypeVar
 
 import anyio
@@ -102,8 +104,8 @@ class Runner:
 
     async def claim(self, task_id: str) -> Attempt | None:
         """Make the next attempt of a task ours, or return None when it is not to be run."""
-        claim = self._journal.store.claim
-        task = await patiently(lambda: claim(task_id, self._worker, self._lease), f"the start of {task_id}")
+        claim = partial(self._journal.store.claim, task_id, self._worker, self._lease, token_hex(8))
+        task = await patiently(claim, f"the start of {task_id}")
         if task is None:
             return None
         try:

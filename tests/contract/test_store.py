@@ -156,6 +156,18 @@ async def test_of_concurrent_claims_one_wins(store: Store) -> None:
     assert (await loaded(store, task)).worker == winner.worker
 
 
+async def test_a_claim_may_be_repeated_with_its_token_while_it_stands(store: Store) -> None:
+    task = await born(store)
+    first = await store.claim(task.id, "w1", LEASE, "token")
+    assert await store.claim(task.id, "w1", LEASE, "token") == first
+    assert await store.claim(task.id, "w1", LEASE, "other") is None
+    assert await store.claim(task.id, "w1", LEASE) is None
+    assert [event.type for event in await log(store)] == ["task.queued", "task.started"]
+    assert first is not None
+    await store.append(make_event(first, "task.completed"))
+    assert await store.claim(task.id, "w1", LEASE, "token") is None
+
+
 async def test_the_next_attempt_forgets_the_progress_of_the_last(store: Store) -> None:
     task = await running(store)
     await store.append(make_event(task, "task.progress", n=1))

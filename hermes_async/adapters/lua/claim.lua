@@ -1,7 +1,8 @@
 -- Start the next attempt of a queued task; returns the record, or nothing when it is not to be run now.
-local id, maxlen, worker, lease = unpack(ARGV)
+local id, maxlen, worker, lease, token = unpack(ARGV)
 local task = key('task', id)
-local was = redis.call('HMGET', task, 'status', 'attempt', 'session', 'agent', 'trace', 'created_at')
+local was = redis.call('HMGET', task, 'status', 'attempt', 'session', 'agent', 'trace', 'created_at', 'token')
+if was[1] == 'running' and token ~= '' and was[7] == token then return redis.call('HGETALL', task) end
 if was[1] ~= 'queued' then return false end
 
 local attempt = was[2] + 1
@@ -12,5 +13,5 @@ move(id, 'queued', 'running', was[6])
 local seq = log(was[3], maxlen, '0', event_id, 'task.started', id, was[4], attempt, was[5],
                 cjson.encode({worker = worker}))
 redis.call('HSET', task, 'status', 'running', 'attempt', attempt, 'n', 0, 'worker', worker, 'progress', '',
-           'started_at', NOW, 'last', event_id, 'last_seq', seq)
+           'started_at', NOW, 'last', event_id, 'last_seq', seq, 'token', token)
 return redis.call('HGETALL', task)

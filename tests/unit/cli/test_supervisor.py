@@ -129,7 +129,7 @@ def test_backs_off_and_gives_up_on_what_never_starts() -> None:
 def test_kills_what_does_not_stop_in_time() -> None:
     began = time.monotonic()
     notes = run_supervisor([[spec("deaf", STUBBORN, patience=0.2)]], Supervisor.stop)
-    assert notes.notices == ["deaf did not stop in time and is killed"]
+    assert notes.notices == ["deaf did not stop in time: killed"]
     assert time.monotonic() - began < 5
 
 

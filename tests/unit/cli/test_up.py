@@ -28,24 +28,20 @@ def family(process: Process) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
-def test_up_runs_tasks_and_stops_everything(project: Path, up: Process, cli: Cli) -> None:
+def test_up_runs_tasks_brings_back_what_dies_and_stops_all(project: Path, up: Process, cli: Cli) -> None:
     assert "research_agent (async), slow_agent (process)" in up.log
     assert cli("invoke", "subagent", "research", "--parent", "parent_agent", "--input", "0").code == 0
     assert cli("task", "create", "parent_agent", "slow", "--input", "0").code == 0
+    os.kill(int((project / ".hermes/redis/redis.pid").read_text()), signal.SIGKILL)
+    next(child for child in family(up) if "relay" in child.cmdline()).kill()
+    up.wait_for_log("redis   | had died; started again on the same data")
+    up.wait_for_log("relay   | is ready again")
     children = family(up)
     up.signal(signal.SIGTERM)
     assert up.wait() == 0
     assert up.log.endswith("stopped\n")
     assert not any(child.is_running() for child in children)
     assert running_url(project / ".hermes" / "redis") is None
-
-
-def test_up_brings_back_what_dies(project: Path, up: Process) -> None:
-    os.kill(int((project / ".hermes/redis/redis.pid").read_text()), signal.SIGKILL)
-    up.wait_for_log("redis   | had died; started again on the same data")
-    relay = next(child for child in family(up) if "relay" in child.cmdline())
-    relay.kill()
-    up.wait_for_log("relay   | is ready again")
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="the kernel's help is Linux'")

@@ -38,7 +38,7 @@ class WeakStore(MemoryStore):
         super().__init__(**options)
         self.away = 0
         #: Writes that are done, and then reported as failed.
-        self.mute = 0
+        self.mute: dict[str, int] = {}
         self.calls: list[str] = []
 
     def _check(self, name: str) -> None:
@@ -46,6 +46,11 @@ class WeakStore(MemoryStore):
         if self.away:
             self.away -= 1
             raise StoreUnavailable("away")
+
+    def _say(self, name: str) -> None:
+        if self.mute.get(name):
+            self.mute[name] -= 1
+            raise StoreUnavailable("its reply was lost")
 
     async def create(self, task: Task, parcel: Parcel | None, idempotency_key: str | None) -> Task:
         self._check("create")
@@ -55,16 +60,16 @@ class WeakStore(MemoryStore):
         self._check("load")
         return await super().load(task_id)
 
-    async def claim(self, task_id: str, worker: str, lease: float) -> Task | None:
+    async def claim(self, task_id: str, worker: str, lease: float, token: str = "") -> Task | None:
         self._check("claim")
-        return await super().claim(task_id, worker, lease)
+        task = await super().claim(task_id, worker, lease, token)
+        self._say("claim")
+        return task
 
     async def append(self, event: AnyEvent, *, lapsed: bool = False) -> int:
         self._check("append")
         seq = await super().append(event, lapsed=lapsed)
-        if self.mute:
-            self.mute -= 1
-            raise StoreUnavailable("its reply was lost")
+        self._say("append")
         return seq
 
     async def events(self, session_id: str, after: int, limit: int) -> Page:

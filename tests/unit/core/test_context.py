@@ -129,7 +129,7 @@ async def test_a_store_that_is_away_loses_nothing(bench: Bench) -> None:
 
 async def test_a_lost_reply_says_nothing_twice(bench: Bench) -> None:
     ctx, writer, _ = await speaker(bench)
-    bench.store.mute = 3
+    bench.store.mute = {"append": 3}
     for n in range(5):
         ctx.message(str(n))
     await writer.close()

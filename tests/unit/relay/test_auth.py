@@ -18,7 +18,7 @@ OTHER = "y" * 32
 
 
 def signed(secret: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
-    whole = {"aud": "hermes-relay", "exp": time.time() + 60, "sid": ["a"], "sub": "s", **claims}
+    whole = {"aud": "hermes-relay", "exp": time.time() + 86_400, "sid": ["a"], "sub": "s", **claims}
     return jwt.encode({k: v for k, v in whole.items() if v is not None}, secret, algorithm=algorithm)
 
 
@@ -26,7 +26,7 @@ def unsigned() -> str:
     def part(value: dict[str, Any]) -> str:
         return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
 
-    claims = {"aud": "hermes-relay", "exp": time.time() + 60, "sid": "*", "sub": "s"}
+    claims = {"aud": "hermes-relay", "exp": time.time() + 86_400, "sid": "*", "sub": "s"}
     return f"{part({'alg': 'none', 'typ': 'JWT'})}.{part(claims)}."
 
 
