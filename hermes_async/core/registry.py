@@ -101,7 +101,8 @@ def _told(exc: Exception) -> str:
 def _adopt(name: str, spec: AgentSpec, found: Any) -> Subagent[..., Any]:
     pool = Lane(spec.pool) if spec.pool else None
     if isinstance(found, Subagent):
-        return replace(found, name=name, pool=pool or found.pool)
+        spec_here = found.spec.model_copy(update={"id": name, "agent": name})
+        return replace(found, name=name, spec=spec_here, pool=pool or found.pool)
     if callable(found):
         return Subagent(name, found, SubagentSpec(id=name, agent=name), pool)
     raise ConfigError(f"agent {name!r}: {spec.run} is not a function")

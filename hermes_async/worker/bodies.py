@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from typing import Any
 from uuid import uuid4
 
+from billiard.common import terminate_handler_fired
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery.exceptions import Ignore, Retry
 
-from hermes_async.bootstrap import Servers, open_hermes
+from hermes_async.bootstrap import Servers
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.registry import Registry
 from hermes_async.core.runner import Attempt, Runner, raised
@@ -18,7 +20,7 @@ from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.lifecycle import Outcome
 from hermes_async.settings import Settings
 from hermes_async.worker.pool import running_pool
-from hermes_async.worker.station import Station
+from hermes_async.worker.station import Station, open_patiently
 
 
 class AgentFailed(Exception):
@@ -36,27 +38,27 @@ class Runners:
         #: Names this worker in leases; a restarted one is another.
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._parent = os.getpid()
-        self._on_loop: Hermes | None = None
-        self._station: tuple[int, Station] | None = None
+        self._opening: asyncio.Task[Hermes] | None = None
+        #: By process id. A forked child keeps its parent's: collecting that as garbage would close the
+        #: parent's sockets in the parent's event loop.
+        self._stations: dict[int, Station] = {}
 
     async def on_loop(self) -> Runner:
         """Return the runner on the pool's loop, opened at first use and closed with the pool."""
-        if self._on_loop is None:
-            hermes = await open_hermes(self.registry, self.servers)
-            if self._on_loop is None:
-                self._on_loop = hermes
-                pool = running_pool()
-                assert pool is not None
-                pool.on_loop_stop(self._close_on_loop)
-            else:  # two tasks came at once
-                await hermes.close()
-        return self._on_loop.runner(self.worker, self.lease)
+        if self._opening is None:
+            pool = running_pool()
+            assert pool is not None
+            pool.on_loop_stop(self._close_on_loop)
+            self._opening = asyncio.create_task(open_patiently(self.registry, self.servers))
+        hermes = await asyncio.shield(self._opening)  # others wait for it, too
+        return hermes.runner(self.worker, self.lease)
 
     def station(self) -> Station:
         """Return the station of this process; a forked child gets its own."""
-        if self._station is None or self._station[0] != os.getpid():
-            self._station = (os.getpid(), Station(self.registry, self.servers))
-        return self._station[1]
+        pid = os.getpid()
+        if pid not in self._stations:
+            self._stations[pid] = Station(self.registry, self.servers)
+        return self._stations[pid]
 
     def close_child(self) -> None:
         """Close the station of a forked child; the parent's ends with the worker."""
@@ -64,15 +66,16 @@ class Runners:
             self.close()
 
     def close(self) -> None:
-        """Close this process's station."""
-        if self._station is not None and self._station[0] == os.getpid():
-            self._station[1].close()
-            self._station = None
+        """Close this process's station, if it has one."""
+        station = self._stations.pop(os.getpid(), None)
+        if station is not None:
+            station.close()
 
     async def _close_on_loop(self) -> None:
-        hermes, self._on_loop = self._on_loop, None
-        if hermes is not None:
-            await hermes.close()
+        opening, self._opening = self._opening, None
+        if opening is None or opening.cancel():  # nothing could be opened yet
+            return
+        await opening.result().close()
 
 
 async def run_on_loop(runners: Runners, task_id: str) -> str:
@@ -99,11 +102,13 @@ def _outcome(station: Station, attempt: Attempt) -> Outcome:
     except SoftTimeLimitExceeded:  # out of time, or asked to cancel: the record knows which
         return attempt.timed_out()
     except BaseException as exc:
+        if terminate_handler_fired():  # this process is to go; the main process knows why, and writes it
+            raise
         return raised(exc)
 
 
 def _awaited(station: Station, attempt: Attempt) -> Outcome:
-    """Run an `async def` on the station's loop; a soft limit cancels it."""
+    """Run an `async def` on the station's loop; what interrupts the wait cancels it."""
 
     async def body() -> Any:
         return await attempt.call()
@@ -111,7 +116,7 @@ def _awaited(station: Station, attempt: Attempt) -> Outcome:
     future = station.start(body)
     try:
         return attempt.returned(future.result())
-    except SoftTimeLimitExceeded:
+    except BaseException:
         future.cancel()
         raise
 

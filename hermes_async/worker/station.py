@@ -12,6 +12,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 from hermes_async.bootstrap import Servers, open_hermes
 from hermes_async.core.hermes import Hermes
+from hermes_async.core.journal import patiently
 from hermes_async.core.registry import Registry
 
 T = TypeVar("T")
@@ -30,11 +31,16 @@ class Station:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="hermes-station", daemon=True)
         self._thread.start()
-        try:
-            self.hermes: Hermes = self.call(open_hermes, registry, servers)
-        except BaseException:
-            self._end_thread()
-            raise
+        self._opening = self.start(open_patiently, registry, servers)
+
+    @property
+    def hermes(self) -> Hermes:
+        """The Hermes; the first use waits until the servers answer."""
+        return _insisted(self._opening)
+
+    async def opened(self) -> Hermes:
+        """Wait for the Hermes without blocking; only on the station's own loop."""
+        return await asyncio.shield(asyncio.wrap_future(self._opening))
 
     def start(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> Future[T]:
         """Begin a coroutine and return its future; cancelling that cancels the coroutine."""
@@ -42,13 +48,7 @@ class Station:
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
         """Wait for a coroutine, whatever soft limit strikes meanwhile: the limit is meant for agents."""
-        future = self.start(function, *args)
-        while True:
-            try:
-                return future.result()
-            except SoftTimeLimitExceeded:
-                if future.done():
-                    return future.result()
+        return _insisted(self.start(function, *args))
 
     def close(self) -> None:
         """Close the Hermes and end the thread."""
@@ -62,10 +62,28 @@ class Station:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        await self.hermes.close()
+        if self._opening.done() and not self._opening.cancelled():
+            await self._opening.result().close()
 
     def _end_thread(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENCE)
         if not self._thread.is_alive():
             self._loop.close()
+
+
+async def open_patiently(registry: Registry, servers: Servers) -> Hermes:
+    """Return a Hermes on the running loop, as soon as its Redis answers.
+
+    A task whose message this worker has must wait for it: an error would lose the message.
+    """
+    return await patiently(lambda: open_hermes(registry, servers), "the worker")
+
+
+def _insisted(future: Future[T]) -> T:
+    while True:
+        try:
+            return future.result()
+        except SoftTimeLimitExceeded:
+            if future.done():
+                return future.result()

@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import kombu
 import pytest
 from kombu.pidbox import Mailbox
 
+from hermes_async.adapters import celery_queue
 from hermes_async.adapters.celery_queue import CeleryQueue, declared_queue, queue_name, transport_url
 from hermes_async.adapters.memory import MemoryQueue
 from hermes_async.adapters.redis_store import RedisStore
@@ -92,13 +94,14 @@ class CeleryWire:
             handlers={"revoke": lambda state, **arguments: self.heard.append(arguments)},
         )
         consumer = node.listen()
-        listening = asyncio.create_task(asyncio.to_thread(self._listen))
+        listening = asyncio.create_task(asyncio.to_thread(self._listen, task_id))
         await asyncio.to_thread(self._subscribed)
         await self.queue.revoke(task_id, force=force)
         await listening
         consumer.cancel()
-        assert all(arguments["terminate"] for arguments in self.heard)
-        return [(each["task_id"], each["signal"] == "SIGKILL") for each in self.heard]
+        assert all(each["terminate"] is True for each in self.heard)
+        mine = [each for each in self.heard if each["task_id"] == task_id]
+        return [(each["task_id"], each["signal"] == "SIGKILL") for each in mine]
 
     async def close(self) -> None:
         await self.queue.close()
@@ -130,9 +133,9 @@ class CeleryWire:
         self.got.append(Received(dict(message.headers), dict(message.properties), body, raw))
         message.ack()
 
-    def _listen(self) -> None:
+    def _listen(self, task_id: str) -> None:
         for _ in range(100):
-            if self.heard:
+            if any(each["task_id"] == task_id for each in self.heard):
                 return
             try:
                 self.reader.drain_events(timeout=0.1)
@@ -157,6 +160,13 @@ def make_wire(kind: str, request: pytest.FixtureRequest) -> CeleryWire:
     if kind == "lists":
         return CeleryWire(url.replace("redis://", "redis+list://"), None)
     return CeleryWire(url, url if kind == "parcel" else None)
+
+
+@pytest.fixture(autouse=True)
+def _own_queues(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RabbitMQ is not the test's own: others may serve the real queues there."""
+    prefix = f"hermes-test-{uuid4().hex}"
+    monkeypatch.setattr(celery_queue, "queue_name", lambda lane: f"{prefix}.{lane}")
 
 
 @pytest.fixture(params=KINDS)
