@@ -134,9 +134,9 @@ def _facts(
     settings: Settings, embedded: EmbeddedRedis | None, workers: int, found: list[Entry]
 ) -> list[tuple[str, str]]:
     pool = settings.agents.async_worker_pool
-    where = f"{embedded.server}, private, in {settings.state_dir / 'redis'}" if embedded else ""
+    own = f"{embedded.server}, private, in {settings.state_dir / 'redis'}" if embedded else ""
     return [
-        ("redis", where or masked(settings.agents.task_queue or "")),
+        ("redis", own) if embedded else ("broker", masked(settings.agents.task_queue or "")),
         ("async", f"{workers} worker{'s' * (workers > 1)} of {pool.slots_per_worker} coroutines"),
         ("process", f"1 worker of {pool.min_workers} processes"),
         ("agents", ", ".join(f"{e.name} ({e.lane})" for e in found if e.lane) or "none yet"),

@@ -28,13 +28,14 @@ class Janitor:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
-    async def sweep(self) -> Swept:
-        """Do one round."""
-        lost = [await self._end_attempt(task_id) for task_id in await self._journal.store.lapsed()]
+    async def sweep(self, *, lost: bool = True) -> Swept:
+        """Do one round; without `lost`, attempts whose lease ran out have a little longer."""
+        lapsed = await self._journal.store.lapsed() if lost else []
+        ended = [await self._end_attempt(task_id) for task_id in lapsed]
         due = await self._journal.store.due()
         for task_id in due:
             await self._journal.release(task_id)
-        return Swept(lost=sum(lost), released=len(due))
+        return Swept(lost=sum(ended), released=len(due))
 
     async def prune(self, retention: float) -> int:
         """Forget what ended more than `retention` seconds ago; return how many tasks that were."""

@@ -63,10 +63,12 @@ class Journal:
 
 
 async def patiently(ask: Callable[[], Awaitable[T]], what: str) -> T:
-    """Ask the store until it answers; it may be away for a while."""
+    """Ask the store until it answers; it may be away for a while, which is told once."""
+    level = logging.WARNING
     while True:
         try:
             return await ask()
         except StoreUnavailable as exc:
-            logger.warning("%s has to wait: %s", what, exc)
+            logger.log(level, "%s has to wait: %s", what, exc)
+            level = logging.DEBUG
             await anyio.sleep(INSIST_EVERY)

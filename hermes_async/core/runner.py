@@ -197,6 +197,7 @@ def raised(exc: BaseException) -> Raised:
             name for cls in classes for name in (cls.__qualname__, f"{cls.__module__}.{cls.__qualname__}")
         ),
         retry_after=exc.seconds if isinstance(exc, RetryAfter) else None,
+        permanent=isinstance(exc, UserError),
     )
 
 

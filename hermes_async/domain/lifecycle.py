@@ -173,6 +173,8 @@ class Raised:
     kinds: tuple[str, ...] = ()
     #: Seconds that the agent asked to wait before the next attempt.
     retry_after: float | None = None
+    #: Trying again cannot help: the input or the result does not fit, whoever runs it.
+    permanent: bool = False
     usage: Usage | None = None
 
 
@@ -229,7 +231,7 @@ def _after_failure(task: Task, outcome: Raised, chance: float) -> AnyEvent:
 
 
 def _may_retry(options: SubagentSpec, outcome: Raised, failures: int) -> bool:
-    if failures > options.retries:
+    if outcome.permanent or failures > options.retries:
         return False
     return not set(outcome.kinds) & set(options.retry.non_retryable)
 

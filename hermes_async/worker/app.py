@@ -5,19 +5,23 @@ from __future__ import annotations
 import atexit
 import importlib
 import importlib.util
+import warnings
 from contextlib import ExitStack
+from types import ModuleType
 from typing import Any
 
 from celery import Celery
+from celery.platforms import SecurityWarning
 
 from hermes_async.adapters.celery_queue import declared_queue, queue_name, task_name, transport_url
 from hermes_async.bootstrap import read_settings, registry, servers
 from hermes_async.core.subagent import Subagent
+from hermes_async.domain.errors import ConfigError, HermesError
 from hermes_async.domain.task import Lane
 from hermes_async.settings import Settings
 from hermes_async.worker import lanes, signals
 from hermes_async.worker.bodies import AgentFailed, Runners, run_here, run_on_loop
-from hermes_async.worker.bootsteps import SideJobs
+from hermes_async.worker.bootsteps import Ending, SideJobs
 
 #: What "nothing accepted is lost" needs of Celery; a `celeryconfig.py` beside agents.yaml may add to it.
 DEFAULTS: dict[str, Any] = {
@@ -43,7 +47,7 @@ def create_app(settings: Settings) -> Celery:
     """Return the Celery app of a project: one task per agent, the queues of both lanes.
 
     Raises:
-        ConfigError: an agent's function cannot be imported.
+        ConfigError: an agent's function or celeryconfig.py cannot be imported.
         EmbeddedServerError: no server is configured and none can be started.
     """
     known = registry(settings)
@@ -52,6 +56,7 @@ def create_app(settings: Settings) -> Celery:
     app.conf.update(DEFAULTS)
     app.conf.update(
         broker_url=transport_url(where.broker),
+        broker_transport_options=_transport_options(where.broker, settings.lease),
         task_queues=[declared_queue(lane) for lane in Lane],
         task_default_queue=queue_name(Lane.ASYNC),
     )
@@ -60,8 +65,8 @@ def create_app(settings: Settings) -> Celery:
     for agent in known.runnable():
         _register(app, runners, agent)
     app.hermes = runners
-    app.steps["worker"].add(SideJobs)
-    signals.listen(app, runners)
+    app.steps["worker"].update((SideJobs, Ending))
+    signals.listen(runners)
     lanes.listen(settings.agents.async_worker_pool)
     return app
 
@@ -78,10 +83,20 @@ def _celeryconfig() -> dict[str, Any]:
     """Return the settings of the project's celeryconfig.py, if there is one."""
     if importlib.util.find_spec("celeryconfig") is None:
         return {}
-    module = importlib.import_module("celeryconfig")
-    return {
-        name: value for name, value in vars(module).items() if name.islower() and not name.startswith("_")
-    }
+    try:
+        said = vars(importlib.import_module("celeryconfig"))
+    except Exception as exc:  # whatever the module does when it is imported
+        raise ConfigError(f"celeryconfig.py cannot be imported: {type(exc).__name__}: {exc}") from exc
+    return {name: value for name, value in said.items() if _is_setting(name, value)}
+
+
+def _is_setting(name: str, value: Any) -> bool:
+    return name.islower() and not name.startswith("_") and not isinstance(value, ModuleType)
+
+
+def _transport_options(broker: str, lease: float) -> dict[str, Any]:
+    """Return options of our own transport: a message is on lease as long as the task that it names."""
+    return {"lease": lease} if transport_url(broker).startswith("redisstream") else {}
 
 
 def _register(app: Celery, runners: Runners, agent: Subagent[..., Any]) -> None:
@@ -95,7 +110,24 @@ def _register(app: Celery, runners: Runners, agent: Subagent[..., Any]) -> None:
 
     body = on_loop if agent.lane is Lane.ASYNC else here
     body.__doc__ = agent.description
-    app.task(body, name=name, bind=True, queue=queue_name(agent.lane), throws=(AgentFailed,))
+    app.task(
+        body,
+        name=name,
+        bind=True,
+        queue=queue_name(agent.lane),
+        throws=(AgentFailed,),
+        Request=signals.WatchedRequest,
+    )
 
 
-app = create_app(read_settings())
+def _app() -> Celery:
+    """Return the app of the project in the current folder, or end with one sentence on stderr."""
+    # Celery warns root because of pickle, which we do not accept; whoever adds it is still refused.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    try:
+        return create_app(read_settings())
+    except HermesError as exc:
+        raise SystemExit(f"hermes-async: {exc}") from exc
+
+
+app = _app()

@@ -108,17 +108,29 @@ def _outcome(station: Station, attempt: Attempt) -> Outcome:
 
 
 def _awaited(station: Station, attempt: Attempt) -> Outcome:
-    """Run an `async def` on the station's loop; what interrupts the wait cancels it."""
+    """Run an `async def` on the station's loop; a soft limit cancels it, and waits until it has cleaned up."""
+    work = station.call(_begun, attempt)
+    try:
+        return attempt.returned(station.start(_end_of, work).result())
+    except SoftTimeLimitExceeded:
+        station.call(_stopped, work)
+        raise
 
+
+async def _begun(attempt: Attempt) -> asyncio.Task[Any]:
     async def body() -> Any:
         return await attempt.call()
 
-    future = station.start(body)
-    try:
-        return attempt.returned(future.result())
-    except BaseException:
-        future.cancel()
-        raise
+    return asyncio.create_task(body())
+
+
+async def _end_of(work: asyncio.Task[Any]) -> Any:
+    return await work
+
+
+async def _stopped(work: asyncio.Task[Any]) -> None:
+    work.cancel()
+    await asyncio.wait({work})
 
 
 def told(event: AnyEvent | None) -> str:

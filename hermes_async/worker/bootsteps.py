@@ -5,64 +5,161 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any
 
-from celery import bootsteps, signals
+from celery import bootsteps
 from celery.worker import state
 
 from hermes_async.core.hermes import Hermes
+from hermes_async.core.janitor import Janitor
 from hermes_async.domain.errors import ServiceError
+from hermes_async.domain.lifecycle import Interrupted, decide
+from hermes_async.domain.task import TaskStatus
 from hermes_async.worker.bodies import Runners
+from hermes_async.worker.station import PATIENCE, Station
 
 logger = logging.getLogger("hermes.worker")
 
 #: Seconds between two rounds of the janitor, and between two prunings.
 SWEEP_EVERY, PRUNE_EVERY = 0.5, 600.0
+#: The most tasks that a stopping worker looks through for its own.
+HANDED_BACK = 10_000
 
 
 class SideJobs(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Starts the side jobs with the worker; they end after the pool has drained, not before."""
+    """Starts the side jobs; after the pool, so that no child inherits them."""
+
+    requires = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
-        """Open the station and begin."""
+        """Begin; a Redis that is away is waited for in the background."""
         runners: Runners = parent.app.hermes
         station = runners.station()
-        keeper = LeaseKeeper(station.hermes, runners)
-        station.start(_forever, keeper.renew, runners.lease / 3)
-        station.start(_forever, station.hermes.janitor.sweep, SWEEP_EVERY)
-        station.start(_forever, lambda: station.hermes.janitor.prune(runners.retention), PRUNE_EVERY)
-        signals.worker_shutdown.connect(lambda **_: runners.close(), weak=False)
+        station.start(_side_jobs, station, runners, partial(_stop_soon, parent))
+
+
+class Ending(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Ends the side jobs when everything else has stopped: leases last while the pool drains."""
+
+    def include(self, parent: Any) -> None:
+        """Be the first step, which is the last to stop."""
+        parent.steps.insert(0, self)
+
+    def start(self, parent: Any) -> None:
+        """Nothing yet."""
+
+    def stop(self, parent: Any) -> None:
+        """Give back what was running, if the pool did not let it end, and close."""
+        runners: Runners = parent.app.hermes
+        station = runners.station()
+        try:
+            station.start(_hand_back, station, runners.worker).result(PATIENCE)
+        except Exception as exc:
+            logger.warning("what still ran here goes on when its lease has run out: %r", exc)
+        runners.close()
+
+    terminate = stop
+
+
+async def _side_jobs(station: Station, runners: Runners, stop: Callable[[list[Any]], None]) -> None:
+    hermes = await station.opened()
+    keeper = LeaseKeeper(hermes, runners.worker, runners.lease, stop)
+    caretaker = Caretaker(hermes.janitor, runners.lease)
+    await asyncio.gather(
+        _forever(keeper.renew, runners.lease / 3),
+        _forever(caretaker.sweep, SWEEP_EVERY),
+        _forever(partial(hermes.janitor.prune, runners.retention), PRUNE_EVERY),
+    )
+
+
+async def _hand_back(station: Station, worker: str) -> None:
+    """End this worker's attempts that nothing runs any more; that they were cut off is not their fault."""
+    hermes = await station.opened()
+    for task in await hermes.store.tasks(status=TaskStatus.RUNNING, limit=HANDED_BACK):
+        if task.worker == worker:
+            await hermes.journal.append(decide(task, Interrupted()))
+
+
+def _stop_soon(worker: Any, requests: list[Any]) -> None:
+    worker.consumer.call_soon(_stop, worker.pool, requests)
+
+
+def _stop(pool: Any, requests: Iterable[Any]) -> None:
+    """Stop tasks, on the worker's main thread, in a way that lets them clean up."""
+    for request in requests:
+        if request in state.active_requests:
+            request.terminate(pool, signal="SIGUSR1")
+
+
+def running() -> dict[str, Any]:
+    """Return the requests that the pool has accepted, by task id; callable on any thread."""
+    references = state.active_requests.data.copy()  # at once: a WeakSet must not change while it is read
+    return {request.id: request for reference in references if (request := reference()) is not None}
 
 
 class LeaseKeeper:
-    """Tells the record which tasks this worker still runs, and hears which of them are to end."""
+    """Tells the record which tasks this worker still runs, and hears which of them are to end.
 
-    def __init__(self, hermes: Hermes, runners: Runners) -> None:
-        self._hermes = hermes
-        self._runners = runners
-        self._held: set[str] = set()
+    Args:
+        hermes: on whose loop this is used.
+        worker: the name in the leases.
+        lease: seconds.
+        stop: stops requests of this worker; nothing is broadcast, for another worker may rightly have them.
+    """
+
+    def __init__(self, hermes: Hermes, worker: str, lease: float, stop: Callable[[list[Any]], None]) -> None:
+        self._store = hermes.store
+        self._worker, self._lease, self._stop = worker, lease, stop
+        self._held: set[Any] = set()
+        self._doubtful: set[Any] = set()
 
     async def renew(self) -> None:
         """Renew the leases of all running tasks; stop those that are cancelled or no longer ours."""
-        active = {request.id for request in list(state.active_requests)}
-        renewal = await self._hermes.store.renew(self._runners.worker, sorted(active), self._runners.lease)
-        lost = self._held & active - set(renewal.held)
-        self._held = set(renewal.held)
-        for task_id in (*lost, *renewal.cancelled):
-            logger.warning(
-                "task %s: stopping, %s", task_id, "not ours any more" if task_id in lost else "cancelled"
-            )
-            await self._hermes.journal.queue.revoke(task_id, force=False)
+        active = running()
+        renewal = await self._store.renew(self._worker, sorted(active), self._lease)
+        missing = {request for request in self._held if active.get(request.id) is request}
+        missing -= {active[task_id] for task_id in renewal.held}
+        lost, cancelled = missing & self._doubtful, [active[task_id] for task_id in renewal.cancelled]
+        # One that has just ended is not ours any more either: only who is so the next time has lost it.
+        self._doubtful = missing
+        self._held = {active[task_id] for task_id in renewal.held} | missing
+        for request in (*lost, *cancelled):
+            why = "not ours any more" if request in lost else "cancelled"
+            logger.warning("task %s: stopping, %s", request.id, why)
+        if lost or cancelled:
+            self._stop([*lost, *cancelled])
+
+
+class Caretaker:
+    """Lets the janitor sweep, but after an outage gives every worker the time to renew its leases first."""
+
+    def __init__(self, janitor: Janitor, lease: float) -> None:
+        self._janitor = janitor
+        self._lease = lease
+        self._lenient_until = 0.0
+
+    async def sweep(self) -> None:
+        """Do one round."""
+        try:
+            await self._janitor.sweep(lost=time.monotonic() >= self._lenient_until)
+        except ServiceError:
+            self._lenient_until = time.monotonic() + self._lease
+            raise
 
 
 async def _forever(job: Callable[[], Awaitable[object]], every: float) -> None:
     """Do a job again and again; a server that is away is waited for."""
+    away = False
     while True:
         try:
             await job()
+            away = False
         except ServiceError as exc:
-            logger.warning("%s", exc)
+            logger.log(logging.DEBUG if away else logging.WARNING, "%s", exc)
+            away = True
         except Exception:
             logger.exception("a side job of the worker failed; it goes on")
         await asyncio.sleep(every * random.uniform(0.9, 1.1))

@@ -28,16 +28,25 @@ class Refused(SystemExit):
 def listen(spec: PoolSpec) -> None:
     """Fit every worker that this process starts to the lane that its command line means."""
 
+    def check(**_: Any) -> None:
+        """Before Celery itself complains, in its own way, of a queue that there is not."""
+        _lane(_said())
+
     def fit(sender: Any, **_: Any) -> None:
         said = _said()
-        lane = lane_of(said.get("queues"), said.get("pool"))
+        lane = _lane(said)
         sender.pool_cls = POOLS[lane]
         sender.app.amqp.queues.select([queue_name(lane)])
         sender.app.conf.task_default_queue = queue_name(lane)
         if not said.get("concurrency"):
             sender.concurrency = spec.slots_per_worker if lane is Lane.ASYNC else spec.min_workers
 
+    signals.celeryd_init.connect(check, weak=False)
     signals.worker_init.connect(fit, weak=False)
+
+
+def _lane(said: Mapping[str, Any]) -> Lane:
+    return lane_of(said.get("queues"), said.get("pool"))
 
 
 def _said() -> Mapping[str, Any]:

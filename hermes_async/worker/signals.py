@@ -1,4 +1,4 @@
-"""What a task's body cannot know, Celery's signals tell: the hard limit, a kill, a task without a body."""
+"""What a task's body cannot know, Celery tells: the hard limit, a kill, a dead child, a task without a body."""
 
 from __future__ import annotations
 
@@ -7,59 +7,109 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from billiard.exceptions import TimeLimitExceeded
-from celery import Celery, signals
+import anyio
+from billiard.exceptions import WorkerLostError
+from celery import signals
+from celery.worker import state
+from celery.worker.request import Request
 
-from hermes_async.core.journal import Journal
+from hermes_async.core.journal import INSIST_EVERY, Journal, patiently
+from hermes_async.domain.errors import ServiceError
 from hermes_async.domain.events import AnyEvent, FailedData, task_event
 from hermes_async.domain.failure import ErrorInfo, Reason
-from hermes_async.domain.lifecycle import Raised, decide
-from hermes_async.domain.task import Task
+from hermes_async.domain.lifecycle import Lost, Raised, decide
+from hermes_async.domain.task import Task, TaskStatus
 from hermes_async.worker.bodies import Runners
+from hermes_async.worker.station import Station
 
 logger = logging.getLogger("hermes.worker")
 
-_Verdict = Callable[[Task], AnyEvent | None]
+#: What follows from what was seen, given the record as it is now; None: nothing.
+Verdict = Callable[[Task], AnyEvent | None]
 
 
-def listen(app: Celery, runners: Runners) -> None:
-    """Write into the record what the signals say. Handlers only start the writing: they must not block."""
+class WatchedRequest(Request):  # type: ignore[misc]
+    """Celery's side of a task in the main process: it sees the ends that the body cannot tell of."""
 
-    def note(task_id: str, verdict: _Verdict) -> None:
-        station = runners.station()
-        station.start(_write, station.hermes.journal, task_id, verdict)
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """The pool has interrupted the task, or is about to kill it."""
+        super().on_timeout(soft, timeout)
+        if not soft:
+            note(self.app.hermes, self.id, out_of_time)
 
-    def on_failure(task_id: str, exception: BaseException, **_: Any) -> None:
-        if isinstance(exception, TimeLimitExceeded):
-            note(task_id, out_of_time)
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
+        """The task has failed, or its process has died. Celery requeues the message of a dead one."""
+        error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, WorkerLostError) and not state.should_terminate:
+            note(self.app.hermes, self.id, lost)
+        return super().on_failure(exc_info, *args, **kwargs)
+
+
+def listen(runners: Runners) -> None:
+    """Write into the record what the signals say."""
 
     def on_revoked(request: Any, terminated: bool, signum: Any, **_: Any) -> None:
-        if terminated and signum in (signal.SIGKILL, "SIGKILL", "KILL"):
-            note(request.id, killed)
+        if not terminated:
+            note(runners, request.id, discarded)
+        elif signum in (signal.SIGKILL, "SIGKILL", "KILL"):
+            note(runners, request.id, killed)
 
     def on_unknown(name: str, id: str, **_: Any) -> None:
-        note(id, unknown)
+        note(runners, id, unknown)
 
-    signals.task_failure.connect(on_failure, weak=False)
     signals.task_revoked.connect(on_revoked, weak=False)
     signals.task_unknown.connect(on_unknown, weak=False)
     signals.worker_process_shutdown.connect(lambda **_: runners.close_child(), weak=False)
 
 
-async def _write(journal: Journal, task_id: str, verdict: _Verdict) -> None:
-    task = await journal.store.load(task_id)
-    if task is None or task.status.is_terminal:
-        return
+def note(runners: Runners, task_id: str, verdict: Verdict) -> None:
+    """Begin to write what follows from what was seen; whoever calls must not be blocked."""
+    station = runners.station()
+    station.start(_write, station, runners.worker, task_id, verdict)
+
+
+async def _write(station: Station, worker: str, task_id: str, verdict: Verdict) -> None:
+    try:
+        journal = (await station.opened()).journal
+        task = await patiently(lambda: journal.store.load(task_id), f"the end of {task_id}")
+        if task is None or task.status.is_terminal:
+            return
+        if task.status is TaskStatus.RUNNING and task.worker != worker:
+            return  # somebody else's attempt by now
+        await _settle(journal, task, verdict)
+    except Exception:
+        logger.exception("task %s: what became of it cannot be written", task_id)
+
+
+async def _settle(journal: Journal, task: Task, verdict: Verdict) -> None:
     event = verdict(task)
     if event is not None:
         await journal.insist(event)
+    elif verdict is out_of_time and task.status is TaskStatus.QUEUED:
+        await _publish(journal, task)  # its time was over before it could be claimed, and its message is gone
+
+
+async def _publish(journal: Journal, task: Task) -> None:
+    while True:
+        try:
+            return await journal.queue.publish(task)
+        except ServiceError as exc:
+            logger.warning("task %s waits for the broker: %s", task.id, exc)
+            await anyio.sleep(INSIST_EVERY)
 
 
 def out_of_time(task: Task) -> AnyEvent | None:
     """Return what follows when the pool had to end an attempt that did not end in time by itself."""
+    if task.status is not TaskStatus.RUNNING:
+        return None
     limit = task.birth.options.timeout or 0.0
     error = ErrorInfo(type="TimeLimitExceeded", message=f"did not stop when its {limit:g} s were over")
     return decide(task, Raised(error, Reason.TIMEOUT, kinds=("TimeoutError",)))
+
+
+def lost(task: Task) -> AnyEvent | None:
+    """Return what follows when the process that ran an attempt died: there is no need to await the lease."""
+    return decide(task, Lost()) if task.status is TaskStatus.RUNNING else None
 
 
 def killed(task: Task) -> AnyEvent | None:
@@ -67,8 +117,15 @@ def killed(task: Task) -> AnyEvent | None:
     return task_event(task, "task.cancelled") if task.cancel_requested else None
 
 
+def discarded(task: Task) -> AnyEvent | None:
+    """Return what follows when Celery drops the message because somebody has revoked the task."""
+    return task_event(task, "task.cancelled") if task.status is TaskStatus.QUEUED else None
+
+
 def unknown(task: Task) -> AnyEvent | None:
     """Return what follows when the worker has no such agent."""
+    if task.status is not TaskStatus.QUEUED:
+        return None
     message = f"no worker of this queue knows the agent {task.agent!r}; do all run the same agents.yaml?"
     error = ErrorInfo(type="UnknownAgent", message=message)
     return task_event(task, "task.failed", FailedData(reason=Reason.ERROR, error=error))
