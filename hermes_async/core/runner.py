@@ -144,15 +144,15 @@ class Runner:
     async def _outcome(self, attempt: Attempt) -> Outcome:
         if attempt.task.cancel_requested:
             return Interrupted()
-        limit = anyio.move_on_after(attempt.timeout)
+        # Not anyio's scope: that cancels again at every await, so that an agent could not clean up.
+        limit = asyncio.timeout(attempt.timeout)
         try:
-            with limit:
+            async with limit:
                 return attempt.returned(await _called(attempt))
-            return attempt.timed_out()
         except asyncio.CancelledError:
             return _interrupted()
         except BaseException as exc:  # what an agent makes of being aborted is no reason of its own
-            return attempt.timed_out() if limit.cancel_called else raised(exc)
+            return attempt.timed_out() if limit.expired() else raised(exc)
 
 
 async def _called(attempt: Attempt) -> Any:

@@ -108,7 +108,7 @@ def _outcome(station: Station, attempt: Attempt) -> Outcome:
 
 
 def _awaited(station: Station, attempt: Attempt) -> Outcome:
-    """Run an `async def` on the station's loop; a soft limit cancels it, and waits until it has cleaned up."""
+    """Run an `async def` on the station's loop; a soft limit cancels it and lets it clean up."""
     work = station.call(_begun, attempt)
     try:
         return attempt.returned(station.start(_end_of, work).result())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from secrets import token_hex
 
 from hermes_async.adapters.celery_queue import queue_name
 from hermes_async.domain.task import Lane
@@ -20,13 +20,13 @@ def worker_command(
         lane: which queue it serves, and with which pool.
         concurrency: coroutines at once in the async lane, processes in the process lane.
         loglevel: Celery's, for example `INFO`.
-        hostname: the node name; unique per process by default.
+        hostname: the node name; by default one that no other worker has.
     """
     return [
         *(sys.executable, "-m", "celery", "--app", APP, "worker"),
         *("--queues", queue_name(lane)),
         *("--concurrency", str(concurrency)),
         *("--loglevel", loglevel),
-        *("--hostname", hostname or f"{lane}-{os.getpid()}@%h"),
+        *("--hostname", hostname or f"{lane}-{token_hex(4)}@%h"),
         *("--without-gossip", "--without-mingle"),
     ]

@@ -1,4 +1,4 @@
-"""What a task's body cannot know, Celery tells: the hard limit, a kill, a dead child, a task without a body."""
+"""What the body of a task cannot know, Celery tells: the hard limit, a kill, a dead child, no body at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import signals
 from celery.worker import state
 from celery.worker.request import Request
@@ -40,6 +40,8 @@ class WatchedRequest(Request):  # type: ignore[misc]
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         """The task has failed, or its process has died. Celery requeues the message of a dead one."""
         error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, TimeLimitExceeded):
+            return None  # prefork tells it twice; the other time is `on_timeout`, which says all
         if isinstance(error, WorkerLostError) and not state.should_terminate:
             note(self.app.hermes, self.id, lost)
         return super().on_failure(exc_info, *args, **kwargs)

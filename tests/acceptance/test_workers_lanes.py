@@ -1,0 +1,369 @@
+"""Real workers of both lanes: how attempts end, cancels, crashes, shutdowns, and servers that go away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+import time
+from base64 import b64decode
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import redis
+
+from hermes_async.adapters import celery_queue
+from hermes_async.bootstrap import connect, read_settings
+from hermes_async.core.handle import TaskHandle
+from hermes_async.core.hermes import Hermes
+from hermes_async.domain.agent import RetryPolicy
+from hermes_async.domain.events import CancelRequestedData, task_event
+from hermes_async.domain.failure import Reason
+from hermes_async.domain.lifecycle import MAX_LOSSES, TERMINAL_TYPES
+from hermes_async.domain.task import Lane, Task, TaskStatus
+from hermes_async.settings import Settings
+from hermes_async.worker.command import APP, worker_command
+from tests.support import agents
+from tests.support.agents import tuned
+from tests.support.servers import ROOT, Process, RedisServer, celery_command, running_redis, wait_until_async
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.anyio]
+
+LEASE = 2.0
+#: How long after a crash the next attempt may begin: the lease, and what a busy machine adds.
+RECOVERY = LEASE + 5.0
+S = TaskStatus
+ASK = CancelRequestedData()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Site:
+    """A Redis, workers over it, and a Hermes in this process that dispatches to them."""
+
+    def __init__(self, hermes: Hermes, env: Mapping[str, str], spawn: Callable[..., Process]) -> None:
+        self.hermes = hermes
+        self.env = env
+        self.session = hermes.session("chat")
+        self._spawn = spawn
+
+    async def workers(self, *lanes: Lane, size: int = 2) -> list[Process]:
+        """Start workers at once and wait until all are ready."""
+        started = [self.start(lane, size) for lane in lanes]
+        for process in started:
+            await until_said(process, "ready.")
+        return started
+
+    def start(self, lane: Lane, size: int) -> Process:
+        slots = 50 if lane is Lane.ASYNC else size
+        return self._spawn(worker_command(lane, concurrency=slots), self.env, lane)
+
+    def celery(self, *args: str, env: Mapping[str, str] | None = None, name: str = "celery") -> Process:
+        """Run the plain command line of Celery."""
+        return self._spawn(celery_command(APP, *args), {**self.env, **(env or {})}, name)
+
+    async def dispatch(self, agent: Any, *args: Any) -> TaskHandle[Any]:
+        return await self.session.dispatch(agent, *args)
+
+    async def running(self, *handles: TaskHandle[Any], attempt: int = 1, timeout: float = 15.0) -> None:
+        """Wait until all are running, in this attempt or a later one."""
+
+        async def are() -> bool:
+            tasks = [await handle.task() for handle in handles]
+            return all(task.status is S.RUNNING and task.attempt >= attempt for task in tasks)
+
+        await wait_until_async(are, timeout)
+
+
+async def until_said(process: Process, text: str, timeout: float = 30.0) -> None:
+    await wait_until_async(lambda: text in process.log or not process.alive, timeout)
+    assert text in process.log, process.log
+
+
+async def ended(handle: TaskHandle[Any], timeout: float = 20.0) -> Task:
+    """The record of a task that has ended, exactly once."""
+    task = await asyncio.wait_for(handle.ended(), timeout)
+    types = await told(handle)
+    assert len([type_ for type_ in types if f"task.{type_}" in TERMINAL_TYPES]) == 1, types
+    return task
+
+
+async def told(handle: TaskHandle[Any]) -> list[str]:
+    """What the log says of an ended task."""
+    return [event.type.removeprefix("task.") async for event in handle.events()]
+
+
+async def gone(process: Process, timeout: float = 20.0) -> int:
+    """The exit code of a process that ends by itself and leaves nothing behind."""
+    family = psutil.Process(process.pid).children(recursive=True) if process.alive else []
+    await wait_until_async(lambda: not process.alive, timeout)
+    await wait_until_async(lambda: not [child for child in family if is_alive(child)])
+    return process.wait()
+
+
+def is_alive(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+@asynccontextmanager
+async def site_over(url: str, folder: Path, spawn: Callable[..., Process]) -> AsyncIterator[Site]:
+    config = folder / "agents.yaml"
+    config.write_text('version: "2.4"\n')
+    env = {
+        "HERMES_CONFIG": str(config),
+        "HERMES_TASK_QUEUE": url,
+        "HERMES_MODULES": "tests.support.agents",
+        "HERMES_LEASE": str(LEASE),
+    }
+    settings = Settings.read(environ=env)
+    async with connect(settings) as hermes:
+        yield Site(hermes, env, spawn)
+
+
+@pytest.fixture
+async def site(redis_url: str, tmp_path: Path, spawn: Callable[..., Process]) -> AsyncIterator[Site]:
+    async with site_over(redis_url, tmp_path, spawn) as site:
+        yield site
+
+
+# -- how attempts end ------------------------------------------------------------------------------------
+async def test_values_errors_and_retries_in_both_lanes(site: Site, redis_server: RedisServer) -> None:
+    values = [await site.dispatch(agent, "✓") for agent in (agents.echo, agents.sync_echo)]
+    with redis_server.client() as client:
+        assert_message_is_bare(client, values[0])
+    workers = await site.workers(Lane.ASYNC, Lane.PROCESS)
+    errors = [await site.dispatch(agent) for agent in (agents.fail, agents.sync_fail)]
+    retries = [await site.dispatch(agent) for agent in (agents.flaky, agents.sync_flaky)]
+    leaver = await site.dispatch(agents.leave, 3)
+    assert [await asyncio.wait_for(handle, 20) for handle in values] == ["✓", "✓"]
+    for handle in errors:
+        task = await ended(handle)
+        assert task.error is not None
+        assert (task.status, task.reason, task.attempt) == (S.FAILED, Reason.ERROR, 1)
+        assert (task.error.type, task.error.message) == ("ValueError", "no ❄")
+        assert "support/agents.py" in task.error.traceback
+    for handle in retries:
+        task = await ended(handle)
+        assert (task.output, task.failures) == (2, 1)
+        assert await told(handle) == ["queued", "started", "retrying", "started", "completed"]
+    task = await ended(leaver)
+    assert task.error is not None
+    assert (task.status, task.error.type) == (S.FAILED, "SystemExit")
+    for worker in workers:
+        assert "retry: ConnectionError: attempt 1" in worker.log
+        assert "Traceback" not in worker.log
+        assert "Warning" not in worker.log
+
+
+def assert_message_is_bare(client: redis.Redis, handle: TaskHandle[Any]) -> None:
+    """It names the task and its trace; the input and the options stay in the record."""
+    ((_, fields),) = client.xrange("hermes.async")  # type: ignore[misc]
+    message = json.loads(fields["m"])
+    assert json.loads(b64decode(message["body"]))[:2] == [[], {}]
+    headers = message["headers"]
+    assert (headers["id"], headers["task"]) == (handle.id, "hermes.echo")
+    assert handle.trace_id in headers["traceparent"]
+    assert "✓" not in fields["m"]
+    assert (headers["argsrepr"], headers["kwargsrepr"]) == ("()", "{}")
+
+
+async def test_time_limits_in_both_lanes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(celery_queue, "GRACE", 1.0)  # it travels in the message
+    workers = await site.workers(Lane.ASYNC, Lane.PROCESS, size=4)
+    polite = [
+        await site.dispatch(tuned(agent, timeout=0.5), 30)
+        for agent in (agents.nap, agents.sync_nap, agents.nap_in_child)
+    ]
+    rude = [
+        await site.dispatch(tuned(agent, timeout=0.5), 15) for agent in (agents.stubborn, agents.sync_stubborn)
+    ]
+    again = await site.dispatch(tuned(agents.sync_stubborn, timeout=0.5, retry_limit=1, retry=agents.SOON), 15)
+    for handle in (*polite, *rude, again):
+        task = await ended(handle)
+        assert task.error is not None
+        assert (task.status, task.reason) == (S.FAILED, Reason.TIMEOUT), handle
+        kind = "TimeoutError" if handle in polite else "TimeLimitExceeded"
+        assert task.error.type == kind, task.agent
+        assert task.attempt == (2 if handle is again else 1)
+    for handle in polite:
+        assert await told(handle) == ["queued", "started", "session.message", "failed"]
+    for agent in (agents.echo, agents.sync_echo):  # and the workers go on
+        assert await asyncio.wait_for(await site.dispatch(agent, "x"), 10) == "x"
+    for worker in workers:
+        worker.signal(signal.SIGQUIT)  # a zombie is not waited for
+
+
+# -- cancels ---------------------------------------------------------------------------------------------
+async def test_cancels_in_both_lanes(site: Site) -> None:
+    queued = await site.dispatch(agents.nap, 30)
+    assert await queued.cancel()
+    assert await told(queued) == ["queued", "cancel_requested", "cancelled"]
+
+    await site.workers(Lane.ASYNC, Lane.PROCESS, size=6)
+    nappers = [agents.nap, agents.sync_nap, agents.nap_in_child]
+    asked = [await site.dispatch(agent, 30) for agent in nappers]
+    forced = [await site.dispatch(agent, 30) for agent in (agents.nap, agents.sync_nap)]
+    unheard = [await site.dispatch(agent, 30) for agent in (agents.nap, agents.sync_nap)]
+    innocent = [await site.dispatch(agent, 3) for agent in (agents.nap, agents.sync_nap)]
+    await site.running(*asked, *forced, *unheard, *innocent)
+    for handle in unheard:  # as `cancel` does, but the broadcast is lost
+        await site.hermes.journal.append(task_event(await handle.task(), "task.cancel_requested", ASK))
+    started = time.monotonic()
+    for handle in forced:
+        assert await handle.cancel(force=True)
+        assert (await ended(handle)).status is S.CANCELLED
+    assert time.monotonic() - started < LEASE  # the record does not wait for the lease
+    for handle in asked:
+        assert await handle.cancel()
+    for handle in (*asked, *unheard):
+        assert (await ended(handle)).status is S.CANCELLED
+        heard = ["queued", "started", "cancel_requested", "session.message", "cancelled"]
+        assert await told(handle) == heard, await handle.task()
+    for handle in innocent:
+        assert ((await ended(handle)).status, (await handle.task()).attempt) == (S.COMPLETED, 1)
+        assert not await handle.cancel()
+
+
+async def test_cancels_of_what_waits_for_its_next_attempt(site: Site) -> None:
+    (worker,) = await site.workers(Lane.ASYNC)
+    never = RetryPolicy(initial=60.0, jitter=False)
+    waiting = await site.dispatch(tuned(agents.fail, retry_limit=3, retry=never))
+    revoked = await site.dispatch(tuned(agents.fail, retry_limit=3, retry=RetryPolicy(initial=1.0, jitter=False)))
+    await wait_until_async(lambda: has_failed_once(waiting, revoked))
+    assert await waiting.cancel()
+    assert await told(waiting) == ["queued", "started", "retrying", "cancel_requested", "cancelled"]
+    await site.hermes.journal.queue.revoke(revoked.id, force=False)  # as an operator does with Celery's tools
+    assert (await ended(revoked)).status is S.CANCELLED
+    assert "Discarding revoked task" in worker.log
+
+
+async def has_failed_once(*handles: TaskHandle[Any]) -> bool:
+    tasks = [await handle.task() for handle in handles]
+    return all((task.status, task.failures) == (S.QUEUED, 1) for task in tasks)
+
+
+# -- crashes ---------------------------------------------------------------------------------------------
+async def test_a_killed_async_worker_loses_nothing(site: Site) -> None:
+    (first,) = await site.workers(Lane.ASYNC)
+    handles = [await site.dispatch(agents.nap_once, 60) for _ in range(20)]
+    unwanted = await site.dispatch(agents.nap, 60)
+    await site.running(*handles, unwanted)
+    (second,) = await site.workers(Lane.ASYNC)
+    first.kill()
+    killed = time.monotonic()
+    assert await unwanted.cancel()
+    for handle in handles:
+        task = await ended(handle)
+        assert (task.status, task.output, task.attempt, task.losses) == (S.COMPLETED, second.pid, 2, 1)
+        assert await told(handle) == ["queued", "started", "attempt_lost", "started", "completed"]
+    assert (await ended(unwanted)).status is S.CANCELLED
+    assert time.monotonic() - killed < RECOVERY
+
+    (third,) = await site.workers(Lane.ASYNC)
+    killer = await site.dispatch(agents.kill_worker, 1)  # whoever takes it dies, the other one completes it
+    task = await ended(killer)
+    assert (task.output, task.losses) == (2, 1)
+    assert [second.alive, third.alive].count(False) == 1
+
+
+async def test_a_stopped_worker_comes_too_late(site: Site) -> None:
+    (sleeper,) = await site.workers(Lane.ASYNC)
+    handles = [await site.dispatch(agents.nap_once, 60), await site.dispatch(agents.nap_once, 4)]
+    await site.running(*handles)
+    (other,) = await site.workers(Lane.ASYNC)
+    sleeper.signal(signal.SIGSTOP)
+    for handle in handles:
+        assert (await ended(handle)).output == other.pid
+    sleeper.signal(signal.SIGCONT)
+    await until_said(sleeper, "stopping, not ours any more")
+    (mine,) = await asyncio.gather(ended(await site.dispatch(agents.echo, "x")))
+    assert mine.output == "x"
+    for handle in handles:
+        assert await told(handle) == ["queued", "started", "attempt_lost", "started", "completed"]
+        assert (await handle.task()).output == other.pid
+    other.kill()  # the one that was stopped is as good as before
+    assert await asyncio.wait_for(await site.dispatch(agents.echo, "again"), 10) == "again"
+
+
+async def test_killed_children_and_a_killed_prefork_main(site: Site) -> None:
+    (first,) = await site.workers(Lane.PROCESS, size=3)
+    once, always = await site.dispatch(agents.kill_child, 1), await site.dispatch(agents.kill_child)
+    innocent = await site.dispatch(agents.sync_nap, 3)
+    task = await ended(once)
+    assert (task.output, task.losses) == (2, 1)
+    task = await ended(always)
+    assert (task.status, task.reason, task.attempt) == (S.FAILED, Reason.WORKER_LOST, MAX_LOSSES)
+    assert ((await ended(innocent)).status, (await innocent.task()).attempt) == (S.COMPLETED, 1)
+
+    handle = await site.dispatch(agents.sync_nap_once, 60)
+    await site.running(handle)
+    (second,) = await site.workers(Lane.PROCESS)
+    children = psutil.Process(first.pid).children(recursive=True)
+    first.signal(signal.SIGKILL)
+    task = await ended(handle)
+    assert (task.output, task.losses) == (second.pid, 1)
+    await wait_until_async(lambda: not [child for child in children if is_alive(child)])
+
+
+# -- shutdowns -------------------------------------------------------------------------------------------
+async def test_warm_and_cold_stops(site: Site) -> None:
+    nappers = [agents.nap, agents.sync_nap]
+    leaving = await site.workers(Lane.ASYNC, Lane.PROCESS)
+    handles = [await site.dispatch(agent, 3 * LEASE) for agent in nappers]
+    await site.running(*handles)
+    staying = await site.workers(Lane.ASYNC, Lane.PROCESS)  # their janitors watch the leases
+    assert await asyncio.gather(*(stopped(worker, signal.SIGTERM) for worker in leaving)) == [0, 0]
+    for handle in handles:
+        task = await ended(handle)
+        assert (task.status, task.attempt) == (S.COMPLETED, 1)
+    assert all("Traceback" not in worker.log for worker in leaving)
+
+    handles = [await site.dispatch(agent, 60) for agent in (agents.nap_once, agents.sync_nap_once)]
+    await site.running(*handles)
+    assert await asyncio.gather(*(stopped(worker, signal.SIGQUIT) for worker in staying)) == [0, 0]
+    await site.workers(Lane.ASYNC, Lane.PROCESS)
+    for handle in handles:
+        task = await ended(handle)
+        assert (task.status, task.attempt, task.losses, task.failures) == (S.COMPLETED, 2, 0, 0), task.agent
+        assert await told(handle) == ["queued", "started", "attempt_lost", "started", "completed"]
+
+
+async def stopped(worker: Process, number: int) -> int:
+    worker.signal(number)
+    return await gone(worker)
+
+
+# -- servers that go away --------------------------------------------------------------------------------
+async def test_an_outage_of_redis_delays_and_loses_nothing(tmp_path: Path, spawn: Callable[..., Process]) -> None:
+    for server in running_redis(tmp_path / "redis", aof=True):
+        async with site_over(server.url, tmp_path, spawn) as site:
+            await outage(site, server)
+
+
+async def outage(site: Site, server: RedisServer) -> None:
+    workers = await site.workers(Lane.ASYNC, Lane.PROCESS, size=4)
+    short = [await site.dispatch(agent, 2) for agent in (agents.nap, agents.sync_nap)]
+    long = [await site.dispatch(agent, 10) for agent in (agents.nap, agents.sync_nap)]
+    await site.running(*short, *long)
+    server.stop()
+    await asyncio.sleep(5)  # longer than the short ones, and than their leases
+    server.start()
+    for handle in (*short, *long):
+        task = await ended(handle)
+        assert (task.status, task.attempt) == (S.COMPLETED, 1), task.agent
+    for agent in (agents.echo, agents.sync_echo):
+        assert await asyncio.wait_for(await site.dispatch(agent, "x"), 15) == "x"
+    assert all(worker.alive for worker in workers)
