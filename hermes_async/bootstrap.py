@@ -20,6 +20,10 @@ from hermes_async.core.subagent import Subagent
 from hermes_async.settings import Settings, locate
 
 
+#: Seconds for which a session is still listened to after its last task was awaited.
+LINGER = 1.0
+
+
 @dataclass(frozen=True)
 class Servers:
     """Where the broker and the state are."""
@@ -81,7 +85,8 @@ async def open_hermes(known: Registry, where: Servers) -> Hermes:
         StoreUnavailable: the Redis of the state does not answer within 3 s.
     """
     store = RedisStore(where.state)
-    hermes = Hermes(known, store, CeleryQueue(where.broker, shares_store=where.are_one))
+    queue = CeleryQueue(where.broker, shares_store=where.are_one)
+    hermes = Hermes(known, store, queue, linger=LINGER)
     try:
         await store.ping()
     except BaseException:

@@ -21,17 +21,23 @@ PAGE = 500
 
 
 class Feed:
-    """The sessions that somebody in this process listens to."""
+    """The sessions that somebody in this process listens to.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: where the logs are.
+        linger: seconds that a reader outlives its last follower, for a parent that awaits task after task.
+    """
+
+    def __init__(self, store: Store, linger: float = 0.0) -> None:
         self.store = store
+        self.linger = linger
         self._readers: dict[str, _Reader] = {}
 
     @asynccontextmanager
     async def follow(self, session_id: str) -> AsyncIterator[_Reader]:
-        """Keep the session's reader alive while somebody is interested."""
+        """Keep the session's reader alive while somebody is interested, and a little longer."""
         reader = self._readers.get(session_id)
-        if reader is None:
+        if reader is None or reader.has_stopped:
             reader = self._readers[session_id] = _Reader(self.store, session_id)
         reader.followers += 1
         try:
@@ -39,9 +45,18 @@ class Feed:
             yield reader
         finally:
             reader.followers -= 1
-            if not reader.followers:
-                self._readers.pop(session_id, None)
+            if self.linger:
+                asyncio.get_running_loop().call_later(self.linger, self._let_go, session_id, reader)
+            elif self._let_go(session_id, reader):
                 await reader.stop()
+
+    def _let_go(self, session_id: str, reader: _Reader) -> bool:
+        """Stop a reader that nobody follows; return False when somebody does, or it was stopped before."""
+        if reader.followers or self._readers.get(session_id) is not reader:
+            return False
+        del self._readers[session_id]
+        reader.cancel()
+        return True
 
     async def pages(self, session_id: str, after: int) -> AsyncIterator[Page]:
         """Yield the session's log after `seq`, then what is added, for ever; an empty page: all is read."""
@@ -70,9 +85,10 @@ class Feed:
 
     async def close(self) -> None:
         """Stop every reader."""
-        for reader in list(self._readers.values()):
-            await reader.stop()
+        readers = list(self._readers.values())
         self._readers.clear()
+        for reader in readers:
+            await reader.stop()
 
 
 class _Reader:
@@ -114,9 +130,18 @@ class _Reader:
             why = cause or "this Hermes was closed"
             raise StoreUnavailable(f"nobody listens to session {self._session_id}: {why}") from cause
 
-    async def stop(self) -> None:
-        """Stop reading."""
+    @property
+    def has_stopped(self) -> bool:
+        """True when it reads no more."""
+        return self._task.done()
+
+    def cancel(self) -> None:
+        """Tell it to stop reading."""
         self._task.cancel()
+
+    async def stop(self) -> None:
+        """Stop reading, and wait until it has."""
+        self.cancel()
         await asyncio.wait({self._task})
 
     async def _run(self) -> None:

@@ -19,13 +19,13 @@ from hermes_async.domain.task import Task, TaskStatus
 
 
 class Hermes:
-    """Sessions, tasks and agents over one store and one queue."""
+    """Sessions, tasks and agents over one store and one queue; `linger` is that of its feed."""
 
-    def __init__(self, registry: Registry, store: Store, queue: Queue) -> None:
+    def __init__(self, registry: Registry, store: Store, queue: Queue, *, linger: float = 0.0) -> None:
         self.registry = registry
         self.store = store
         self.journal = Journal(store, queue)
-        self.feed = Feed(store)
+        self.feed = Feed(store, linger)
         self.janitor = Janitor(self.journal)
         self._dispatcher = Dispatcher(registry, self.journal, self.feed)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import redis
 from hermes_async.adapters.redis_connection import client_for
 from hermes_async.adapters.redis_pipe import BATCH, Pipe, Script
 from hermes_async.domain.errors import StoreUnavailable
-from tests.support.servers import free_port
+from tests.support.servers import RedisServer, free_port
 from tests.support.silent import silent_server
 
 pytestmark = pytest.mark.anyio
@@ -155,3 +156,53 @@ async def test_a_server_that_says_nothing_is_told_within_three_seconds() -> None
 
         waits = await asyncio.gather(ask(0), ask(0), ask(0.5), ask(1.0))
         assert max(waits) < 3
+
+
+# -- one connection for life ---------------------------------------------------------------------------------
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path).start()
+    yield server
+    server.kill()
+
+
+@asynccontextmanager
+async def opened(server: RedisServer) -> AsyncIterator[Pipe]:
+    client = client_for(server.url)
+    pipe = Pipe(client, "here")
+    await pipe.read("PING")
+    yield pipe
+    await pipe.close()
+    await client.aclose()
+
+
+async def test_a_connection_that_was_closed_is_made_again_unnoticed(own_server: RedisServer) -> None:
+    async with opened(own_server) as pipe:
+        with own_server.client() as other:
+            assert other.client_kill_filter(_type="normal", skipme=True) >= 1
+        assert await pipe.read("ECHO", "again") == "again"
+        own_server.restart()
+        replies = await asyncio.gather(*(pipe.read("ECHO", str(n)) for n in range(5)))
+        assert replies == list("01234")
+
+
+async def test_no_reply_of_a_broken_trip_reaches_the_next(own_server: RedisServer) -> None:
+    async with opened(own_server) as pipe:
+        asked = [asyncio.ensure_future(pipe.read("ECHO", str(n))) for n in range(3)]
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert pipe._sender is not None
+        pipe._sender.cancel()
+        await asyncio.wait({pipe._sender})
+        for one in asked:
+            one.cancel()
+        assert await pipe.read("ECHO", "mine") == "mine"
+
+
+async def test_after_an_outage_it_works_again(own_server: RedisServer) -> None:
+    async with opened(own_server) as pipe:
+        own_server.stop()
+        with pytest.raises(StoreUnavailable):
+            await pipe.read("PING")
+        own_server.start()
+        assert await pipe.read("PING")

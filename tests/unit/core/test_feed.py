@@ -138,3 +138,24 @@ async def test_a_reader_that_breaks_tells_its_followers(bench: Bench) -> None:
     await bench.session.send_message("a")
     with pytest.raises(StoreUnavailable, match="unheard_of"):
         await asyncio.wait_for(listening, 5)
+
+
+async def test_a_lingering_reader_serves_the_next_and_goes_with_the_feed(bench: Bench) -> None:
+    lingering = feed.Feed(bench.store, linger=60.0)
+    async with lingering.follow("chat") as first:
+        pass
+    async with lingering.follow("chat") as second:
+        assert second is first
+    assert readers() == ["hermes-feed chat"]
+    await lingering.close()
+    assert readers() == []
+
+
+async def test_a_lingering_reader_goes_when_its_time_is_over(bench: Bench) -> None:
+    lingering = feed.Feed(bench.store, linger=0.01)
+    async with lingering.follow("chat"):
+        pass
+    await wait_until_async(lambda: not readers())
+    async with lingering.follow("chat"):
+        assert readers() == ["hermes-feed chat"]
+    await lingering.close()
