@@ -42,33 +42,30 @@ BLOCKS = [block for path in DOCUMENTS for block in blocks(path)]
 NOT_RUN = {
     ("README.md", "How a task travels"): "a picture",
     ("docs/architecture.md", "The house"): "a picture",
-    ("docs/benchmarks.md", "A real run"): "takes two minutes, and no machine gives the same figures",
     ("docs/wire.md", "A client in JavaScript"): "needs Node; the document says that it is not run",
 }
 #: Played in an empty folder with an `up` of its own; other consoles are played in a copy of the repository.
 FROM_NOTHING = ("README.md", "Fifteen lines")
 
 
+def section(block: Block) -> tuple[str, str]:
+    return block.file, block.section
+
+
 def kind(block: Block) -> str | None:
-    """Which of the tests below is about a block."""
-    if (block.file, block.section) in NOT_RUN and block.language in ("text", "js"):
+    """Which of the tests below is about a block; None: it would go unnoticed."""
+    if section(block) in NOT_RUN and block.language in ("text", "js"):
         return "not run"
-    if block.language == "text":
-        return "error" if block.text.startswith("agents.yaml:") else _table_of_the_demo(block)
-    if block.language in ("console", "sh"):
-        own = [line.split()[0] for line in re.sub(r"^\$ ", "", block.text, flags=re.M).splitlines() if line]
-        return "bin" if all(word.startswith("bin/") for word in own) else _only(block, "console")
-    if block.language == "python":
-        return "played" if block.file_name else "program"
-    return block.language if block.language in ("yaml", "json") else None
-
-
-def _table_of_the_demo(block: Block) -> str | None:
-    return "demo" if (block.file, block.section) == ("README.md", "Two commands") else None
-
-
-def _only(block: Block, language: str) -> str | None:
-    return "played" if block.language == language else None
+    if block.language == "text" and block.text.startswith("agents.yaml:"):
+        return "error"
+    if block.language == "text" and section(block) == ("README.md", "Two commands"):
+        return "demo"
+    if block.language in ("console", "sh") and all(re.findall(r"^(?:\$ )?(bin/)?", block.text.strip(), re.M)):
+        return "bin"
+    if block.language == "python" and not block.file_name:
+        return "program"
+    kinds = {"console": "played", "python": "played", "yaml": "yaml", "json": "json"}
+    return kinds.get(block.language)
 
 
 def of_kind(wanted: str) -> Any:
@@ -77,19 +74,13 @@ def of_kind(wanted: str) -> Any:
     return pytest.mark.parametrize("block", found, ids=[block.where for block in found])
 
 
-def section(block: Block) -> tuple[str, str]:
-    return block.file, block.section
-
-
 PLAYED = list(dict.fromkeys(section(block) for block in BLOCKS if kind(block) == "played"))
 IN_REPOSITORY = [place for place in PLAYED if place != FROM_NOTHING]
 
 
 def test_every_block_is_run_or_says_why_not() -> None:
     assert [block.where for block in BLOCKS if kind(block) is None] == []
-    assert {
-        (file, name) for file, name in NOT_RUN if f"\n## {name}\n" not in (ROOT / file).read_text()
-    } == set()
+    assert {section(block) for block in BLOCKS if kind(block) == "not run"} == set(NOT_RUN)
     assert FROM_NOTHING in PLAYED
 
 

@@ -106,14 +106,16 @@ class Keeper:
 
     # -- the thread ------------------------------------------------------------------------------------
     def _beat(self, stop: threading.Event) -> None:
-        pause = 0.0
+        pause, told = 0.0, False
         while not stop.wait(pause):
             pause = self.lease / 3
             try:
                 self._tend()
+                told = False
             except Exception as error:  # this thread must not end: without it every lease lapses
                 pause = min(pause, 1.0)
-                level = logging.WARNING if self.held else logging.DEBUG
+                level = logging.WARNING if self.held and not told else logging.DEBUG
+                told = told or level == logging.WARNING
                 logger.log(level, "The lease of %d messages could not be renewed: %r", len(self.held), error)
 
     def _tend(self) -> None:

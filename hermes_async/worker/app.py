@@ -5,12 +5,14 @@ from __future__ import annotations
 import atexit
 import importlib
 import importlib.util
+import logging
 import warnings
 from contextlib import ExitStack
 from types import ModuleType
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
 
 from hermes_async.adapters.celery_queue import declared_queue, queue_name, task_name, transport_url
@@ -120,10 +122,20 @@ def _register(app: Celery, runners: Runners, agent: Subagent[..., Any]) -> None:
     )
 
 
+def _hush() -> None:
+    """Silence what Celery says of settings that are as they are on purpose."""
+    # It warns root because of pickle, which we do not accept; whoever adds that is still refused.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    # Tasks outlive a lost connection to the broker.
+    warnings.filterwarnings("ignore", r"\s*In Celery 5\.1", CPendingDeprecationWarning)
+    # At each cancel, every worker that does not have the task misses the result backend.
+    control = logging.getLogger("celery.worker.control")
+    control.addFilter(lambda record: "as revoked in backend" not in str(record.msg))
+
+
 def _app() -> Celery:
     """Return the app of the project in the current folder, or end with one sentence on stderr."""
-    # Celery warns root because of pickle, which we do not accept; whoever adds it is still refused.
-    warnings.filterwarnings("ignore", category=SecurityWarning)
+    _hush()
     try:
         return create_app(read_settings())
     except HermesError as exc:

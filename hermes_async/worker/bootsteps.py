@@ -113,24 +113,31 @@ class LeaseKeeper:
     def __init__(self, hermes: Hermes, worker: str, lease: float, stop: Callable[[list[Any]], None]) -> None:
         self._store = hermes.store
         self._worker, self._lease, self._stop = worker, lease, stop
-        self._held: set[Any] = set()
+        #: Requests that were not ours at the last renewal: claimed in a moment, or just ended, or lost.
         self._doubtful: set[Any] = set()
 
     async def renew(self) -> None:
         """Renew the leases of all running tasks; stop those that are cancelled or no longer ours."""
         active = running()
         renewal = await self._store.renew(self._worker, sorted(active), self._lease)
-        missing = {request for request in self._held if active.get(request.id) is request}
-        missing -= {active[task_id] for task_id in renewal.held}
-        lost, cancelled = missing & self._doubtful, [active[task_id] for task_id in renewal.cancelled]
-        # One that has just ended is not ours any more either: only who is so the next time has lost it.
-        self._doubtful = missing
-        self._held = {active[task_id] for task_id in renewal.held} | missing
-        for request in (*lost, *cancelled):
-            why = "not ours any more" if request in lost else "cancelled"
-            logger.warning("task %s: stopping, %s", request.id, why)
-        if lost or cancelled:
-            self._stop([*lost, *cancelled])
+        missing = {active[task_id] for task_id in active.keys() - set(renewal.held)}
+        doubtful, self._doubtful = missing & self._doubtful, missing
+        lost = [request for request in doubtful if await self._is_lost(request.id)]
+        self._end(lost, "it is not ours any more")
+        self._end([active[task_id] for task_id in renewal.cancelled], "it is to be cancelled")
+
+    async def _is_lost(self, task_id: str) -> bool:
+        """Tell what ended here without our hearing of it from what has not been claimed yet."""
+        task = await self._store.load(task_id)
+        if task is None or task.status.is_terminal:
+            return True
+        return task.status is TaskStatus.RUNNING and task.worker != self._worker
+
+    def _end(self, requests: list[Any], why: str) -> None:
+        for request in requests:
+            logger.warning("task %s is stopped: %s", request.id, why)
+        if requests:
+            self._stop(requests)
 
 
 class Caretaker:

@@ -149,7 +149,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def flush(self) -> None:
         """The broker is lost and will deliver again what has not begun."""
-        self.loop.call_soon_threadsafe(self._forget_waiting)
+        if self._thread is not None:  # Celery asks this of a stopped pool, too
+            self.loop.call_soon_threadsafe(self._forget_waiting)
 
     def _get_info(self) -> dict[str, Any]:
         soft, hard = (self.options.get(limit) or 0 for limit in ("soft_timeout", "timeout"))

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import signal
-import sys
 import time
 from base64 import b64decode
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -21,7 +18,7 @@ import pytest
 import redis
 
 from hermes_async.adapters import celery_queue
-from hermes_async.bootstrap import connect, read_settings
+from hermes_async.bootstrap import connect
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.agent import RetryPolicy
@@ -29,11 +26,12 @@ from hermes_async.domain.events import CancelRequestedData, task_event
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import MAX_LOSSES, TERMINAL_TYPES
 from hermes_async.domain.task import Lane, Task, TaskStatus
+from hermes_async.sdk import TaskContext, subagent
 from hermes_async.settings import Settings
 from hermes_async.worker.command import APP, worker_command
 from tests.support import agents
 from tests.support.agents import tuned
-from tests.support.servers import ROOT, Process, RedisServer, celery_command, running_redis, wait_until_async
+from tests.support.servers import Process, RedisServer, celery_command, running_redis, wait_until_async
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.anyio]
 
@@ -188,9 +186,12 @@ async def test_time_limits_in_both_lanes(site: Site, monkeypatch: pytest.MonkeyP
         for agent in (agents.nap, agents.sync_nap, agents.nap_in_child)
     ]
     rude = [
-        await site.dispatch(tuned(agent, timeout=0.5), 15) for agent in (agents.stubborn, agents.sync_stubborn)
+        await site.dispatch(tuned(agent, timeout=0.5), 15)
+        for agent in (agents.stubborn, agents.sync_stubborn)
     ]
-    again = await site.dispatch(tuned(agents.sync_stubborn, timeout=0.5, retry_limit=1, retry=agents.SOON), 15)
+    again = await site.dispatch(
+        tuned(agents.sync_stubborn, timeout=0.5, retry_limit=1, retry=agents.SOON), 15
+    )
     for handle in (*polite, *rude, again):
         task = await ended(handle)
         assert task.error is not None
@@ -241,7 +242,9 @@ async def test_cancels_of_what_waits_for_its_next_attempt(site: Site) -> None:
     (worker,) = await site.workers(Lane.ASYNC)
     never = RetryPolicy(initial=60.0, jitter=False)
     waiting = await site.dispatch(tuned(agents.fail, retry_limit=3, retry=never))
-    revoked = await site.dispatch(tuned(agents.fail, retry_limit=3, retry=RetryPolicy(initial=1.0, jitter=False)))
+    revoked = await site.dispatch(
+        tuned(agents.fail, retry_limit=3, retry=RetryPolicy(initial=1.0, jitter=False))
+    )
     await wait_until_async(lambda: has_failed_once(waiting, revoked))
     assert await waiting.cancel()
     assert await told(waiting) == ["queued", "started", "retrying", "cancel_requested", "cancelled"]
@@ -281,14 +284,14 @@ async def test_a_killed_async_worker_loses_nothing(site: Site) -> None:
 
 async def test_a_stopped_worker_comes_too_late(site: Site) -> None:
     (sleeper,) = await site.workers(Lane.ASYNC)
-    handles = [await site.dispatch(agents.nap_once, 60), await site.dispatch(agents.nap_once, 4)]
+    handles = [await site.dispatch(agents.nap_once, 60), await site.dispatch(agents.nap_once, 3)]
     await site.running(*handles)
     (other,) = await site.workers(Lane.ASYNC)
     sleeper.signal(signal.SIGSTOP)
     for handle in handles:
         assert (await ended(handle)).output == other.pid
     sleeper.signal(signal.SIGCONT)
-    await until_said(sleeper, "stopping, not ours any more")
+    await until_said(sleeper, "it is not ours any more")
     (mine,) = await asyncio.gather(ended(await site.dispatch(agents.echo, "x")))
     assert mine.output == "x"
     for handle in handles:
@@ -329,11 +332,11 @@ async def test_warm_and_cold_stops(site: Site) -> None:
     for handle in handles:
         task = await ended(handle)
         assert (task.status, task.attempt) == (S.COMPLETED, 1)
-    assert all("Traceback" not in worker.log for worker in leaving)
 
     handles = [await site.dispatch(agent, 60) for agent in (agents.nap_once, agents.sync_nap_once)]
     await site.running(*handles)
     assert await asyncio.gather(*(stopped(worker, signal.SIGQUIT) for worker in staying)) == [0, 0]
+    assert all("Traceback" not in worker.log for worker in (*leaving, *staying))
     await site.workers(Lane.ASYNC, Lane.PROCESS)
     for handle in handles:
         task = await ended(handle)
@@ -347,7 +350,9 @@ async def stopped(worker: Process, number: int) -> int:
 
 
 # -- servers that go away --------------------------------------------------------------------------------
-async def test_an_outage_of_redis_delays_and_loses_nothing(tmp_path: Path, spawn: Callable[..., Process]) -> None:
+async def test_an_outage_of_redis_delays_and_loses_nothing(
+    tmp_path: Path, spawn: Callable[..., Process]
+) -> None:
     for server in running_redis(tmp_path / "redis", aof=True):
         async with site_over(server.url, tmp_path, spawn) as site:
             await outage(site, server)
@@ -367,3 +372,90 @@ async def outage(site: Site, server: RedisServer) -> None:
     for agent in (agents.echo, agents.sync_echo):
         assert await asyncio.wait_for(await site.dispatch(agent, "x"), 15) == "x"
     assert all(worker.alive for worker in workers)
+
+
+# -- the command line of Celery, and what is refused -----------------------------------------------------
+async def test_an_agent_that_the_worker_lacks(site: Site) -> None:
+    await site.workers(Lane.ASYNC)
+
+    @subagent
+    async def ghost(ctx: TaskContext) -> None:
+        """Known only to who dispatches."""
+
+    task = await ended(await site.dispatch(ghost))
+    assert task.error is not None
+    assert (task.status, task.error.type) == (S.FAILED, "UnknownAgent")
+    assert "'ghost'" in task.error.message
+    assert "agents.yaml" in task.error.message
+
+
+POOL = """
+async_worker_pool: {min_workers: 1, slots_per_worker: 37}
+"""
+
+
+async def test_the_command_line_of_celery(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "agents.yaml").write_text(POOL)
+    (tmp_path / "celeryconfig.py").write_text(
+        "import os\nworker_send_task_events = True\nworker_prefetch_multiplier = 3\n"
+    )
+    quiet = ("--without-gossip", "--without-mingle", "-l", "INFO")
+    plain = site.celery("worker", "-n", "plain@%h", *quiet)
+    three = site.celery("worker", "-n", "three@%h", "-c", "3", *quiet)
+    prefork = site.celery("worker", "-n", "prefork@%h", "-P", "prefork", *quiet)
+    by_queue = site.celery("worker", "-n", "queue@%h", "-Q", "hermes.process", "-c", "2", *quiet)
+    workers = {plain: "37 (pool)", three: "3 (pool)", prefork: "1 (prefork)", by_queue: "2 (prefork)"}
+    for worker, concurrency in workers.items():
+        await until_said(worker, "ready.")
+        assert f"concurrency: {concurrency}" in worker.log
+        assert "task events: ON" in worker.log  # celeryconfig.py
+        queue = "hermes.process" if "prefork" in concurrency else "hermes.async"
+        assert re.findall(r"\.> (hermes\.\w+)", worker.log) == [queue]
+    handles = [await site.dispatch(agents.nap, 10), await site.dispatch(agents.sync_nap, 10)]
+    await site.running(*handles)
+    inspections = {
+        what: site.celery("inspect", what, "-j", name=what) for what in ("ping", "active", "registered")
+    }
+    for inspection in inspections.values():
+        assert await gone(inspection) == 0, inspection.log
+    said = {what: json.loads(inspection.log) for what, inspection in inspections.items()}
+    assert len(said["ping"]) == 4
+    active = [task["id"] for tasks in said["active"].values() for task in tasks]
+    assert sorted(active) == sorted(handle.id for handle in handles)
+    assert all("hermes.echo" in names for names in said["registered"].values())
+
+
+REFUSED = {
+    "worker -P threads": "the thread pool ignores time limits",
+    "worker -P solo": "the solo pool ignores time limits",
+    "worker -Q hermes.process -P custom": "the queue hermes.process is not served by that pool",
+    "worker -Q hermes.async -P prefork": "the queue hermes.async is not served by that pool",
+    "worker -Q nonsense": "not nonsense",
+    "worker -Q hermes.async,hermes.process": "serves one of the queues",
+}
+BROKEN = {
+    "agents: {a: {rum: x}}": "did you mean 'run'?",
+    'agents: {a: {run: "no.such:agent"}}': "cannot import 'no.such'",
+    'agents: {a: {run: "tests.support.agents:nobody"}}': "has no 'nobody'",
+}
+
+
+async def test_what_is_refused_is_refused_in_one_sentence(site: Site, tmp_path: Path) -> None:
+    custom = {"CELERY_CUSTOM_WORKER_POOL": "hermes_async.worker.pool:AsyncioPool"}
+    started = [(site.celery(*args.split(), env=custom), why) for args, why in REFUSED.items()]
+    for number, (text, why) in enumerate(BROKEN.items()):
+        config = tmp_path / f"broken-{number}.yaml"
+        config.write_text(text)
+        started.append((site.celery("worker", env={"HERMES_CONFIG": str(config)}), why))
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "agents.yaml").write_text(POOL)
+    (other / "celeryconfig.py").write_text("1 / 0\n")
+    started.append(
+        (site.celery("worker", env={"HERMES_CONFIG": str(other / "agents.yaml")}), "ZeroDivisionError")
+    )
+    for process, why in started:
+        assert await gone(process) == 1
+        assert why in process.log
+        assert process.log.startswith("hermes-async: ")
+        assert process.log.count("\n") == 1
