@@ -14,7 +14,7 @@ import redis
 
 from benchmarks import plain, stamps
 from benchmarks.children import Child, free_port
-from hermes_async.adapters.redis_binary import find_server
+from hermes_async.adapters.embedded_redis.binary import find_server
 from hermes_async.domain.task import Lane
 from hermes_async.settings import Settings
 from hermes_async.worker.command import worker_command

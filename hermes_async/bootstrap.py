@@ -19,7 +19,6 @@ from hermes_async.core.registry import Registry, collect
 from hermes_async.core.subagent import Subagent
 from hermes_async.settings import Settings, locate
 
-
 #: Seconds for which a session is still listened to after its last task was awaited.
 LINGER = 1.0
 

@@ -18,8 +18,8 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from hermes_async.adapters.agents_file import parse
-from hermes_async.adapters.agents_shape import ROOT as SHAPE
-from hermes_async.adapters.agents_shape import Shape
+from hermes_async.adapters.agents_file.shape import ROOT as SHAPE
+from hermes_async.adapters.agents_file.shape import Shape
 from hermes_async.adapters.redis_store import LOG_LENGTH
 from hermes_async.cli.main import hermes_async
 from hermes_async.domain import events

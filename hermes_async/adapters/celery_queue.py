@@ -14,7 +14,7 @@ from kombu import Connection, Exchange, Queue
 from kombu.exceptions import KombuError
 from kombu.pidbox import Mailbox
 
-from hermes_async.adapters.redis_connection import shown
+from hermes_async.adapters.redis_store.connection import shown
 from hermes_async.core.ports import Parcel
 from hermes_async.domain.agent import SubagentSpec
 from hermes_async.domain.errors import QueueUnavailable

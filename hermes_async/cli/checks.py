@@ -18,7 +18,7 @@ from kombu.pidbox import Mailbox
 
 from hermes_async.adapters.celery_queue import transport_url
 from hermes_async.adapters.embedded_redis import find_server, running_url
-from hermes_async.adapters.redis_connection import plain
+from hermes_async.adapters.redis_store.connection import plain
 from hermes_async.bootstrap import Servers
 from hermes_async.domain.errors import EmbeddedServerError
 from hermes_async.domain.urls import is_rabbitmq, masked

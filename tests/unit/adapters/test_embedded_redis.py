@@ -20,8 +20,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from hermes_async.adapters import embedded_redis, redis_address
 from hermes_async.adapters.embedded_redis import EmbeddedRedis, find_server, running_url
+from hermes_async.adapters.embedded_redis import address as redis_address
+from hermes_async.adapters.embedded_redis import server as embedded_redis
 from hermes_async.domain.errors import EmbeddedServerError
 
 pytestmark = pytest.mark.timeout(30)

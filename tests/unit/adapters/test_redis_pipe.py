@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import redis
 
-from hermes_async.adapters.redis_connection import client_for
-from hermes_async.adapters.redis_pipe import BATCH, Pipe, Script
+from hermes_async.adapters.redis_store.connection import client_for
+from hermes_async.adapters.redis_store.pipe import BATCH, Pipe, Script
 from hermes_async.domain.errors import StoreUnavailable
 from tests.support.servers import RedisServer, free_port
 from tests.support.silent import silent_server

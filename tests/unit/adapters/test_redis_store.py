@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from hermes_async.adapters.celery_queue import CeleryQueue
-from hermes_async.adapters.redis_nudges import RedisNudges
 from hermes_async.adapters.redis_store import RedisStore
+from hermes_async.adapters.redis_store.nudges import RedisNudges
 from hermes_async.core import feed
 from hermes_async.core.context import TaskContext
 from hermes_async.core.hermes import Hermes

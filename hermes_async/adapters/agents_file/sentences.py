@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from hermes_async.adapters.agents_shape import Loc, label, shape_at
-from hermes_async.adapters.yaml_source import shorten
+from hermes_async.adapters.agents_file.shape import Loc, label, shape_at
+from hermes_async.adapters.agents_file.source import shorten
 from hermes_async.domain.errors import did_you_mean
 from hermes_async.domain.urls import masked
 

@@ -11,8 +11,8 @@ import anyio
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
-from hermes_async.adapters.redis_connection import client_for, shown
-from hermes_async.adapters.redis_pipe import unavailable
+from hermes_async.adapters.redis_store.connection import client_for, shown
+from hermes_async.adapters.redis_store.pipe import unavailable
 
 logger = logging.getLogger("hermes.nudges")
 

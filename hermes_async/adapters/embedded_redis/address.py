@@ -10,7 +10,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from hermes_async.adapters.redis_binary import OWN_SERVER, ServerBinary
+from hermes_async.adapters.embedded_redis.binary import OWN_SERVER, ServerBinary
 from hermes_async.domain.errors import EmbeddedServerError
 
 HOST = "127.0.0.1"

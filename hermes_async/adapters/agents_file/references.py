@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from hermes_async.adapters.agents_sentences import Fault
-from hermes_async.adapters.agents_shape import Loc
+from hermes_async.adapters.agents_file.sentences import Fault
+from hermes_async.adapters.agents_file.shape import Loc
 from hermes_async.domain.agent import AgentsConfig, AgentSpec, SubagentSpec
 from hermes_async.domain.errors import did_you_mean
 from hermes_async.domain.urls import is_rabbitmq

@@ -24,9 +24,14 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from hermes_async.adapters.file_lock import FileLock
-from hermes_async.adapters.redis_address import HOST, Address, choose_address, read_address, write_conf
-from hermes_async.adapters.redis_binary import (
+from hermes_async.adapters.embedded_redis.address import (
+    HOST,
+    Address,
+    choose_address,
+    read_address,
+    write_conf,
+)
+from hermes_async.adapters.embedded_redis.binary import (
     OWN_SERVER,
     REDIS,
     VALKEY,
@@ -34,6 +39,7 @@ from hermes_async.adapters.redis_binary import (
     find_server,
     inspect_server,
 )
+from hermes_async.adapters.embedded_redis.lock import FileLock
 from hermes_async.domain.errors import EmbeddedServerError
 
 __all__ = ["EmbeddedRedis", "ServerBinary", "find_server", "running_url"]

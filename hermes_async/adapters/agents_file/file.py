@@ -11,11 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hermes_async.adapters.agents_overrides import override
-from hermes_async.adapters.agents_references import Known, reference_faults, resolved
-from hermes_async.adapters.agents_sentences import Fault, faults_of, unknown_key
-from hermes_async.adapters.agents_values import Values
-from hermes_async.adapters.yaml_source import (
+from hermes_async.adapters.agents_file.overrides import override
+from hermes_async.adapters.agents_file.references import Known, reference_faults, resolved
+from hermes_async.adapters.agents_file.sentences import Fault, faults_of, unknown_key
+from hermes_async.adapters.agents_file.source import (
     MAX_BYTES,
     Listing,
     Node,
@@ -25,6 +24,7 @@ from hermes_async.adapters.yaml_source import (
     compose,
     decode,
 )
+from hermes_async.adapters.agents_file.values import Values
 from hermes_async.domain.agent import AgentsConfig
 from hermes_async.domain.errors import ConfigError
 

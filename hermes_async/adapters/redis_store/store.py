@@ -12,11 +12,11 @@ from itertools import chain
 
 from redis.asyncio import Redis
 
-from hermes_async.adapters.redis_codec import decode_event, decode_task, encode_changes
-from hermes_async.adapters.redis_connection import client_for, shown
-from hermes_async.adapters.redis_keys import Keys
-from hermes_async.adapters.redis_nudges import RedisNudges
-from hermes_async.adapters.redis_pipe import Pipe, Script
+from hermes_async.adapters.redis_store.codec import decode_event, decode_task, encode_changes
+from hermes_async.adapters.redis_store.connection import client_for, shown
+from hermes_async.adapters.redis_store.keys import Keys
+from hermes_async.adapters.redis_store.nudges import RedisNudges
+from hermes_async.adapters.redis_store.pipe import Pipe, Script
 from hermes_async.core.ports import PUBLISH_GRACE, Hint, Page, Parcel, Renewal, Snapshot
 from hermes_async.domain.errors import IdempotencyConflict
 from hermes_async.domain.events import INBOX_TYPES, AnyEvent, queued

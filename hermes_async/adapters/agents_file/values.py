@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hermes_async.adapters.agents_sentences import Fault
-from hermes_async.adapters.agents_shape import ROOT, Loc, Shape, label
-from hermes_async.adapters.yaml_source import MAX_BYTES, Listing, Node, Scalar, Table, resolve, shorten
+from hermes_async.adapters.agents_file.sentences import Fault
+from hermes_async.adapters.agents_file.shape import ROOT, Loc, Shape, label
+from hermes_async.adapters.agents_file.source import MAX_BYTES, Listing, Node, Scalar, Table, resolve, shorten
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)(\})?")
 _INSIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)

@@ -10,7 +10,7 @@ from typing import NamedTuple, NoReturn
 
 import yaml
 
-from hermes_async.adapters.yaml_faults import explain
+from hermes_async.adapters.agents_file.faults import explain
 from hermes_async.domain.errors import ConfigError
 
 MAX_BYTES = 1_000_000

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
-from hermes_async.adapters.agents_shape import ROOT, Shape
-from hermes_async.adapters.yaml_source import Listing, Node, Place, Scalar, Table
+from hermes_async.adapters.agents_file.shape import ROOT, Shape
+from hermes_async.adapters.agents_file.source import Listing, Node, Place, Scalar, Table
 from hermes_async.domain.errors import did_you_mean
 
 PREFIX = "HERMES_"
