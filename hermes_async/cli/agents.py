@@ -35,6 +35,11 @@ class Entry:
     description: str = ""
     problem: str = ""
 
+    @property
+    def is_idle(self) -> bool:
+        """True for an agent that is declared, but has no function yet."""
+        return self.type == "task" and not self.lane and not self.problem
+
 
 @click.group(cls=Group)
 def agents() -> None:
@@ -60,7 +65,9 @@ def list_(shell: Shell) -> None:
 def check(shell: Shell) -> int:
     """Import every agent and resolve every subagent; exit code 1 when one cannot be loaded."""
     known = registry(settings_of(shell))
-    found, idle = entries(known), list(not_yet(known.config))
+    found = entries(known)
+    idle = [*(f"agents.{entry.name} cannot run yet: it has no `run`" for entry in found if entry.is_idle)]
+    idle += not_yet(known.config)
     problems = [entry.problem for entry in found if entry.problem]
     if shell.json:
         shell.answer({"agents": [asdict(entry) for entry in found], "not_yet": idle, "ok": not problems})
@@ -85,14 +92,10 @@ def entries(known: Registry) -> list[Entry]:
 def _entry(known: Registry, name: str, spec: AgentSpec) -> Entry:
     uses = {subagent.id: subagent.agent for subagent in spec.subagents}
     try:
-        found = known.agent(name) if _has_function(known, spec) else None
+        found = known.agent(name) if known.has_function(name) else None
         return Entry(name, spec.type, subagents=uses, **_function(found, spec))
     except Exception as error:  # the module of an agent may raise anything
         return Entry(name, spec.type, subagents=uses, run=spec.run or "", problem=_sentence(name, error))
-
-
-def _has_function(known: Registry, spec: AgentSpec) -> bool:
-    return spec.type == "task" or spec.run is not None
 
 
 def _function(found: Subagent[..., Any] | None, spec: AgentSpec) -> dict[str, str]:
@@ -131,9 +134,9 @@ def _tell_check(shell: Shell, found: list[Entry], idle: list[str]) -> None:
 
 
 def _good(found: list[Entry]) -> Iterator[str]:
-    able = {entry.name for entry in found if not entry.problem}
+    able = {entry.name for entry in found if not entry.problem and not entry.is_idle}
     for entry in found:
-        if not entry.problem:
+        if entry.name in able:
             yield f"ok    {entry.name}: {f'{entry.run}, {entry.lane} lane' if entry.run else entry.type}"
         for subagent, agent in entry.subagents.items():
             if agent in able:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from hermes_async.cli.serve import RELAY_READY
 from hermes_async.cli.shell import Shell
 from hermes_async.cli.supervisor import ChildSpec, Supervisor
 from hermes_async.core.hermes import Hermes
-from hermes_async.domain.errors import ConfigError, EmbeddedServerError
+from hermes_async.domain.errors import ConfigError, EmbeddedServerError, RelayUnavailable
 from hermes_async.domain.task import Lane
 from hermes_async.domain.urls import masked
 from hermes_async.settings import Settings
@@ -57,6 +58,7 @@ def up(shell: Shell, port: int | None, workers: int) -> None:
     """
     settings = settings_of(shell)
     found = _checked(settings)
+    _check_port(settings.agents.relay.host, settings.agents.relay.port if port is None else port)
     specs = _relay(settings, port), *_workers(settings, workers, shell.verbose)
     console = Console([spec.name for spec in specs], verbose=shell.verbose)
     with _redis(settings) as embedded:
@@ -71,6 +73,18 @@ def _checked(settings: Settings) -> list[Entry]:
         if entry.problem:
             raise ConfigError(entry.problem)
     return found
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raise RelayUnavailable when the relay could not listen: better said now than by a child that dies."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as exc:
+        cure = "stop what does, or choose another with --port"
+        raise RelayUnavailable(
+            f"the relay cannot listen on {host}:{port} ({os.strerror(exc.errno or 0)}); {cure}"
+        ) from None
 
 
 @contextmanager

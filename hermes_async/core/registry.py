@@ -31,8 +31,12 @@ class Registry:
         Raises:
             ConfigError: a function cannot be imported.
         """
-        declared = (name for name, spec in self.config.agents.items() if spec.run is not None)
-        return [self.agent(name) for name in dict.fromkeys((*self._agents, *declared))]
+        names = dict.fromkeys((*self._agents, *self.config.agents))
+        return [self.agent(name) for name in names if self.has_function(name)]
+
+    def has_function(self, name: str) -> bool:
+        """Return whether an agent has a function to run; one that is only declared has none yet."""
+        return name in self._agents or self.config.agent(name).run is not None
 
     def agent(self, name: str) -> Subagent[..., Any]:
         """Return the agent of that name, importing its function at first use.

@@ -87,6 +87,7 @@ async def run_on_loop(runners: Runners, task_id: str) -> str:
 def run_here(runners: Runners, task_id: str) -> str:
     """Run a task of the process lane: a `def` in this thread, where its limits can reach it."""
     station = runners.station()
+    station.interrupted = False
     runner = station.hermes.runner(runners.worker, runners.lease)
     attempt = station.call(runner.claim, task_id)
     if attempt is None:
@@ -96,6 +97,7 @@ def run_here(runners: Runners, task_id: str) -> str:
 
 def _outcome(station: Station, attempt: Attempt) -> Outcome:
     try:
+        _check(station)
         if attempt.subagent.is_async:
             return _awaited(station, attempt)
         return attempt.returned(attempt.call())
@@ -107,10 +109,16 @@ def _outcome(station: Station, attempt: Attempt) -> Outcome:
         return raised(exc)
 
 
+def _check(station: Station) -> None:
+    if station.interrupted:  # before the agent could hear of it
+        raise SoftTimeLimitExceeded
+
+
 def _awaited(station: Station, attempt: Attempt) -> Outcome:
     """Run an `async def` on the station's loop; a soft limit cancels it and lets it clean up."""
     work = station.call(_begun, attempt)
     try:
+        _check(station)
         return attempt.returned(station.start(_end_of, work).result())
     except SoftTimeLimitExceeded:
         station.call(_stopped, work)

@@ -28,6 +28,8 @@ class Station:
     """
 
     def __init__(self, registry: Registry, servers: Servers) -> None:
+        #: True once a soft limit has struck while somebody waited in `call`.
+        self.interrupted = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="hermes-station", daemon=True)
         self._thread.start()
@@ -36,7 +38,7 @@ class Station:
     @property
     def hermes(self) -> Hermes:
         """The Hermes; the first use waits until the servers answer."""
-        return _insisted(self._opening)
+        return self._result(self._opening)
 
     async def opened(self) -> Hermes:
         """Wait for the Hermes without blocking; only on the station's own loop."""
@@ -47,8 +49,8 @@ class Station:
         return asyncio.run_coroutine_threadsafe(function(*args), self._loop)
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
-        """Wait for a coroutine, whatever soft limit strikes meanwhile: the limit is meant for agents."""
-        return _insisted(self.start(function, *args))
+        """Wait for a coroutine; a soft limit that strikes meanwhile is meant for the agent, and noted."""
+        return self._result(self.start(function, *args))
 
     def close(self) -> None:
         """Close the Hermes and end the thread."""
@@ -56,6 +58,15 @@ class Station:
             self.start(self._finish).result(PATIENCE)
         finally:
             self._end_thread()
+
+    def _result(self, future: Future[T]) -> T:
+        while True:
+            try:
+                return future.result()
+            except SoftTimeLimitExceeded:
+                self.interrupted = True
+                if future.done():
+                    return future.result()
 
     async def _finish(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -78,12 +89,3 @@ async def open_patiently(registry: Registry, servers: Servers) -> Hermes:
     A task whose message this worker has must wait for it: an error would lose the message.
     """
     return await patiently(lambda: open_hermes(registry, servers), "the worker")
-
-
-def _insisted(future: Future[T]) -> T:
-    while True:
-        try:
-            return future.result()
-        except SoftTimeLimitExceeded:
-            if future.done():
-                return future.result()

@@ -109,3 +109,15 @@ def test_doctor_with_redis_down(project: Path, cli: Cli, monkeypatch: pytest.Mon
     said = cli("doctor")
     assert said.code == 1
     assert "guarantee\tbroken\tno task can be accepted" in said.out
+
+
+def test_an_agent_without_a_function_is_a_note_and_no_fault(project: Path, cli: Cli) -> None:
+    """The file of the article declares such agents; they come with a later version."""
+    (project / "agents.yaml").write_text('agents: {thinker: {model: "gpt-4o-mini"}}')
+    said = cli("agents", "check")
+    assert said.code == 0
+    assert "note  agents.thinker cannot run yet: it has no `run`" in said.out
+    assert "ok" not in said.out
+    refused = cli("task", "create", "-", "thinker", "--async")
+    assert refused.code == 2
+    assert "cannot run yet" in refused.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,3 +52,14 @@ def test_up_that_is_killed_leaves_nobody(project: Path, up: Process) -> None:
     up.wait()
     wait_until(lambda: not any(child.is_running() for child in children))
     wait_until(lambda: running_url(project / ".hermes" / "redis") is None)
+
+
+def test_a_port_that_is_taken_is_told_before_anything_starts(project: Path, cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = cli("up", "--port", str(port))
+    assert said.code == 69
+    assert said.err == (
+        f"hermes-async: the relay cannot listen on 127.0.0.1:{port} (Address already in use); "
+        "stop what does, or choose another with --port\n"
+    )
