@@ -15,7 +15,9 @@ from typing import Any
 
 import psutil
 import pytest
+import redis
 
+from hermes_async.adapters.embedded_redis import running_url
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
 from hermes_async.relay.client import Gap, RelayClient
 from tests.support.servers import ROOT, Process, free_port, wait_until
@@ -82,6 +84,9 @@ def project(tmp_path: Path, spawn: Callable[..., Process]) -> Iterator[Project]:
     folder = tmp_path / "project"
     folder.mkdir()
     yield Project(folder, spawn)
+    if url := running_url(folder / ".hermes" / "redis"):  # only after a test that failed
+        with redis.Redis.from_url(url) as server:
+            server.shutdown(nosave=True)
 
 
 def children(up: Process, what: str) -> list[psutil.Process]:
