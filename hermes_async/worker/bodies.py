@@ -116,29 +116,31 @@ def _check(station: Station) -> None:
 
 def _awaited(station: Station, attempt: Attempt) -> Outcome:
     """Run an `async def` on the station's loop; a soft limit cancels it and lets it clean up."""
-    work = station.call(_begun, attempt)
     try:
+        station.call(_begin, attempt)
         _check(station)
-        return attempt.returned(station.start(_end_of, work).result())
+        return attempt.returned(station.start(_end_of, attempt).result())
     except SoftTimeLimitExceeded:
-        station.call(_stopped, work)
+        station.call(_stop, attempt)
         raise
 
 
-async def _begun(attempt: Attempt) -> asyncio.Task[Any]:
+async def _begin(attempt: Attempt) -> None:
     async def body() -> Any:
         return await attempt.call()
 
-    return asyncio.create_task(body())
+    attempt.owner = asyncio.create_task(body())
 
 
-async def _end_of(work: asyncio.Task[Any]) -> Any:
-    return await work
+async def _end_of(attempt: Attempt) -> Any:
+    assert attempt.owner is not None
+    return await attempt.owner
 
 
-async def _stopped(work: asyncio.Task[Any]) -> None:
-    work.cancel()
-    await asyncio.wait({work})
+async def _stop(attempt: Attempt) -> None:
+    if attempt.owner is not None:
+        attempt.owner.cancel()
+        await asyncio.wait({attempt.owner})
 
 
 def told(event: AnyEvent | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -16,6 +17,10 @@ from hermes_async.core.journal import patiently
 from hermes_async.core.registry import Registry
 
 T = TypeVar("T")
+
+# anyio loads it at first use, which would be on a second thread of every child: that takes time, and a fork
+# in the middle of an import leaves the new child with locks that nobody gives back.
+importlib.import_module("anyio._backends._asyncio")
 
 #: Seconds that a closing station waits for what it still has to write.
 PATIENCE = 5.0
