@@ -19,7 +19,8 @@ def running_tags() -> set[str]:
     state = sys.modules.get("celery.worker.state")
     if state is None or _is_set(state.should_stop) or _is_set(state.should_terminate):
         return set()
-    return {request.message.delivery_tag for request in tuple(state.active_requests)}
+    references = state.active_requests.data.copy()  # at once: a WeakSet must not change while it is read
+    return {request.message.delivery_tag for ref in references if (request := ref()) is not None}
 
 
 def _is_set(exit_code: int | bool | None) -> bool:

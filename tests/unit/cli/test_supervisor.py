@@ -85,7 +85,7 @@ def test_starts_all_and_stops_all() -> None:
 
 
 def test_stops_the_last_wave_first() -> None:
-    told = "import signal, sys, time\ndef end(*_):\n    print('end', flush=True); sys.exit()\n"
+    told = "import os, signal, sys, time\ndef end(*_):\n    os.write(1, b'end\\n'); sys.exit()\n"
     told += "signal.signal(signal.SIGTERM, end)\nprint('up', flush=True)\ntime.sleep(60)"
     notes = run_supervisor([[spec("first", told)], [spec("second", told)]], Supervisor.stop)
     assert [line for line in notes.lines if line.endswith("end")] == ["second: end", "first: end"]

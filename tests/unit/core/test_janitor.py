@@ -125,3 +125,21 @@ async def test_what_ended_is_forgotten_in_time(bench: Bench) -> None:
     assert await bench.hermes.janitor.prune(60.0) == 1
     assert await bench.store.load(task.id) is None
     assert await bench.store.last_seq("chat") == 0
+
+
+async def test_a_record_that_cannot_be_read_keeps_nobody_waiting(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, good = [await bench.dispatch(echo, text) for text in ("broken", "good")]
+    await lost(bench, broken)
+    await lost(bench, good)
+    load = bench.store.load
+
+    async def load_some(task_id: str) -> Task | None:
+        if task_id == broken.id:
+            raise ValueError("not what was written")
+        return await load(task_id)
+
+    monkeypatch.setattr(bench.store, "load", load_some)
+    assert (await bench.hermes.janitor.sweep()).lost == 1
+    assert f"task {broken.id} cannot be mended" in caplog.text

@@ -295,7 +295,7 @@ def test_many_wait_together(bench: Bench) -> None:
 
 
 def test_slots_are_kept_grown_and_shrunk(bench: Bench) -> None:
-    outcomes = [bench.run(nap, 0.3) for _ in range(8)]
+    outcomes = [bench.run(nap, 0.8) for _ in range(8)]
     started = [outcome for outcome in outcomes if wait_until(lambda: outcomes[3].pid) and outcome.pid]
     assert len(started) == 4
     assert bench.pool.info["running"] == 4
