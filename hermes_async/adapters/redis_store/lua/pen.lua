@@ -1,5 +1,5 @@
 -- What every script begins with. KEYS[1] is the partition's prefix, `hermes:{p07}:`; every key below shares
--- its hash tag, so a script stays within one slot. The kinds of keys are listed in redis_keys.py.
+-- its hash tag, so a script stays within one slot. The kinds of keys are listed in keys.py.
 local PREFIX = KEYS[1]
 
 local function key(kind, id)
