@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -158,11 +159,9 @@ class Child:
             raise GaveUp(f"{self.spec.name} {how} {self._failures} times before it was ready")
         delay = min(self._policy.backoff_longest, self._policy.backoff_first * 2 ** (self._failures - 1))
         self._listener.notice(self.spec.name, f"{how}; starting it again in {delay:g} s")
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(delay):
                 await self._stopping.wait()
-        except TimeoutError:
-            pass
 
     async def _within(self, seconds: float) -> bool:
         try:
