@@ -296,10 +296,9 @@ def test_many_wait_together(bench: Bench) -> None:
 
 def test_slots_are_kept_grown_and_shrunk(bench: Bench) -> None:
     outcomes = [bench.run(nap, 0.8) for _ in range(8)]
-    started = [outcome for outcome in outcomes if wait_until(lambda: outcomes[3].pid) and outcome.pid]
-    assert len(started) == 4
+    wait_until(lambda: bench.pool.info["waiting"] == 4 and outcomes[3].pid)
     assert bench.pool.info["running"] == 4
-    assert bench.pool.info["waiting"] == 4
+    assert sum(bool(outcome.pid) for outcome in outcomes) == 4
     bench.pool.grow(2)
     wait_until(lambda: outcomes[5].pid)
     bench.pool.shrink(5)
