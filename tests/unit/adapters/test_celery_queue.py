@@ -111,7 +111,7 @@ async def test_publishing_leaves_the_loop_free_and_no_thread_behind(redis_url: s
     ticking = asyncio.create_task(tick())
     await asyncio.gather(*(queue.publish(make_task()) for _ in range(20)))
     ticking.cancel()
-    assert ticks > 20
+    assert ticks > 4  # a loop that is blocked by each publish ticks once or twice in all
     await queue.close()
     new = {thread for thread in threading.enumerate() if "AnyIO" not in thread.name} - before
-    assert new == set()
+    assert new == set(), new

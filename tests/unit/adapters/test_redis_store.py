@@ -174,18 +174,22 @@ async def test_who_listens_to_a_silent_server_is_told_within_three_seconds() -> 
 
 
 async def test_a_thousand_readers_need_a_handful_of_connections(redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        others = client.info("clients")["connected_clients"]
     store = RedisStore(redis_url)
     task = await store.create(make_task(), None, None)
     await asyncio.gather(
         *(store.load(task.id) for _ in range(500)), *(store.events("chat", 0, 10) for _ in range(500))
     )
     with redis.Redis.from_url(redis_url) as client:
-        assert client.info("clients")["connected_clients"] <= 5
+        assert client.info("clients")["connected_clients"] <= others + 4
     await store.close()
 
 
 async def test_no_task_and_no_connection_outlives_the_store(redis_url: str) -> None:
     before = asyncio.all_tasks()
+    with redis.Redis.from_url(redis_url) as client:
+        clients = client.info("clients")["connected_clients"]
     hermes = hermes_over(redis_url)
     handle = await hermes.session("chat").dispatch(echo, "x")
     waiting = asyncio.ensure_future(handle.result())
@@ -195,4 +199,4 @@ async def test_no_task_and_no_connection_outlives_the_store(redis_url: str) -> N
     await hermes.close()
     assert asyncio.all_tasks() == before
     with redis.Redis.from_url(redis_url) as client:
-        wait_until(lambda: client.info("clients")["connected_clients"] == 1)
+        wait_until(lambda: client.info("clients")["connected_clients"] <= clients)
