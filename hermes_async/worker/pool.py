@@ -232,7 +232,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         for job in tuple(self._running):
             job.abandon()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), GRACE)
+            async with asyncio.timeout(GRACE):
+                await self._idle.wait()
 
     async def _wind_up(self, first: Callable[[], Awaitable[Any]]) -> None:
         await first()
@@ -245,7 +246,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     async def _call(self, callback: Callable[[], Awaitable[None]]) -> None:
         try:
-            await asyncio.wait_for(callback(), GRACE)
+            async with asyncio.timeout(GRACE):
+                await callback()
         except Exception:
             logger.exception("Could not close %r", callback)
 
