@@ -442,6 +442,16 @@ async def test_a_renewed_lease_lasts_longer(store: Store) -> None:
     assert await wait_until_async(lambda: store.lapsed()) == [task.id]
 
 
+@pytest.mark.parametrize("how", ["claimed", "renewed"])
+async def test_a_lease_lasts_as_many_seconds_as_it_says(store: Store, how: str) -> None:
+    began = time.monotonic()
+    task = await running(store, lease=0.3 if how == "claimed" else LEASE)
+    if how == "renewed":
+        await store.renew("w1", [task.id], 0.3)
+    assert await wait_until_async(lambda: store.lapsed(), timeout=3.0) == [task.id]
+    assert time.monotonic() - began >= 0.29
+
+
 async def test_a_worker_renews_only_what_is_its_own(store: Store) -> None:
     mine, ended, queued = await running(store), await running(store, "b"), await born(store, "c")
     taken = await running(store, "d")
