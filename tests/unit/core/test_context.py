@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from tests.support.values import make_event
 from tests.unit.core.conftest import Bench
 
 pytestmark = pytest.mark.anyio
+#: As the product has it; the bench is more impatient.
+EVERY = reporter.EVERY
 
 
 @subagent
@@ -67,6 +70,20 @@ async def test_ten_thousand_calls_from_a_thread_are_a_few_writes_and_the_last_is
     percents = [each.progress_percent for each in told]
     assert percents == sorted(percents)
     assert (await bench.record(task)).progress == told[-1]
+
+
+async def test_an_agent_that_never_stops_talking_is_written_four_times_a_second(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporter, "EVERY", EVERY)
+    ctx, writer, _ = await speaker(bench)
+    began = time.monotonic()
+    while time.monotonic() - began < 0.6:
+        ctx.progress(50, f"after {time.monotonic() - began} s")
+        await asyncio.sleep(0.005)
+    await writer.close()
+    seconds = time.monotonic() - began
+    assert 2 <= len(await news(bench)) <= 4 * seconds + 2  # the first at once, the last at the end
 
 
 async def test_many_threads_may_speak_at_once(bench: Bench) -> None:
