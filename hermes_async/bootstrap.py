@@ -83,7 +83,7 @@ async def open_hermes(known: Registry, where: Servers) -> Hermes:
     Raises:
         StoreUnavailable: the Redis of the state does not answer within 3 s.
     """
-    store = RedisStore(where.state)
+    store = RedisStore(where.state, limits=known.config.limits)
     queue = CeleryQueue(where.broker, shares_store=where.are_one)
     hermes = Hermes(known, store, queue, linger=LINGER)
     try:

@@ -15,6 +15,7 @@ from hermes_async.core.registry import Registry
 from hermes_async.core.runner import Runner
 from hermes_async.core.subagent import Subagent
 from hermes_async.domain.agent import AgentsConfig, SubagentSpec
+from hermes_async.domain.task import Lane
 
 __all__ = ["LocalHermes", "stub"]
 
@@ -35,12 +36,15 @@ async def LocalHermes(
         config: what agents.yaml would say.
         slots: tasks at once.
     """
-    queue = MemoryQueue()
-    hermes = Hermes(Registry(config or AgentsConfig(), agents), MemoryStore(), queue)
+    chosen, queue, free = config or AgentsConfig(), MemoryQueue(), _Slots(slots)
+    hermes = Hermes(Registry(chosen, agents), MemoryStore(limits=chosen.limits), queue)
+    await hermes.store.enlist("local", Lane.ASYNC, slots, LEASE)
+    await hermes.store.enlist("local too", Lane.PROCESS, slots, LEASE)
     running: dict[str, asyncio.Task[Any]] = {}
     queue.on_revoke(lambda task_id, force: _stop(running.get(task_id)))
+    runner = hermes.runner("local", lease=LEASE, step_out=free.step_out)
     helpers = [
-        asyncio.create_task(_work(queue, hermes.runner("local", lease=LEASE), running, slots)),
+        asyncio.create_task(_work(queue, runner, running, free)),
         asyncio.create_task(_sweep(hermes)),
     ]
     try:
@@ -53,18 +57,44 @@ async def LocalHermes(
         await hermes.close()
 
 
-async def _work(
-    queue: MemoryQueue, runner: Runner, running: dict[str, asyncio.Task[Any]], slots: int
-) -> None:
-    free = asyncio.Semaphore(slots)
+class _Slots:
+    """So many tasks at once; one that waits for its children does not count."""
 
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._moved = asyncio.Event()
+
+    def give(self) -> None:
+        self._free += 1
+        self._moved.set()
+
+    async def take(self) -> None:
+        while self._free <= 0:
+            self._moved.clear()
+            await self._moved.wait()
+        self._free -= 1
+
+    @asynccontextmanager
+    async def step_out(self) -> AsyncIterator[None]:
+        self.give()
+        try:
+            yield
+        except BaseException:
+            self._free -= 1  # whoever is cancelled cleans up at once
+            raise
+        await self.take()
+
+
+async def _work(
+    queue: MemoryQueue, runner: Runner, running: dict[str, asyncio.Task[Any]], free: _Slots
+) -> None:
     def done(task: asyncio.Task[Any]) -> None:
-        free.release()
+        free.give()
         if running.get(task.get_name()) is task:
             del running[task.get_name()]
 
     while True:
-        await free.acquire()
+        await free.take()
         task_id = await queue.get()
         running[task_id] = task = asyncio.create_task(runner.run(task_id), name=task_id)
         task.add_done_callback(done)

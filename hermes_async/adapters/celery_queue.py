@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import anyio
@@ -54,9 +54,10 @@ def time_limits(lane: Lane, options: SubagentSpec) -> tuple[float | None, float 
     In the async lane the runner itself ends an attempt in time; Celery's hard limit is there for a coroutine
     that does not listen.
     """
-    if options.timeout is None:
+    limits = [limit for limit in (options.timeout, options.total_timeout) if limit is not None]
+    if not limits:
         return None, None
-    return options.timeout + GRACE, options.timeout if lane is Lane.PROCESS else None
+    return min(limits) + GRACE, options.timeout if lane is Lane.PROCESS else None
 
 
 class CeleryQueue:
@@ -82,27 +83,29 @@ class CeleryQueue:
         """Return the message for the store to add, or None when the broker is elsewhere."""
         if not self._to_store:
             return None
-        name, priority = queue_name(task.birth.lane), task.birth.options.priority
+        name, priority = queue_name(task.lane), task.birth.options.priority
         body = encode_message(
             _BODY, queue=name, headers=_headers(task), correlation_id=task.id, priority=priority
         )
         return Parcel(stream_key(name, priority), body)
 
-    async def publish(self, task: Task) -> None:
-        """Hand the task to the broker, off the event loop, and wait for its confirmation.
+    async def publish_all(self, tasks: Sequence[Task]) -> None:
+        """Hand tasks to the broker, off the event loop, and wait for its confirmation.
 
         Raises:
             QueueUnavailable: the broker cannot be reached.
         """
-        await self._in_thread(self._publish, task)
+        for task in tasks:
+            await self._in_thread(self._publish, task)
 
-    async def revoke(self, task_id: str, *, force: bool) -> None:
-        """Ask every worker to stop the task: SIGUSR1 lets a process clean up, SIGKILL does not."""
+    async def revoke(self, task_ids: Sequence[str], *, force: bool) -> None:
+        """Ask every worker to stop the tasks: SIGUSR1 lets a process clean up, SIGKILL does not."""
         signal = "SIGKILL" if force else "SIGUSR1"
+        asked = {"task_id": list(task_ids), "terminate": True, "signal": signal}
         try:
-            await self._in_thread(self._broadcast, {"task_id": task_id, "terminate": True, "signal": signal})
+            await self._in_thread(self._broadcast, asked)
         except QueueUnavailable as exc:  # the record knows; the worker learns it with its next renewal
-            logger.warning("the cancel of %s is not broadcast: %s", task_id, exc)
+            logger.warning("the cancel of %s is not broadcast: %s", ", ".join(task_ids), exc)
 
     async def close(self) -> None:
         """Give back every connection."""
@@ -121,7 +124,7 @@ class CeleryQueue:
             function(connection, argument)
 
     def _publish(self, connection: Connection, task: Task) -> None:
-        name, priority = queue_name(task.birth.lane), task.birth.options.priority
+        name, priority = queue_name(task.lane), task.birth.options.priority
         if self._is_reversed:
             priority = 9 - priority
         with connection.Producer(serializer="json") as producer:
@@ -134,7 +137,7 @@ class CeleryQueue:
                 headers=_headers(task),
                 correlation_id=task.id,
                 priority=priority,
-                declare=[declared_queue(task.birth.lane)],
+                declare=[declared_queue(task.lane)],
                 retry=True,
                 retry_policy={"max_retries": 1, "interval_start": 0},
             )
@@ -162,7 +165,7 @@ def _headers(task: Task) -> dict[str, Any]:
         "eta": None,
         "expires": None,
         "retries": 0,
-        "timelimit": time_limits(task.birth.lane, task.birth.options),
+        "timelimit": time_limits(task.lane, task.birth.options),
         "argsrepr": "()",
         "kwargsrepr": "{}",
         "origin": _ORIGIN,

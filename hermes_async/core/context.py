@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from pydantic import BaseModel, JsonValue
@@ -16,10 +16,6 @@ from hermes_async.domain.task import Progress, Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-#: How a context starts a child task: subagent (or its name), then the arguments.
-Dispatch = Callable[..., Awaitable[TaskHandle[Any]]]
-
 
 #: Bytes of JSON that one event may carry; more belongs into the result.
 EVENT_BYTES = 64_000
@@ -35,10 +31,24 @@ class Voice(Protocol):
         ...
 
 
+class Delegate(Protocol):
+    """How a context starts child tasks."""
+
+    async def dispatch(self, subagent: Any, /, *args: Any, **kwargs: Any) -> TaskHandle[Any]:
+        """Start one."""
+        ...
+
+    async def dispatch_many(
+        self, subagent: Any, inputs: Sequence[Mapping[str, Any]]
+    ) -> list[TaskHandle[Any]]:
+        """Start many of a kind."""
+        ...
+
+
 class TaskContext:
     """The first argument of every agent. Its methods work in `def` and in `async def` alike."""
 
-    def __init__(self, task: Task, voice: Voice, dispatch: Dispatch) -> None:
+    def __init__(self, task: Task, voice: Voice, delegate: Delegate) -> None:
         self.task_id = task.id
         self.session_id = task.session_id
         self.parent = task.birth.parent
@@ -48,7 +58,7 @@ class TaskContext:
         #: True once somebody asked to cancel, or the attempt was given to another worker.
         self.cancelled = False
         self._voice = voice
-        self._dispatch = dispatch
+        self._delegate = delegate
         self._ordinals = itertools.count(1)
 
     def progress(self, percent: float | None = None, message: str = "") -> None:
@@ -93,8 +103,20 @@ class TaskContext:
     @overload
     async def dispatch(self, subagent: str, /, *args: Any, **kwargs: Any) -> TaskHandle[Any]: ...
     async def dispatch(self, subagent: Any, /, *args: Any, **kwargs: Any) -> TaskHandle[Any]:
-        """Start a child task in the same session and return its handle at once."""
-        return await self._dispatch(subagent, *args, **kwargs)
+        """Start a child task in the same session and return its handle at once.
+
+        A task that waits for its child takes no slot meanwhile, and a cancel of it reaches the child.
+
+        Raises:
+            TaskRejected: a limit says no, or this task is to be cancelled.
+        """
+        return await self._delegate.dispatch(subagent, *args, **kwargs)
+
+    async def dispatch_many(
+        self, subagent: Subagent[..., R] | str, inputs: Sequence[Mapping[str, Any]]
+    ) -> list[TaskHandle[R]]:
+        """Start a child task for each input (its arguments by name) in a few round trips."""
+        return await self._delegate.dispatch_many(subagent, inputs)
 
 
 def _line(text: str) -> str:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import JsonValue
 
-from hermes_async.core.context import Dispatch
+from hermes_async.core.aside import Aside
 from hermes_async.core.feed import Feed
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.ids import checked_idempotency_key, new_task_id, new_traceparent
 from hermes_async.core.journal import Journal
 from hermes_async.core.registry import Registry
 from hermes_async.core.subagent import Subagent
-from hermes_async.domain.task import Birth, Task
+from hermes_async.domain.refusals import too_deep
+from hermes_async.domain.task import Address, Birth, Task
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Origin:
     session_id: str
     parent: str | None = None
     parent_task_id: str | None = None
+    parent_attempt: int = 0
     root_task_id: str | None = None
     traceparent: str | None = None
     depth: int = 0
@@ -36,6 +38,7 @@ class Origin:
             session_id=task.session_id,
             parent=task.agent,
             parent_task_id=task.id,
+            parent_attempt=task.attempt,
             root_task_id=task.birth.root_task_id or task.id,
             traceparent=task.birth.traceparent,
             depth=task.birth.depth + 1,
@@ -43,22 +46,16 @@ class Origin:
 
 
 class Dispatcher:
-    """Turns a call into a task with a handle."""
+    """Turns calls into tasks with handles."""
 
     def __init__(self, registry: Registry, journal: Journal, feed: Feed) -> None:
         self._registry = registry
         self._journal = journal
         self._feed = feed
 
-    def child_of(self, task: Task) -> Dispatch:
-        """Return the function with which a running task dispatches its children."""
-        origin = Origin.of(task)
-
-        async def dispatch(subagent: Any, /, *args: Any, **kwargs: Any) -> TaskHandle[Any]:
-            found = self.resolve(subagent, origin.parent)
-            return await self.submit(origin, found, found.signature.bind(args, kwargs))
-
-        return dispatch
+    def of(self, origin: Origin, aside: Aside | None = None) -> Delegate:
+        """Return what dispatches on behalf of a session, or of a running task that can step aside."""
+        return Delegate(self, origin, aside)
 
     def resolve(self, subagent: Subagent[..., Any] | str, parent: str | None) -> Subagent[..., Any]:
         """Return the subagent that `parent` means.
@@ -68,9 +65,82 @@ class Dispatcher:
         """
         return self._registry.resolve(subagent, parent) if isinstance(subagent, str) else subagent
 
+    def new_task(
+        self, origin: Origin, subagent: Subagent[..., Any], arguments: Mapping[str, JsonValue]
+    ) -> Task:
+        """Return a task that is not written yet.
+
+        Raises:
+            TaskRejected: it would be one level too deep.
+        """
+        task = Task(birth=self._birth(origin, subagent, dict(arguments)), agent=_agent(subagent))
+        limit = self._registry.config.limits.max_depth
+        if origin.depth >= limit:
+            raise too_deep(task, limit)
+        return task
+
+    async def write(self, task: Task, idempotency_key: str | None = None) -> Task:
+        """Write a task; only then does anybody else know of it."""
+        return await self._journal.create(task, idempotency_key)
+
+    async def write_all(self, tasks: Sequence[Task]) -> Sequence[Task]:
+        """Write many tasks at once."""
+        return await self._journal.create_all(tasks)
+
+    def handle(self, task: Task, subagent: Subagent[..., Any], aside: Aside | None) -> TaskHandle[Any]:
+        """Return the handle of a task that is written."""
+        return TaskHandle(task, self._journal, self._feed, subagent.signature.result, aside)
+
+    def _birth(self, origin: Origin, subagent: Subagent[..., Any], arguments: dict[str, JsonValue]) -> Birth:
+        fallback = subagent.spec.fallback
+        return Birth(
+            id=new_task_id(origin.session_id),
+            session_id=origin.session_id,
+            parent=origin.parent,
+            subagent=subagent.spec.id,
+            input=arguments,
+            options=subagent.spec,
+            to=self._address(subagent),
+            fallback=self._address(self._registry.agent(fallback)) if fallback else None,
+            traceparent=origin.traceparent or new_traceparent(),
+            parent_task_id=origin.parent_task_id,
+            parent_attempt=origin.parent_attempt,
+            root_task_id=origin.root_task_id,
+            depth=origin.depth,
+        )
+
+    def _address(self, subagent: Subagent[..., Any]) -> Address:
+        declared = self._registry.config.agents.get(_agent(subagent))
+        return Address(lane=subagent.lane, concurrency_limit=declared.concurrency_limit if declared else None)
+
+
+@dataclass(frozen=True)
+class Delegate:
+    """Dispatches for one session or one running task."""
+
+    _dispatcher: Dispatcher
+    origin: Origin
+    _aside: Aside | None = None
+
+    async def dispatch(self, subagent: Any, /, *args: Any, **kwargs: Any) -> TaskHandle[Any]:
+        """Start a task; the arguments are those of the agent's function."""
+        found = self._dispatcher.resolve(subagent, self.origin.parent)
+        return await self.submit(found, found.signature.bind(args, kwargs))
+
+    async def dispatch_many(
+        self, subagent: Any, inputs: Sequence[Mapping[str, Any]]
+    ) -> list[TaskHandle[Any]]:
+        """Start a task for each input, in few round trips."""
+        found = self._dispatcher.resolve(subagent, self.origin.parent)
+        bound = [
+            found.signature.bind((), each) for each in inputs
+        ]  # first: one that does not fit starts none
+        tasks = [self._dispatcher.new_task(self.origin, found, each) for each in bound]
+        written = await self._dispatcher.write_all(tasks)
+        return [self._dispatcher.handle(task, found, self._aside) for task in written]
+
     async def submit(
         self,
-        origin: Origin,
         subagent: Subagent[..., Any],
         arguments: Mapping[str, JsonValue],
         *,
@@ -79,39 +149,29 @@ class Dispatcher:
         """Write the task and return its handle; only then does anybody else know of it.
 
         Args:
-            origin: the session and the parent.
             subagent: what is to be run, with its options.
             arguments: the bound input, as JSON values.
             idempotency_key: the same key in the same session gives the same task.
 
         Raises:
             StoreUnavailable: nothing was accepted.
+            TaskRejected: a limit says no, or the parent task has ended.
             IdempotencyConflict: the key was used with another input.
             InvalidInput: the key is unfit.
         """
         if idempotency_key is not None:
             checked_idempotency_key(idempotency_key)
-        task = Task(
-            birth=_birth(origin, subagent, dict(arguments)), agent=subagent.spec.agent or subagent.name
-        )
-        written = await self._journal.create(task, idempotency_key)
-        return TaskHandle(written, self._journal, self._feed, subagent.signature.result)
+        task = self._dispatcher.new_task(self.origin, subagent, arguments)
+        written = await self._dispatcher.write(task, idempotency_key)
+        return self._dispatcher.handle(written, subagent, self._aside)
+
+    def resolve(self, subagent: str) -> Subagent[..., Any]:
+        """Return the subagent of that name."""
+        return self._dispatcher.resolve(subagent, self.origin.parent)
 
 
-def _birth(origin: Origin, subagent: Subagent[..., Any], arguments: dict[str, JsonValue]) -> Birth:
-    return Birth(
-        id=new_task_id(origin.session_id),
-        session_id=origin.session_id,
-        parent=origin.parent,
-        subagent=subagent.spec.id,
-        input=arguments,
-        options=subagent.spec,
-        lane=subagent.lane,
-        traceparent=origin.traceparent or new_traceparent(),
-        parent_task_id=origin.parent_task_id,
-        root_task_id=origin.root_task_id,
-        depth=origin.depth,
-    )
+def _agent(subagent: Subagent[..., Any]) -> str:
+    return subagent.spec.agent or subagent.name
 
 
 def with_priority(subagent: Subagent[..., Any], priority: int | None) -> Subagent[..., Any]:

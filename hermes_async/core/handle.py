@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator
+from contextlib import nullcontext
 from typing import Generic, TypeVar, cast
 
 from pydantic import TypeAdapter
 
+from hermes_async.core.aside import StepOut
 from hermes_async.core.feed import Feed
 from hermes_async.core.journal import Journal
 from hermes_async.domain.errors import TaskCancelled, TaskError, TaskFailed, TaskRejected, UnknownTask
-from hermes_async.domain.events import AnyEvent, CancelRequestedData, task_event
+from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
 from hermes_async.domain.task import Task, TaskStatus
 
@@ -21,7 +23,12 @@ class TaskHandle(Generic[R]):
     """A task that was accepted. Await it for its result; it works from any process that knows the id."""
 
     def __init__(
-        self, task: Task, journal: Journal, feed: Feed, result: TypeAdapter[R] | None = None
+        self,
+        task: Task,
+        journal: Journal,
+        feed: Feed,
+        result: TypeAdapter[R] | None = None,
+        aside: StepOut | None = None,
     ) -> None:
         self.id = task.id
         self.session_id = task.session_id
@@ -29,6 +36,8 @@ class TaskHandle(Generic[R]):
         self._journal = journal
         self._feed = feed
         self._result = result
+        #: A parent task steps aside while it waits for this one.
+        self._aside: StepOut = aside or nullcontext
 
     def __repr__(self) -> str:
         return f"<TaskHandle {self.id}>"
@@ -46,7 +55,7 @@ class TaskHandle(Generic[R]):
 
     async def ended(self) -> Task:
         """Wait for the task to end, however it ends, and return its record."""
-        async with self._feed.follow(self.session_id) as reader:
+        async with self._aside(), self._feed.follow(self.session_id) as reader:
             while True:
                 end = reader.end_of(self.id)
                 task = await self.task()
@@ -70,7 +79,12 @@ class TaskHandle(Generic[R]):
     async def events(self, after: int = 0) -> AsyncIterator[AnyEvent]:
         """Yield the task's events with a `seq` beyond `after`, past and future, until it has ended."""
         unsure = True  # whether its end lies behind `after`, or was trimmed
-        async for page in self._feed.pages(self.session_id, after):
+        pages = self._feed.pages(self.session_id, after)
+        waits: StepOut = nullcontext
+        while True:
+            async with waits():
+                page = await anext(pages)
+            waits = nullcontext if page.events else self._aside
             for event in page.events:
                 after = event.seq
                 if event.task_id == self.id:
@@ -84,24 +98,19 @@ class TaskHandle(Generic[R]):
                 if unsure and await self._journal.store.last_seq(self.session_id) <= after:
                     return
 
-    async def cancel(self, *, force: bool = False) -> bool:
-        """Ask for the task to be stopped; return False when it had ended already.
+    async def cancel(self, *, force: bool = False, cascade: bool = True) -> bool:
+        """Ask for the task and its descendants to be stopped; return False when it had ended already.
 
         Args:
-            force: kill what runs it instead of letting it clean up.
+            force: kill what runs them instead of letting it clean up.
+            cascade: False: leave the tasks alone that this one has dispatched.
+
+        Raises:
+            UnknownTask: there is none.
         """
-        task = await self.task()
-        if task.status.is_terminal:
-            return False
-        asked = task_event(task, "task.cancel_requested", CancelRequestedData(force=force))
-        await self._journal.append(asked)
-        task = await self.task()  # from here on, whoever ends an attempt has seen what was asked
-        if task.status.is_terminal:
-            return task.status is TaskStatus.CANCELLED
-        cancelled = task_event(task, "task.cancelled")
-        if task.status is not TaskStatus.QUEUED or not await self._journal.append(cancelled):
-            await self._journal.queue.revoke(self.id, force=force)
-        return True
+        await self.task()
+        reached = await self._journal.cancel(self.id, force=force, cascade=cascade)
+        return self.id in (*reached.running, *reached.ended)
 
 
 async def find(journal: Journal, task_id: str) -> Task:

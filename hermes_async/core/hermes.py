@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
+from hermes_async.core.aside import StepOut
 from hermes_async.core.dispatch import Dispatcher
 from hermes_async.core.feed import Feed
 from hermes_async.core.handle import TaskHandle, find
 from hermes_async.core.ids import checked_session_id, new_session_id
 from hermes_async.core.janitor import Janitor
 from hermes_async.core.journal import Journal
-from hermes_async.core.ports import Queue, Store
+from hermes_async.core.ports import Queue, Store, Traffic
 from hermes_async.core.registry import Registry
 from hermes_async.core.runner import Runner
 from hermes_async.core.session import Session
@@ -64,14 +66,23 @@ class Hermes:
         """Return tasks that match, newest first."""
         return await self.store.tasks(session_id=session_id, status=status, agent=agent, limit=limit)
 
-    def runner(self, worker: str, lease: float) -> Runner:
-        """Return what runs tasks on behalf of a worker, with leases of `lease` seconds."""
+    async def traffic(self) -> Traffic:
+        """Return how many tasks are running and waiting, and how many can run at once."""
+        return await self.store.traffic()
+
+    def runner(self, worker: str, lease: float, step_out: StepOut = nullcontext) -> Runner:
+        """Return what runs tasks on behalf of a worker.
+
+        Args:
+            worker: its name in leases.
+            lease: seconds.
+            step_out: gives back the pool's slot while a task waits for its children.
+        """
         return Runner(
-            self.journal, self.registry, worker=worker, lease=lease, dispatch=self._dispatcher.child_of
+            self.journal, self.registry, self._dispatcher, worker=worker, lease=lease, step_out=step_out
         )
 
     async def close(self) -> None:
         """Stop listening and give back every connection."""
         await self.feed.close()
-        await self.journal.queue.close()
-        await self.store.close()
+        await self.journal.close()

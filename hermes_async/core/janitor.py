@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from hermes_async.core.journal import Journal
 from hermes_async.domain.errors import ServiceError
-from hermes_async.domain.lifecycle import Lost, decide
+from hermes_async.domain.failure import Reason
+from hermes_async.domain.lifecycle import Lost, Overdue, decide
+from hermes_async.domain.task import TaskStatus
 
 logger = logging.getLogger("hermes.janitor")
 
@@ -19,10 +22,11 @@ class Swept:
 
     lost: int = 0
     released: int = 0
+    expired: int = 0
 
 
 class Janitor:
-    """Ends attempts whose lease ran out, and puts on the broker what is due there.
+    """Ends what ran out of lease or time, and lets to the gate what is due there.
 
     Every worker may have one: each repair is guarded by the record, so two at once do no harm.
     """
@@ -34,9 +38,10 @@ class Janitor:
         """Do one round; without `lost`, attempts whose lease ran out have a little longer."""
         lapsed = await self._journal.store.lapsed() if lost else []
         ended = [await self._mended(self._end_attempt, task_id) for task_id in lapsed]
-        due = await self._journal.store.due()
-        released = [await self._mended(self._release, task_id) for task_id in due]
-        return Swept(lost=sum(ended), released=sum(released))
+        late = await self._journal.store.overdue()
+        expired = [await self._mended(partial(self._end_task, reason), task_id) for task_id, reason in late]
+        released = await self._journal.store.tend()
+        return Swept(lost=sum(ended), released=released, expired=sum(expired))
 
     async def prune(self, retention: float) -> int:
         """Forget what ended more than `retention` seconds ago; return how many tasks that were."""
@@ -52,8 +57,12 @@ class Janitor:
             logger.exception("task %s cannot be mended", task_id)
             return False
 
-    async def _release(self, task_id: str) -> bool:
-        await self._journal.release(task_id)
+    async def _end_task(self, reason: Reason, task_id: str) -> bool:
+        task = await self._journal.store.load(task_id)
+        if task is None or not await self._journal.append(decide(task, Overdue(reason))):
+            return False
+        if task.status is TaskStatus.RUNNING:  # its worker should have, and may not be well
+            await self._journal.queue.revoke([task_id], force=True)
         return True
 
     async def _end_attempt(self, task_id: str) -> bool:

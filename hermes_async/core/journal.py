@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import anyio
 
-from hermes_async.core.ports import Queue, Store
-from hermes_async.domain.errors import ServiceError, StoreUnavailable
+from hermes_async.core.ports import Cancelled, Parcel, Queue, Store
+from hermes_async.core.publisher import Publisher
+from hermes_async.domain.errors import StoreUnavailable
 from hermes_async.domain.events import AnyEvent
-from hermes_async.domain.task import Task, TaskStatus
+from hermes_async.domain.lifecycle import IllegalTransition, apply, moves
+from hermes_async.domain.task import Task
 
 logger = logging.getLogger("hermes.journal")
 
@@ -22,44 +24,64 @@ INSIST_EVERY = 0.5
 
 
 class Journal:
-    """Writes tasks and events, and puts on the broker what the writing makes ready to run."""
+    """Writes tasks and events; what the writing lets through the gate goes on the broker."""
 
     def __init__(self, store: Store, queue: Queue) -> None:
         self.store = store
         self.queue = queue
+        self._publisher = Publisher(store, queue)
+        store.on_admitted(self._publisher.publish)
 
     async def create(self, task: Task, idempotency_key: str | None = None) -> Task:
-        """Write a new task and hand it to the broker; return the record that now stands.
+        """Write a new task; return the record that now stands.
 
         A broker that is down does not undo the record: the janitor publishes it when the broker is back.
+
+        Raises:
+            TaskRejected: a limit says no, or its parent task has ended.
         """
-        parcel = self.queue.parcel(task)
-        written = await self.store.create(task, parcel, idempotency_key)
-        if parcel is None and written.id == task.id:
-            await self._publish(task)
-        return written
+        return await self.store.create(task, self.queue.parcel(task), idempotency_key)
+
+    async def create_all(self, tasks: Sequence[Task]) -> Sequence[Task]:
+        """Write many new tasks; return their records.
+
+        Raises:
+            TaskRejected: a limit refuses one of them; those before it stand.
+        """
+        return await self.store.create_all(tasks, [self.queue.parcel(task) for task in tasks])
 
     async def append(self, event: AnyEvent, *, lapsed: bool = False) -> int:
         """Write an event; return its `seq`, or 0 when the record refused it."""
-        return await self.store.append(event, lapsed=lapsed)
+        if not moves(event):
+            return await self.store.append(event, lapsed=lapsed)
+        moved, parcel = await self._moved(event)
+        return await self.store.append(event, lapsed=lapsed, moved=moved, parcel=parcel)
 
     async def insist(self, event: AnyEvent) -> int:
         """Write an event that must not be lost: wait for a store that is away."""
-        return await patiently(lambda: self.store.append(event), f"{event.type} of {event.task_id}")
+        return await patiently(lambda: self.append(event), f"{event.type} of {event.task_id}")
 
-    async def release(self, task_id: str) -> None:
-        """Put a task whose time has come on the broker."""
-        task = await self.store.release(task_id)
-        if task is not None and task.status is TaskStatus.QUEUED:
-            await self._publish(task)
+    async def cancel(self, task_id: str, *, force: bool, cascade: bool) -> Cancelled:
+        """Ask a task, and with `cascade` what is below it, to stop; tell the workers that run them."""
+        reached = await self.store.cancel(task_id, force=force, cascade=cascade)
+        if reached.running:
+            await self.queue.revoke(reached.running, force=force)
+        return reached
 
-    async def _publish(self, task: Task) -> None:
+    async def close(self) -> None:
+        """Finish what is under way and give back every connection."""
+        await self._publisher.close()
+        await self.queue.close()
+        await self.store.close()
+
+    async def _moved(self, event: AnyEvent) -> tuple[Task | None, Parcel | None]:
+        """Return the task as it goes to another agent or lane, and its new message."""
+        task = await self.store.load(event.task_id or "")
         try:
-            await self.queue.publish(task)
-        except ServiceError as exc:
-            logger.warning("task %s waits for the broker: %s", task.id, exc)
-        else:
-            await self.store.published(task)
+            moved = apply(task, event) if task else None
+        except IllegalTransition:  # the record will say so
+            moved = None
+        return moved, self.queue.parcel(moved) if moved else None
 
 
 async def patiently(ask: Callable[[], Awaitable[T]], what: str) -> T:

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 from hermes_async.domain.events import AnyEvent
-from hermes_async.domain.task import Task, TaskStatus
+from hermes_async.domain.failure import Reason
+from hermes_async.domain.task import Lane, Task, TaskStatus
 
 #: Seconds that a publisher has to confirm a message before the janitor publishes it again.
 PUBLISH_GRACE = 10.0
+#: Seconds after which a message that nobody has claimed is sent again, the first time; then each time twice
+#: as many. A message that comes twice is dropped at its claim.
+RESEND_AFTER = 60.0
+#: What a round has done that found nothing.
+NOTHING_SWEPT: Mapping[str, int] = MappingProxyType({})
+#: Tasks that may be on the broker while no worker is known, and at least beyond the workers' slots.
+UNKNOWN_SLOTS, SPARE_SLOTS = 32, 2
+
+
+def places(slots: int) -> int:
+    """Return how many tasks of a lane may be on the broker or running, given its workers' slots.
+
+    A quarter more than can run keeps the workers busy from one end to the next start; not more, because
+    what is on the broker is first come, first served, and a light parent would wait for a heavy one.
+    """
+    return slots + max(SPARE_SLOTS, slots // 4) if slots else UNKNOWN_SLOTS
 
 
 @dataclass(frozen=True)
@@ -46,6 +64,32 @@ class Renewal:
     held: Sequence[str] = ()
     #: Those of them that somebody asked to cancel.
     cancelled: Sequence[str] = ()
+    #: Those of them that have given their place back while they wait for their children.
+    aside: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """What a cancel has reached: the task and, with `cascade`, everything below it."""
+
+    #: Tasks that were asked to stop now and have not ended yet: somebody runs them.
+    running: Sequence[str] = ()
+    #: Tasks that had not begun, and never will.
+    ended: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """How many tasks are where, and who keeps order."""
+
+    #: For each lane: tasks on the broker or running, and how many its living workers can run at once.
+    admitted: Mapping[str, int]
+    slots: Mapping[str, int]
+    #: Tasks that wait for their turn in front of the broker.
+    waiting: int = 0
+    #: The worker whose janitor sweeps, and what all janitors together have done since the state is new.
+    leader: str | None = None
+    swept: Mapping[str, int] = field(default_factory=dict)
 
 
 class Hint(Protocol):
@@ -59,10 +103,26 @@ class Hint(Protocol):
 class Store(Protocol):
     """The one pen and its readers. Every method that writes is atomic and may be repeated."""
 
+    def on_admitted(self, publish: Callable[[Sequence[str]], None]) -> None:
+        """Call `publish` with tasks that are let through the gate and have no parcel: see `published`."""
+        ...
+
     async def create(self, task: Task, parcel: Parcel | None, idempotency_key: str | None) -> Task:
         """Write a new queued task with its `task.queued` event; return the record that now stands.
 
         With an idempotency key that the session has used before, that is the earlier task, unchanged.
+        It goes on the broker at once, or waits in line when a limit or the want of workers says so.
+
+        Raises:
+            TaskRejected: too many tasks wait already, or its parent task has ended or is to be cancelled.
+        """
+        ...
+
+    async def create_all(self, tasks: Sequence[Task], parcels: Sequence[Parcel | None]) -> Sequence[Task]:
+        """Write many new tasks in as few round trips as may be; each stands or is refused by itself.
+
+        Raises:
+            TaskRejected: the first refusal; the tasks before it, and perhaps some after it, stand.
         """
         ...
 
@@ -71,18 +131,53 @@ class Store(Protocol):
         ...
 
     async def claim(self, task_id: str, worker: str, lease: float, token: str = "") -> Task | None:
-        """Start the next attempt of a queued task, or return None because it is not to be run now.
+        """Start the next attempt of an admitted task, or return None because it is not to be run now.
 
         A claim whose reply was lost may be repeated with its token.
         """
         ...
 
-    async def append(self, event: AnyEvent, *, lapsed: bool = False) -> int:
+    async def append(
+        self,
+        event: AnyEvent,
+        *,
+        lapsed: bool = False,
+        moved: Task | None = None,
+        parcel: Parcel | None = None,
+    ) -> int:
         """Apply a task's event and log it; return its `seq`, or 0 when it is refused.
 
         Refused is what the legal table forbids and what an older attempt writes; with `lapsed`, also what
-        comes while the attempt's lease is alive. What was written before is not written again.
+        comes while the attempt's lease is alive. What was written before is not written again. `moved` is the
+        task as an event leaves it that moves it to another agent or lane, and `parcel` what replaces its own.
         """
+        ...
+
+    async def cancel(self, task_id: str, *, force: bool, cascade: bool) -> Cancelled:
+        """Ask a task, and with `cascade` all its descendants, to stop; what has not begun ends at once."""
+        ...
+
+    async def step_aside(self, task: Task) -> None:
+        """Give back what a running attempt holds of the limits, while it waits for its children."""
+        ...
+
+    async def step_back(self, task: Task) -> bool | None:
+        """Ask for it again: True: it is there; False: not yet, a nudge tells; None: not our attempt."""
+        ...
+
+    async def enlist(self, worker: str, lane: Lane, slots: int, ttl: float) -> None:
+        """Say that a worker can run so many tasks at once, for the next `ttl` seconds; 0: it leaves."""
+        ...
+
+    async def lead(self, worker: str, ttl: float, swept: Mapping[str, int] = NOTHING_SWEPT) -> bool:
+        """Be the one that sweeps, or go on being it, for `ttl` seconds; False: another is.
+
+        `swept` says how many attempts and tasks the last round found `lost`, `released` and `expired`.
+        """
+        ...
+
+    async def traffic(self) -> Traffic:
+        """Return what the gate sees."""
         ...
 
     async def post(self, event: AnyEvent) -> int:
@@ -97,16 +192,16 @@ class Store(Protocol):
         """Return tasks whose lease ran out."""
         ...
 
-    async def due(self, limit: int = 100) -> Sequence[str]:
-        """Return queued tasks whose message should be on the broker by now but was not confirmed there."""
+    async def overdue(self, limit: int = 100) -> Sequence[tuple[str, Reason]]:
+        """Return tasks whose time is over: not started (`expired`), or not ended (`total_timeout`)."""
         ...
 
-    async def release(self, task_id: str) -> Task | None:
-        """Put a due task on the broker; return its record when that is left to the caller."""
+    async def tend(self, limit: int = 100) -> int:
+        """Let to the gate whose retry is due, send again what seems lost; return how many that were."""
         ...
 
-    async def published(self, task: Task) -> None:
-        """Note that the broker has confirmed the message of a task's next attempt."""
+    async def published(self, task_ids: Sequence[str]) -> None:
+        """Note that the broker has confirmed the messages of these tasks."""
         ...
 
     async def events(self, session_id: str, after: int, limit: int) -> Page:
@@ -171,12 +266,16 @@ class Queue(Protocol):
         """Return the message for the store to add, or None when it must be published apart."""
         ...
 
-    async def publish(self, task: Task) -> None:
-        """Hand the task to the broker and wait for its confirmation."""
+    async def publish_all(self, tasks: Sequence[Task]) -> None:
+        """Hand tasks to the broker and wait for its confirmation of all.
+
+        Raises:
+            QueueUnavailable: some may not be there.
+        """
         ...
 
-    async def revoke(self, task_id: str, *, force: bool) -> None:
-        """Ask every worker to stop the task if it has it; a hint, the record decides."""
+    async def revoke(self, task_ids: Sequence[str], *, force: bool) -> None:
+        """Ask every worker to stop those of the tasks that it has; a hint, the record decides."""
         ...
 
     async def close(self) -> None:

@@ -21,11 +21,18 @@ _News = tuple[str, BaseModel]
 
 
 class Reporter:
-    """Takes news from any thread at any rate and writes it from the loop on which it was made."""
+    """Takes news from any thread at any rate and writes it from the loop on which it was made.
 
-    def __init__(self, task: Task, journal: Journal) -> None:
+    Args:
+        task: the claimed task.
+        journal: where the news go.
+        on_news: is called at each piece of news, on its thread.
+    """
+
+    def __init__(self, task: Task, journal: Journal, on_news: Callable[[], None] = lambda: None) -> None:
         #: Called when the record refuses the news: the attempt is somebody else's by now.
         self.on_lost: Callable[[], None] = lambda: None
+        self._on_news = on_news
         self._task = task
         self._journal = journal
         self._ordinals = itertools.count(1)
@@ -38,6 +45,7 @@ class Reporter:
 
     def tell(self, key: str, type_: str, data: BaseModel) -> None:
         """Note a piece of news; an unwritten one of the same key is replaced. Never blocks."""
+        self._on_news()
         with self._lock:
             if self._closing.is_set():  # a thread that nobody could stop goes on talking
                 return

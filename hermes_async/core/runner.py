@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Awaitable, Coroutine
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from secrets import token_hex
@@ -15,8 +15,11 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from hermes_async.core.context import Dispatch, TaskContext
+from hermes_async.core.aside import Aside, StepOut
+from hermes_async.core.context import TaskContext
+from hermes_async.core.dispatch import Dispatcher, Origin
 from hermes_async.core.journal import Journal, patiently
+from hermes_async.core.limits import Limits
 from hermes_async.core.registry import Registry
 from hermes_async.core.reporter import Reporter
 from hermes_async.core.signature import as_json
@@ -41,6 +44,7 @@ class Attempt:
     subagent: Subagent[..., Any]
     context: TaskContext
     reporter: Reporter
+    limits: Limits
     #: The coroutine that runs it, where that is what to cancel.
     owner: asyncio.Task[Any] | None = None
 
@@ -49,11 +53,6 @@ class Attempt:
         self.context.cancelled = True
         if self.owner is not None:
             self.owner.cancel()
-
-    @property
-    def timeout(self) -> float | None:
-        """Seconds that the attempt may take."""
-        return self.task.birth.options.timeout
 
     def call(self) -> Any:
         """Call the agent's function with its validated input; an `async def` gives its coroutine."""
@@ -66,8 +65,9 @@ class Attempt:
 
     def timed_out(self) -> Raised:
         """Return the outcome of an attempt that took longer than it may."""
-        error = ErrorInfo(type="TimeoutError", message=f"no result within {self.timeout:g} s")
-        return Raised(error, Reason.TIMEOUT, kinds=("TimeoutError",))
+        reason = self.limits.reason or Reason.TIMEOUT
+        error = ErrorInfo(type="TimeoutError", message=self.limits.told())
+        return Raised(error, reason, ("TimeoutError",), permanent=reason is Reason.TOTAL_TIMEOUT)
 
 
 class Runner:
@@ -77,16 +77,18 @@ class Runner:
         self,
         journal: Journal,
         registry: Registry,
+        dispatcher: Dispatcher,
         *,
         worker: str,
         lease: float,
-        dispatch: Callable[[Task], Dispatch],
+        step_out: StepOut = nullcontext,
     ) -> None:
         self._journal = journal
         self._registry = registry
         self._worker = worker
         self._lease = lease
-        self._dispatch = dispatch
+        self._dispatcher = dispatcher
+        self._step_out = step_out
 
     async def run(self, task_id: str) -> AnyEvent | None:
         """Run a task to the end of its next attempt.
@@ -113,10 +115,12 @@ class Runner:
         except UserError as exc:  # this worker does not have what the dispatcher had
             await self._journal.insist(decide(task, raised(exc)))
             return None
-        reporter = Reporter(task, self._journal)
-        context = TaskContext(task, reporter, self._dispatch(task))
+        limits = Limits(task)
+        reporter = Reporter(task, self._journal, limits.sign)
+        aside = Aside(task, self._journal.store, limits, self._step_out)
+        context = TaskContext(task, reporter, self._dispatcher.of(Origin.of(task), aside))
         context.cancelled = task.cancel_requested
-        attempt = Attempt(task, subagent, context, reporter)
+        attempt = Attempt(task, subagent, context, reporter, limits)
         reporter.on_lost = attempt.abandon
         return attempt
 
@@ -145,14 +149,17 @@ class Runner:
         if attempt.task.cancel_requested:
             return Interrupted()
         # Not anyio's scope: that cancels again at every await, so that an agent could not clean up.
-        limit = asyncio.timeout(attempt.timeout)
+        limit = asyncio.timeout(None)
         try:
             async with limit:
+                attempt.limits.watch(lambda: limit.reschedule(0.0))
                 return attempt.returned(await _called(attempt))
         except asyncio.CancelledError:
             return _interrupted()
         except BaseException as exc:  # what an agent makes of being aborted is no reason of its own
             return attempt.timed_out() if limit.expired() else raised(exc)
+        finally:
+            attempt.limits.stop()
 
 
 async def _called(attempt: Attempt) -> Any:

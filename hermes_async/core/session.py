@@ -52,7 +52,7 @@ class Session:
     ) -> None:
         self.id = session_id
         self.parent = parent
-        self._dispatcher = dispatcher
+        self._delegate = dispatcher.of(Origin(session_id=session_id, parent=parent))
         self._journal = journal
         self._feed = feed
 
@@ -72,9 +72,24 @@ class Session:
             UnknownAgent: the parent has no such subagent.
             InvalidInput: the arguments do not fit.
             StoreUnavailable: nothing was accepted.
+            TaskRejected: a limit says no; the message says which.
         """
-        found = self._dispatcher.resolve(subagent, self.parent)
-        return await self._dispatcher.submit(self._origin(), found, found.signature.bind(args, kwargs))
+        return await self._delegate.dispatch(subagent, *args, **kwargs)
+
+    async def dispatch_many(
+        self, subagent: Subagent[..., R] | str, inputs: Sequence[Mapping[str, Any]]
+    ) -> list[TaskHandle[R]]:
+        """Start a task for each input in a few round trips, and return their handles in the same order.
+
+        Args:
+            subagent: what every one of them runs.
+            inputs: the arguments of each task, by name.
+
+        Raises:
+            InvalidInput: one of the inputs does not fit; nothing was started.
+            TaskRejected: a limit refuses one of them; those before it were accepted.
+        """
+        return await self._delegate.dispatch_many(subagent, inputs)
 
     async def submit(
         self,
@@ -95,10 +110,10 @@ class Session:
         Raises:
             IdempotencyConflict: the key was used with another input.
         """
-        found = with_priority(self._dispatcher.resolve(subagent, self.parent), priority)
+        found = with_priority(self._delegate.resolve(subagent), priority)
         signature = found.signature
         bound = signature.bind_text(input) if isinstance(input, str) else signature.bind((), input)
-        return await self._dispatcher.submit(self._origin(), found, bound, idempotency_key=idempotency_key)
+        return await self._delegate.submit(found, bound, idempotency_key=idempotency_key)
 
     async def events(self, after: int = 0) -> AsyncIterator[AnyEvent]:
         """Yield the session's events with a `seq` beyond `after`, past and future, for ever."""
@@ -133,6 +148,3 @@ class Session:
     async def tasks(self, *, status: TaskStatus | None = None, limit: int = 50) -> Sequence[Task]:
         """Return the session's tasks, newest first."""
         return await self._journal.store.tasks(session_id=self.id, status=status, limit=limit)
-
-    def _origin(self) -> Origin:
-        return Origin(session_id=self.id, parent=self.parent)

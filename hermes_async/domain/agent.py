@@ -118,6 +118,8 @@ class SubagentSpec(Spec):
     queue_timeout: Seconds | None = None
     #: Seconds without a sign of life, then the attempt is aborted.
     idle_timeout: Seconds | None = None
+    #: Seconds from the dispatch to the end, over all attempts, then the task fails (`total_timeout`).
+    total_timeout: Seconds | None = None
     #: Unset: retry if `retry_limit` says so; false: never, whatever `retry_limit` says. See `retries`.
     retry_on_failure: Switch | None = None
     #: Attempts after the first; unset: 2 when `retry_on_failure` is true, else 0.
@@ -188,6 +190,8 @@ class AgentSpec(Spec):
     instructions: Text | None = None
     tools: Names = ()
     limits: RunLimits = RunLimits()
+    #: Running at once, whoever invokes it; the rest wait.
+    concurrency_limit: Count | None = None
     #: The lane; unset: async for `async def`, process for `def`.
     pool: Literal["async", "process"] | None = None
     session: SessionSpec = SessionSpec()
@@ -218,13 +222,18 @@ class RelaySpec(Spec):
     secret: Text | None = Field(default=None, repr=False)
 
 
-class TreeLimits(Spec):
-    """How much a whole tree of tasks may grow."""
+class GateLimits(Spec):
+    """What the whole project may have at once."""
 
     #: Levels of delegation below a session; 1: subagents have no subagents.
     max_depth: Count = 5
+    #: Tasks running at once; the rest wait.
     max_running: Count | None = None
+    #: Tasks that may wait for their turn; one more is refused (`limit_exceeded`).
     max_queued: Count | None = None
+
+
+NO_LIMITS: Final = GateLimits()
 
 
 class AgentsConfig(Spec):
@@ -238,7 +247,7 @@ class AgentsConfig(Spec):
     #: The Redis that keeps the records; unset: the broker's own, when it is Redis.
     state: StateUrl | None = Field(default=None, repr=False)
     relay: RelaySpec = RelaySpec()
-    limits: TreeLimits = TreeLimits()
+    limits: GateLimits = GateLimits()
 
     @field_validator("agents")
     @classmethod
@@ -276,16 +285,11 @@ NOT_YET: Final[Mapping[str, str]] = MappingProxyType(
         "agents.*.session.lock": _LATER,
         "agents.*.tools": _LATER,
         "agents.*.subagents.*.callbacks": _LATER,
-        "agents.*.subagents.*.concurrency_limit": _LATER,
-        "agents.*.subagents.*.fallback": _LATER,
         "agents.*.subagents.*.idempotency": _LATER,
-        "agents.*.subagents.*.idle_timeout": _LATER,
         "agents.*.subagents.*.model": _LATER,
-        "agents.*.subagents.*.queue_timeout": _LATER,
         "agents.*.subagents.*.webhook": _LATER,
         "async_worker_pool.max_workers": _FIXED,
         "async_worker_pool.scale_threshold": _FIXED,
-        "limits": _LATER,
     }
 )
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from hermes_async.domain.failure import ErrorInfo, Reason
-from hermes_async.domain.task import Progress, Task, Usage
+from hermes_async.domain.task import Lane, Progress, Task, Usage
 
 
 class _Value(BaseModel):
@@ -73,6 +73,8 @@ class RetryingData(_Value):
     reason: Reason = Reason.ERROR
     delay: float
     failures: int
+    #: The agent that takes over, when its own retries are spent.
+    agent: str | None = None
 
 
 class AttemptLostData(_Value):
@@ -80,6 +82,8 @@ class AttemptLostData(_Value):
 
     cause: Literal["worker_lost", "shutdown"]
     losses: int
+    #: The lane to which it moves, where it cannot take others with it.
+    moved_to: Lane | None = None
 
 
 class CompletedData(_Value):

@@ -14,6 +14,7 @@ class Reason(StrEnum):
     TIMEOUT = "timeout"
     IDLE_TIMEOUT = "idle_timeout"
     EXPIRED = "expired"
+    TOTAL_TIMEOUT = "total_timeout"
     WORKER_LOST = "worker_lost"
     BUDGET_EXCEEDED = "budget_exceeded"
     LIMIT_EXCEEDED = "limit_exceeded"

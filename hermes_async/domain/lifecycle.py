@@ -18,12 +18,15 @@ from hermes_async.domain.events import (
     task_event,
 )
 from hermes_async.domain.failure import ErrorInfo, Reason
-from hermes_async.domain.task import Task, TaskStatus, Usage
+from hermes_async.domain.task import Lane, Task, TaskStatus, Usage
 
 S = TaskStatus
 
 #: How often a task may kill its worker before it is given up as poison.
 MAX_LOSSES = 3
+#: After so many losses a task runs in the process lane, alone in its process: whoever shared a worker with
+#: the poison is told apart from it there.
+SUSPECT_LOSSES = MAX_LOSSES - 1
 
 #: Seconds; no agent may ask for a longer wait before its next attempt.
 LONGEST_DELAY = 31_536_000.0
@@ -104,11 +107,15 @@ COPIED: dict[str, tuple[str, ...]] = {
     "task.rejected": ("reason", "error"),
 }
 
+#: The fields that say where the next attempt runs: set only by an event that moves the task.
+MOVING = ("agent", "moved_to")
+
 #: The fields that an event sets to the same value every time.
 FIXED: dict[str, dict[str, Any]] = {
     "task.started": {"progress": None},
     "task.cancel_requested": {"cancel_requested": True},
     "task.completed": {"error": None, "reason": None},
+    "task.cancelled": {"error": None, "reason": None},
 }
 
 TERMINAL_TYPES = frozenset(name for name, status in TARGET.items() if status.is_terminal)
@@ -130,6 +137,7 @@ def changes(event: AnyEvent) -> dict[str, Any]:
     """Return the fields of the record that the event sets, but for times and named partials."""
     fields = {name: getattr(event.data, name) for name in COPIED.get(event.type, ())}
     fields |= FIXED.get(event.type, {})
+    fields |= {name: value for name in MOVING if (value := getattr(event.data, name, None))}
     if event.type in TARGET:
         fields["status"] = TARGET[event.type]
     if event.type == "task.started":
@@ -137,6 +145,11 @@ def changes(event: AnyEvent) -> dict[str, Any]:
     if event.type == "task.progress":
         fields["progress"] = event.data
     return fields
+
+
+def moves(event: AnyEvent) -> bool:
+    """Return whether the event sends its task to another agent or lane."""
+    return any(getattr(event.data, name, None) for name in MOVING)
 
 
 def apply(task: Task, event: AnyEvent) -> Task:
@@ -188,7 +201,14 @@ class Lost:
     """The worker stopped renewing the attempt's lease."""
 
 
-Outcome = Returned | Raised | Interrupted | Lost
+@dataclass(frozen=True)
+class Overdue:
+    """The task's time was over before it had ended, or begun."""
+
+    reason: Reason
+
+
+Outcome = Returned | Raised | Interrupted | Lost | Overdue
 
 
 def decide(task: Task, outcome: Outcome, *, chance: float = 1.0) -> AnyEvent:
@@ -208,22 +228,43 @@ def decide(task: Task, outcome: Outcome, *, chance: float = 1.0) -> AnyEvent:
         return task_event(task, "task.attempt_lost", AttemptLostData(cause="shutdown", losses=task.losses))
     if isinstance(outcome, Lost):
         return _after_loss(task)
+    if isinstance(outcome, Overdue):
+        error = ErrorInfo(type="TimeoutError", message=_overdue(task, outcome.reason))
+        return task_event(task, "task.failed", FailedData(reason=outcome.reason, error=error))
     return _after_failure(task, outcome, chance)
+
+
+def _overdue(task: Task, reason: Reason) -> str:
+    options = task.birth.options
+    if reason is Reason.EXPIRED:
+        return f"not started within its queue_timeout of {options.queue_timeout:g} s"
+    return f"not done within its total_timeout of {options.total_timeout:g} s"
 
 
 def _after_loss(task: Task) -> AnyEvent:
     losses = task.losses + 1
     if losses < MAX_LOSSES:
-        return task_event(task, "task.attempt_lost", AttemptLostData(cause="worker_lost", losses=losses))
+        moved_to = Lane.PROCESS if losses >= SUSPECT_LOSSES else None
+        data = AttemptLostData(cause="worker_lost", losses=losses, moved_to=moved_to)
+        return task_event(task, "task.attempt_lost", data)
     error = ErrorInfo(type="WorkerLost", message=f"the worker was lost {losses} times while it ran this task")
-    return task_event(task, "task.failed", FailedData(reason=Reason.WORKER_LOST, error=error))
+    return _for_good(task, Raised(error, Reason.WORKER_LOST))
+
+
+def _for_good(task: Task, outcome: Raised) -> AnyEvent:
+    """Return what follows when an agent will not be tried again: its fallback, or the end."""
+    fallback = task.birth.options.fallback
+    if fallback is None or task.agent == fallback or outcome.reason is Reason.TOTAL_TIMEOUT:
+        failed = FailedData(reason=outcome.reason, error=outcome.error, usage=outcome.usage)
+        return task_event(task, "task.failed", failed)
+    retrying = RetryingData(error=outcome.error, reason=outcome.reason, delay=0.0, failures=0, agent=fallback)
+    return task_event(task, "task.retrying", retrying)
 
 
 def _after_failure(task: Task, outcome: Raised, chance: float) -> AnyEvent:
     failures = task.failures + 1
     if not _may_retry(task.birth.options, outcome, failures):
-        data = FailedData(reason=outcome.reason, error=outcome.error, usage=outcome.usage)
-        return task_event(task, "task.failed", data)
+        return _for_good(task, outcome)
     asked = outcome.retry_after
     delay = backoff(task, failures, chance) if asked is None else min(max(0.0, asked), LONGEST_DELAY)
     retrying = RetryingData(error=outcome.error, reason=outcome.reason, delay=delay, failures=failures)

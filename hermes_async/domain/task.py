@@ -61,6 +61,13 @@ class Progress(_Value):
     message: str = ""
 
 
+class Address(_Value):
+    """Where an agent runs, and how many of its tasks may run at once over all sessions."""
+
+    lane: Lane = Lane.ASYNC
+    concurrency_limit: int | None = None
+
+
 class Birth(_Value):
     """What is known of a task when it is dispatched, and never changes."""
 
@@ -73,10 +80,14 @@ class Birth(_Value):
     #: Arguments by parameter name, as JSON values.
     input: dict[str, JsonValue] = {}
     options: SubagentSpec
-    lane: Lane = Lane.ASYNC
+    to: Address = Address()
+    #: Where the agent lives that takes over when the first has failed for good.
+    fallback: Address | None = None
     #: W3C trace context of the dispatch.
     traceparent: str
     parent_task_id: str | None = None
+    #: The attempt of the parent task that dispatched it.
+    parent_attempt: int = 0
     root_task_id: str | None = None
     depth: int = 0
 
@@ -91,6 +102,8 @@ class Task(_Value):
 
     birth: Birth
     agent: str
+    #: The lane of its next attempt, once that is not the one of its birth any more.
+    moved_to: Lane | None = None
     status: TaskStatus = TaskStatus.QUEUED
     #: Counts claims from 1; it is also the fence: writes of an older attempt are refused.
     attempt: int = 0
@@ -112,6 +125,19 @@ class Task(_Value):
     def id(self) -> str:
         """The id of the task; its first part names the partition of its session."""
         return self.birth.id
+
+    @property
+    def address(self) -> Address:
+        """Where its next attempt runs."""
+        home = self.birth.to
+        if self.birth.fallback is not None and self.agent == self.birth.options.fallback:
+            home = self.birth.fallback
+        return home.model_copy(update={"lane": self.moved_to}) if self.moved_to else home
+
+    @property
+    def lane(self) -> Lane:
+        """The lane of its next attempt."""
+        return self.address.lane
 
     @property
     def session_id(self) -> str:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
+import threading
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -17,6 +21,7 @@ from hermes_async.core.hermes import Hermes
 from hermes_async.core.registry import Registry
 from hermes_async.core.runner import Attempt, Runner, raised
 from hermes_async.domain.events import AnyEvent
+from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import Outcome
 from hermes_async.settings import Settings
 from hermes_async.worker.pool import running_pool
@@ -51,7 +56,7 @@ class Runners:
             pool.on_loop_stop(self._close_on_loop)
             self._opening = asyncio.create_task(open_patiently(self.registry, self.servers))
         hermes = await asyncio.shield(self._opening)  # others wait for it, too
-        return hermes.runner(self.worker, self.lease)
+        return hermes.runner(self.worker, self.lease, _step_out)
 
     def station(self) -> Station:
         """Return the station of this process; a forked child gets its own."""
@@ -97,6 +102,7 @@ def run_here(runners: Runners, task_id: str) -> str:
 
 def _outcome(station: Station, attempt: Attempt) -> Outcome:
     try:
+        station.call(_watch, attempt)
         _check(station)
         if attempt.subagent.is_async:
             return _awaited(station, attempt)
@@ -107,6 +113,25 @@ def _outcome(station: Station, attempt: Attempt) -> Outcome:
         if terminate_handler_fired():  # this process is to go; the main process knows why, and writes it
             raise
         return raised(exc)
+    finally:
+        attempt.limits.stop()
+
+
+async def _watch(attempt: Attempt) -> None:
+    """Keep the limits that Celery does not know, as it keeps the one that it does: a signal to the agent."""
+    attempt.limits.watch(partial(signal.pthread_kill, _main_thread(), signal.SIGUSR1), without=Reason.TIMEOUT)
+
+
+def _main_thread() -> int:
+    ident = threading.main_thread().ident
+    assert ident is not None
+    return ident
+
+
+def _step_out() -> AbstractAsyncContextManager[None]:
+    """Give back the pool's slot."""
+    pool = running_pool()
+    return nullcontext() if pool is None else pool.aside()
 
 
 def _check(station: Station) -> None:

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -14,17 +15,31 @@ from celery import bootsteps
 from celery.worker import state
 
 from hermes_async.core.hermes import Hermes
-from hermes_async.core.janitor import Janitor
+from hermes_async.core.janitor import Swept
+from hermes_async.core.ports import Store
 from hermes_async.domain.errors import ServiceError
+from hermes_async.domain.events import task_event
+from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import Interrupted, decide
-from hermes_async.domain.task import TaskStatus
+from hermes_async.domain.task import Lane, TaskStatus
 from hermes_async.worker.bodies import Runners
+from hermes_async.worker.lanes import lane_served
 from hermes_async.worker.station import PATIENCE, Station
 
 logger = logging.getLogger("hermes.worker")
 
+#: Stops requests of this worker with a signal.
+EndRequests = Callable[[list[Any], str], None]
+
 #: Seconds between two rounds of the janitor, and between two prunings.
 SWEEP_EVERY, PRUNE_EVERY = 0.5, 600.0
+#: Seconds after which another worker's janitor sweeps when this one does not.
+LEAD_FOR = 2.0
+#: Seconds that a task has to end by itself once it is to be cancelled; then it is killed.
+CANCEL_GRACE = 10.0
+#: Failures that somebody else has written while this worker may still run the task. Any other end was written
+#: by the task itself: its process is free, and a signal would hit whatever it does next.
+ENDED_BY_OTHERS = frozenset({Reason.WORKER_LOST, Reason.TOTAL_TIMEOUT})
 #: The most tasks that a stopping worker looks through for its own.
 HANDED_BACK = 10_000
 
@@ -38,7 +53,18 @@ class SideJobs(bootsteps.StartStopStep):  # type: ignore[misc]
         """Begin; a Redis that is away is waited for in the background."""
         runners: Runners = parent.app.hermes
         station = runners.station()
-        station.start(_side_jobs, station, runners, partial(_stop_soon, parent))
+        self._lane = lane_served(parent)
+        station.start(_side_jobs, station, runners, partial(_end_soon, parent), partial(self._enlist, parent))
+
+    def stop(self, parent: Any) -> None:
+        """From here on this worker takes nothing more, so the gate should not count on it."""
+        runners: Runners = parent.app.hermes
+        station = runners.station()
+        station.start(_withdraw, station, runners.worker, self._lane)
+
+    async def _enlist(self, parent: Any, store: Store) -> None:
+        runners: Runners = parent.app.hermes
+        await store.enlist(runners.worker, self._lane, slots_of(parent), runners.lease)
 
 
 class Ending(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -64,15 +90,29 @@ class Ending(bootsteps.StartStopStep):  # type: ignore[misc]
     terminate = stop
 
 
-async def _side_jobs(station: Station, runners: Runners, stop: Callable[[list[Any]], None]) -> None:
+def slots_of(worker: Any) -> int:
+    """Return how many tasks a worker can run at once, when its pool has grown as far as it may."""
+    scaler = worker.autoscaler
+    return int(scaler.max_concurrency if scaler else worker.pool.num_processes)
+
+
+async def _side_jobs(
+    station: Station, runners: Runners, end: EndRequests, enlist: Callable[[Store], Awaitable[None]]
+) -> None:
     hermes = await station.opened()
-    keeper = LeaseKeeper(hermes, runners.worker, runners.lease, stop)
-    caretaker = Caretaker(hermes.janitor, runners.lease)
+    keeper = LeaseKeeper(hermes, runners.worker, runners.lease, end)
+    caretaker = Caretaker(hermes, runners.worker, runners.lease)
     await asyncio.gather(
+        _forever(partial(enlist, hermes.store), runners.lease / 3),
         _forever(keeper.renew, runners.lease / 3),
         _forever(caretaker.sweep, SWEEP_EVERY),
         _forever(partial(hermes.janitor.prune, runners.retention), PRUNE_EVERY),
     )
+
+
+async def _withdraw(station: Station, worker: str, lane: Lane) -> None:
+    hermes = await station.opened()
+    await hermes.store.enlist(worker, lane, 0, 0.0)
 
 
 async def _hand_back(station: Station, worker: str) -> None:
@@ -83,15 +123,15 @@ async def _hand_back(station: Station, worker: str) -> None:
             await hermes.journal.append(decide(task, Interrupted()))
 
 
-def _stop_soon(worker: Any, requests: list[Any]) -> None:
-    worker.consumer.call_soon(_stop, worker.pool, requests)
+def _end_soon(worker: Any, requests: list[Any], signal: str) -> None:
+    worker.consumer.call_soon(_end, worker.pool, requests, signal)
 
 
-def _stop(pool: Any, requests: Iterable[Any]) -> None:
-    """Stop tasks, on the worker's main thread, in a way that lets them clean up."""
+def _end(pool: Any, requests: Iterable[Any], signal: str) -> None:
+    """Stop tasks, on the worker's main thread: SIGUSR1 lets them clean up, SIGKILL does not."""
     for request in requests:
         if request in state.active_requests:
-            request.terminate(pool, signal="SIGUSR1")
+            request.terminate(pool, signal=signal)
 
 
 def running() -> dict[str, Any]:
@@ -107,51 +147,76 @@ class LeaseKeeper:
         hermes: on whose loop this is used.
         worker: the name in the leases.
         lease: seconds.
-        stop: stops requests of this worker; nothing is broadcast, for another worker may rightly have them.
+        end: stops requests of this worker; nothing is broadcast, for another worker may rightly have them.
     """
 
-    def __init__(self, hermes: Hermes, worker: str, lease: float, stop: Callable[[list[Any]], None]) -> None:
-        self._store = hermes.store
-        self._worker, self._lease, self._stop = worker, lease, stop
+    def __init__(self, hermes: Hermes, worker: str, lease: float, end: EndRequests) -> None:
+        self._journal = hermes.journal
+        self._worker, self._lease, self._end = worker, lease, end
         #: Requests that were not ours at the last renewal: claimed in a moment, or just ended, or lost.
         self._doubtful: set[Any] = set()
+        #: Since when tasks are to be cancelled and have not ended.
+        self._cancelling: dict[str, float] = {}
 
     async def renew(self) -> None:
         """Renew the leases of all running tasks; stop those that are cancelled or no longer ours."""
         active = running()
-        renewal = await self._store.renew(self._worker, sorted(active), self._lease)
+        renewal = await self._journal.store.renew(self._worker, sorted(active), self._lease)
         missing = {active[task_id] for task_id in active.keys() - set(renewal.held)}
         doubtful, self._doubtful = missing & self._doubtful, missing
         lost = [request for request in doubtful if await self._is_lost(request.id)]
-        self._end(lost, "it is not ours any more")
-        self._end([active[task_id] for task_id in renewal.cancelled], "it is to be cancelled")
+        self._stop(lost, "it is not ours any more")
+        await self._cancel({task_id: active[task_id] for task_id in renewal.cancelled})
+
+    async def _cancel(self, requests: Mapping[str, Any]) -> None:
+        """Ask each task once to clean up, in case it has not heard of its cancel; kill who takes too long."""
+        now = time.monotonic()
+        fresh = requests.keys() - self._cancelling.keys()
+        self._cancelling = {task_id: self._cancelling.get(task_id, now) for task_id in requests}
+        stubborn = [id_ for id_, since in self._cancelling.items() if now - since >= CANCEL_GRACE]
+        self._stop([requests[task_id] for task_id in fresh], "it is to be cancelled")
+        for task_id in stubborn:
+            await self._settle(task_id)
+        why = f"it did not end within {CANCEL_GRACE:g} s of its cancel"
+        self._stop([requests[task_id] for task_id in stubborn], why, "SIGKILL")
+
+    async def _settle(self, task_id: str) -> None:
+        """Write the end of a task that does not write it itself; what it may still do is refused."""
+        task = await self._journal.store.load(task_id)
+        if task is not None and task.worker == self._worker:
+            await self._journal.append(task_event(task, "task.cancelled"))
 
     async def _is_lost(self, task_id: str) -> bool:
-        """Tell what ended here without our hearing of it from what has not been claimed yet."""
-        task = await self._store.load(task_id)
-        if task is None or task.status.is_terminal:
+        """Tell what others ended or took over from what has not been claimed yet, or has ended by itself."""
+        task = await self._journal.store.load(task_id)
+        if task is None or task.status is TaskStatus.CANCELLED or task.reason in ENDED_BY_OTHERS:
             return True
         return task.status is TaskStatus.RUNNING and task.worker != self._worker
 
-    def _end(self, requests: list[Any], why: str) -> None:
+    def _stop(self, requests: list[Any], why: str, signal: str = "SIGUSR1") -> None:
         for request in requests:
             logger.warning("task %s is stopped: %s", request.id, why)
         if requests:
-            self._stop(requests)
+            self._end(requests, signal)
 
 
 class Caretaker:
-    """Lets the janitor sweep, but after an outage gives every worker the time to renew its leases first."""
+    """Sweeps when no other worker does; after an outage it gives all the time to renew their leases first."""
 
-    def __init__(self, janitor: Janitor, lease: float) -> None:
-        self._janitor = janitor
+    def __init__(self, hermes: Hermes, worker: str, lease: float) -> None:
+        self._janitor = hermes.janitor
+        self._store = hermes.store
+        self._worker = worker
         self._lease = lease
         self._lenient_until = 0.0
+        self._last = Swept()
 
     async def sweep(self) -> None:
-        """Do one round."""
+        """Do one round, if it is ours to do."""
         try:
-            await self._janitor.sweep(lost=time.monotonic() >= self._lenient_until)
+            if await self._store.lead(self._worker, LEAD_FOR, asdict(self._last)):
+                self._last = Swept()
+                self._last = await self._janitor.sweep(lost=time.monotonic() >= self._lenient_until)
         except ServiceError:
             self._lenient_until = time.monotonic() + self._lease
             raise

@@ -77,6 +77,11 @@ def lane_of(queues: Any, pool: Any) -> Lane:
     return by_queue or by_pool or Lane.ASYNC
 
 
+def lane_served(worker: Any) -> Lane:
+    """Return the lane of a worker that has been fitted."""
+    return next(lane for lane, cls in POOLS.items() if issubclass(worker.pool_cls, cls))
+
+
 def _lane_of_pool(pool: Any) -> Lane | None:
     if pool is None:
         return None

@@ -94,7 +94,8 @@ async def _settle(journal: Journal, task: Task, verdict: Verdict) -> None:
 async def _publish(journal: Journal, task: Task) -> None:
     while True:
         try:
-            return await journal.queue.publish(task)
+            await journal.queue.publish_all([task])
+            return
         except ServiceError as exc:
             logger.warning("task %s waits for the broker: %s", task.id, exc)
             await anyio.sleep(INSIST_EVERY)

@@ -23,12 +23,13 @@ from hypothesis.stateful import (
 from hermes_async.adapters.memory import MemoryStore
 from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.core.ids import new_task_id
-from hermes_async.core.ports import Parcel, Store
+from hermes_async.core.ports import Cancelled, Parcel, Store
+from hermes_async.domain.agent import GateLimits
 from hermes_async.domain.errors import IdempotencyConflict
 from hermes_async.domain.events import INBOX_TYPES, AnyEvent, MessageData, RetryingData, SessionMessage
 from hermes_async.domain.failure import ErrorInfo
 from hermes_async.domain.lifecycle import LEGAL
-from hermes_async.domain.task import Task, TaskStatus
+from hermes_async.domain.task import Address, Lane, Task, TaskStatus
 from tests.contract.conftest import MakeStore, closing
 from tests.support.servers import wait_until_async
 from tests.support.values import DATA, folded, make_event, make_task
@@ -131,8 +132,10 @@ async def test_an_unknown_task_is_nothing(store: Store) -> None:
     assert await store.load(nobody.id) is None
     assert await store.claim(nobody.id, "w1", LEASE) is None
     assert await store.append(make_event(nobody, "task.cancelled")) == 0
-    assert await store.release(nobody.id) is None
-    await store.published(nobody)
+    await store.step_aside(nobody)
+    assert await store.step_back(nobody) is None
+    assert await store.cancel(nobody.id, force=False, cascade=True) == Cancelled([], [])
+    await store.published([nobody.id])
     assert await log(store) == []
     assert await store.last_seq("chat") == 0
 
@@ -482,11 +485,6 @@ async def _all_lapsed(store: Store, wanted: set[str]) -> bool:
     return set(await store.lapsed()) == wanted
 
 
-async def test_a_new_task_is_due_only_when_nobody_confirms_it(store: Store) -> None:
-    await born(store)
-    assert await store.due() == []  # its publisher has some seconds
-
-
 async def retried(store: Store, delay: float) -> Task:
     task = await running(store)
     data = RetryingData(error=ErrorInfo(type="E"), delay=delay, failures=1)
@@ -494,47 +492,42 @@ async def retried(store: Store, delay: float) -> Task:
     return await loaded(store, task)
 
 
-async def test_a_retry_is_due_after_its_delay(store: Store) -> None:
+async def test_what_is_let_in_is_left_to_the_publisher(store: Store) -> None:
+    let_in = listening(store)
+    task = await born(store)
+    assert let_in == [task.id]
+    await store.append(make_event(await claimed(store, task.id), "task.attempt_lost"))
+    assert let_in == [task.id] * 2
+    assert await store.tend() == 0  # its publisher has some seconds
+
+
+def listening(store: Store) -> list[str]:
+    """What the store asks to have published, from now on."""
+    let_in: list[str] = []
+    store.on_admitted(let_in.extend)
+    return let_in
+
+
+async def test_a_retry_goes_on_after_its_delay(store: Store) -> None:
+    let_in = listening(store)
     began = time.time()
     task = await retried(store, 0.2)
-    assert await store.release(task.id) is None
-    assert await wait_until_async(lambda: store.due()) == [task.id]
+    assert await store.claim(task.id, "w2", LEASE) is None  # a second message of its first attempt
+    assert let_in == [task.id]
+    await wait_until_async(store.tend)
     assert time.time() - began >= 0.19
-    assert await store.release(task.id) == task
-    assert await store.due() == []  # until its publisher has had time
-    assert await store.release(task.id) is None
+    assert let_in == [task.id] * 2
+    assert await store.tend() == 0
+    assert (await claimed(store, task.id)).attempt == 2
 
 
 async def test_a_cancelled_task_does_not_wait_for_its_retry(store: Store) -> None:
+    let_in = listening(store)
     task = await running(store)
     await store.append(make_event(task, "task.cancel_requested"))
     data = RetryingData(error=ErrorInfo(type="E"), delay=3600.0, failures=1)
     await store.append(make_event(task, "task.retrying", data))
-    assert await wait_until_async(lambda: store.due()) == [task.id]
-
-
-async def test_a_lost_attempt_is_due_at_once(store: Store) -> None:
-    task = await running(store)
-    await store.append(make_event(task, "task.attempt_lost"))
-    assert await wait_until_async(lambda: store.due()) == [task.id]
-
-
-async def test_what_is_confirmed_or_claimed_is_not_due(store: Store) -> None:
-    confirmed, started = await retried(store, 0.0), await retried(store, 0.0)
-    await store.published(confirmed)
-    await claimed(store, started.id)
-    assert await store.due() == []
-    assert await store.release(started.id) is None
-
-
-async def test_a_late_confirmation_does_not_swallow_the_next_attempt(store: Store) -> None:
-    """The worker may claim, fail and ask for a retry before the publisher hears of its success."""
-    first = await born(store)
-    await claimed(store, first.id)
-    data = RetryingData(error=ErrorInfo(type="E"), delay=0.0, failures=1)
-    await store.append(make_event(await loaded(store, first), "task.retrying", data))
-    await store.published(first)
-    assert await wait_until_async(lambda: store.due()) == [first.id]
+    assert let_in == [task.id] * 2
 
 
 # -- prune -----------------------------------------------------------------------------------------------
@@ -606,7 +599,12 @@ class TwoStores(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.stores: list[Store] = [MemoryStore(), RedisStore(self.url, namespace=uuid4().hex)]
+        limits = GateLimits(max_running=4)
+        self.stores: list[Store] = [
+            MemoryStore(limits=limits),
+            RedisStore(self.url, namespace=uuid4().hex, limits=limits),
+        ]
+        self.let_in = [listening(store) for store in self.stores]
         self.tasks: list[Task] = []
 
     def teardown(self) -> None:
@@ -629,22 +627,38 @@ class TwoStores(RuleBasedStateMachine):
         found: Task = self.both(lambda store: store.load(task.id))
         return found
 
-    @rule(session_id=st.sampled_from(SESSIONS), key=st.sampled_from(["", "k1"]))
-    def create(self, session_id: str, key: str) -> None:
-        task = make_task(session_id, id=new_task_id(session_id), input={})
+    @rule(
+        session_id=st.sampled_from(SESSIONS),
+        key=st.sampled_from(["", "", "k1"]),
+        priority=st.sampled_from([5, 5, 9]),
+        limit=st.sampled_from([None, 1, 2]),
+        address=st.sampled_from([Address(), Address(concurrency_limit=2), Address(lane=Lane.PROCESS)]),
+    )
+    def create(self, session_id: str, key: str, priority: int, limit: int | None, address: Address) -> None:
+        options = {"priority": priority, "concurrency_limit": limit}
+        task = make_task(session_id, id=new_task_id(session_id), input={}, options=options, to=address)
         written = self.both(lambda store: store.create(task, None, key or None))
         if written.id == task.id:
             self.tasks.append(task)
 
     @precondition(lambda self: self.tasks)
-    @rule(number=st.integers(0, 5), worker=st.sampled_from(WORKERS))
+    @rule(number=st.integers(0, 9))
+    def have_a_child(self, number: int) -> None:
+        parent = self.task(number)
+        if parent.status is TaskStatus.RUNNING and not parent.cancel_requested:
+            child = make_task(parent.session_id, parent_task_id=parent.id, parent_attempt=parent.attempt)
+            self.both(lambda store: store.create(child, None, None))
+            self.tasks.append(child)
+
+    @precondition(lambda self: self.tasks)
+    @rule(number=st.integers(0, 9), worker=st.sampled_from(WORKERS))
     def claim(self, number: int, worker: str) -> None:
         task = self.task(number)
         self.both(lambda store: store.claim(task.id, worker, LEASE))
 
     @precondition(lambda self: self.tasks)
     @rule(
-        number=st.integers(0, 5),
+        number=st.integers(0, 9),
         type_=st.sampled_from(TYPES),
         older=st.sampled_from([0, 0, 0, 1]),
         n=st.integers(0, 4),
@@ -657,7 +671,7 @@ class TwoStores(RuleBasedStateMachine):
         self.both(lambda store: store.append(event, lapsed=lapsed))
 
     @precondition(lambda self: self.tasks)
-    @rule(number=st.integers(0, 5), type_=st.sampled_from(["task.progress", "task.retrying"]))
+    @rule(number=st.integers(0, 9), type_=st.sampled_from(["task.progress", "task.retrying"]))
     def work(self, number: int, type_: str) -> None:
         """Goes on where chance alone seldom comes."""
         task = self.task(number)
@@ -676,16 +690,42 @@ class TwoStores(RuleBasedStateMachine):
         self.both(ask)
 
     @precondition(lambda self: self.tasks)
-    @rule(number=st.integers(0, 5), confirm=st.booleans())
-    def release(self, number: int, confirm: bool) -> None:
+    @rule(number=st.integers(0, 9), force=st.booleans(), cascade=st.booleans())
+    def cancel(self, number: int, force: bool, cascade: bool) -> None:
         task = self.task(number)
-        self.both(lambda store: store.release(task.id))
-        if confirm:
-            self.both(lambda store: store.published(task))
+
+        async def ask(store: Store) -> Any:
+            reached = await store.cancel(task.id, force=force, cascade=cascade)
+            return sorted(reached.running), sorted(reached.ended)
+
+        self.both(ask)
+
+    @precondition(lambda self: self.tasks)
+    @rule(number=st.integers(0, 9))
+    def aside(self, number: int) -> None:
+        task = self.task(number)
+        self.both(lambda store: store.step_aside(task))
+
+    @precondition(lambda self: self.tasks)
+    @rule(number=st.integers(0, 9))
+    def back(self, number: int) -> None:
+        task = self.task(number)
+        self.both(lambda store: store.step_back(task))
+
+    @rule(lane=st.sampled_from(Lane), slots=st.integers(0, 3))
+    def enlist(self, lane: Lane, slots: int) -> None:
+        self.both(lambda store: store.enlist(f"w {lane}", lane, slots, LEASE))
 
     @rule(session_id=st.sampled_from(SESSIONS), seq=st.integers(1, 20))
     def ack(self, session_id: str, seq: int) -> None:
         self.both(lambda store: store.ack(session_id, [seq]))
+
+    @invariant()
+    def the_gate_lets_in_the_same_tasks_in_the_same_order(self) -> None:
+        assert self.let_in[0] == self.let_in[1]
+        first, second = [self.runner.run(store.traffic()) for store in self.stores]
+        assert first == second
+        assert sum(first.admitted.values()) <= 4
 
     @invariant()
     def a_record_is_the_fold_of_its_events(self) -> None:
@@ -716,5 +756,5 @@ def test_memory_and_redis_agree_and_records_are_folds(redis_url: str) -> None:
     examples = int(os.environ.get("HERMES_TEST_EXAMPLES", "30"))
     run_state_machine_as_test(
         TwoStores,
-        settings=settings(max_examples=examples, stateful_step_count=25, deadline=None, database=None),
+        settings=settings(max_examples=examples, stateful_step_count=40, deadline=None, database=None),
     )

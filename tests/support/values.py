@@ -28,7 +28,7 @@ from hermes_async.domain.events import (
 )
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.lifecycle import apply
-from hermes_async.domain.task import Birth, Progress, Task, Usage
+from hermes_async.domain.task import Address, Birth, Progress, Task, Usage
 
 _numbers = itertools.count(1)
 _ERROR = ErrorInfo(type="ValueError", message="no ❄", traceback="…")
@@ -65,6 +65,10 @@ def make_task(
     agent: str = "echo",
     input: Any = None,
     options: dict[str, Any] | None = None,
+    to: Address | None = None,
+    fallback: Address | None = None,
+    parent_task_id: str | None = None,
+    parent_attempt: int = 0,
     **state: Any,
 ) -> Task:
     """A queued task, or one in the state that is given."""
@@ -74,6 +78,10 @@ def make_task(
         subagent=agent,
         input=input if input is not None else {"text": f"number {next(_numbers)}"},
         options=SubagentSpec(id=agent, agent=agent, **(options or {})),
+        to=to or Address(),
+        fallback=fallback,
+        parent_task_id=parent_task_id,
+        parent_attempt=parent_attempt,
         traceparent=new_traceparent(),
     )
     return Task(birth=birth, agent=agent, **state)

@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from hermes_async.core.ports import Parcel
 from hermes_async.domain.events import CLASSES, AnyEvent
 from hermes_async.domain.failure import ErrorInfo, Reason
-from hermes_async.domain.task import Birth, Progress, Task, TaskStatus, Usage
+from hermes_async.domain.task import Birth, Lane, Progress, Task, TaskStatus, Usage
 
 _PARTIAL = "partial:"
 
@@ -24,6 +25,15 @@ def encode_changes(event: AnyEvent, changes: Mapping[str, Any]) -> Iterator[str]
     if event.type == "task.partial":
         yield _PARTIAL + event.data.name
         yield json.dumps(event.data.value, ensure_ascii=False)
+
+
+def encode_move(moved: Task | None, parcel: Parcel | None) -> Iterator[str | int]:
+    """Yield the hash fields, and their values in turn, of a task that goes to another agent or lane."""
+    if moved is None:
+        return
+    yield from ("lane", moved.lane, "agent_slots", moved.address.concurrency_limit or "")
+    if parcel is not None:
+        yield from ("parcel_key", parcel.key, "parcel", parcel.body)
 
 
 def _encode(value: Any) -> str:
@@ -40,6 +50,7 @@ def decode_task(fields: Mapping[str, str]) -> Task:
     return Task.model_construct(
         birth=birth,
         agent=fields["agent"],
+        moved_to=Lane(fields["moved_to"]) if "moved_to" in fields else None,
         status=TaskStatus(fields["status"]),
         attempt=int(fields["attempt"]),
         failures=int(fields.get("failures", 0)),

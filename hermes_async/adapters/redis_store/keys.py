@@ -11,7 +11,9 @@ the session, so that a session's keys share a slot and the sessions spread over 
 | `inbox:<id>`        | stream      | what the parent has not acknowledged, with the same ids          |
 | `nudge:<id>`        | channel     | "look at the log"; may be lost                                   |
 | `leases`            | sorted set  | running tasks by the ms at which their lease runs out            |
-| `due`               | sorted set  | queued tasks by the ms at which they belong on the broker        |
+| `due`               | sorted set  | tasks that wait for a retry by the ms at which they go on        |
+| `deadlines`         | sorted set  | `<reason>/<task>` by the ms at which the task is to end so       |
+| `children:<id>`     | set         | the tasks that a task has dispatched                             |
 | `ended`             | sorted set  | tasks by the ms of their end                                     |
 | `tasks`             | sorted set  | all tasks by the ms of their birth                               |
 | `tasks-of:<id>`     | sorted set  | the tasks of a session                                           |
@@ -19,6 +21,27 @@ the session, so that a session's keys share a slot and the sessions spread over 
 | `by-status:<s>`     | sorted set  | the tasks in a status, by the ms of their birth                  |
 | `sessions`          | sorted set  | sessions by the ms of their newest event                         |
 | `idem:<id>:<key>`   | string      | the task that a session's idempotency key stands for             |
+
+The gate is one for all sessions. Its keys are `<namespace>:gate:<kind>`, some with `:<id>`, and
+with them the state is at home on one Redis: limits that hold over all sessions and a pen that writes at once
+cannot be spread over many. A line is `<lane>/<subagent>/<session>`.
+
+| kind                | type        | holds                                                            |
+|---------------------|-------------|------------------------------------------------------------------|
+| `admitted:<lane>`   | set         | the tasks that are on the broker or running                      |
+| `sent`              | sorted set  | those on the broker, by the ms at which to send them again       |
+| `slots:<line>`      | set         | those of a session and subagent (no lane) with a limit           |
+| `slots-of:<agent>`  | set         | those of an agent with a limit                                   |
+| `line:<line>`       | sorted set  | who waits, by urgency, then age                                  |
+| `ring:<lane>`       | sorted set  | the lines that take part, by urgency of their head, then turn    |
+| `parked:<agent>`    | sorted set  | lines that wait for a slot of the agent                          |
+| `turns`             | hash        | the next turn of each session; under no name the turn it is      |
+| `waiting`           | string      | how many wait in all lines                                       |
+| `workers:<lane>`    | sorted set  | workers by the ms at which they count as gone                    |
+| `sizes`             | hash        | how many tasks each of them can run at once                      |
+| `slots`             | hash        | the sum of that for each lane                                    |
+| `leader`            | string      | the worker whose janitor sweeps                                  |
+| `swept`             | hash        | what all janitors have done                                      |
 """
 
 from __future__ import annotations
@@ -30,6 +53,8 @@ class Keys:
     """Key names under one namespace."""
 
     def __init__(self, namespace: str = "hermes") -> None:
+        #: The prefix of the gate's keys.
+        self.gate = f"{namespace}:gate:"
         #: The prefix of each partition, by its number.
         self.prefixes = [f"{namespace}:{{p{number:02d}}}:" for number in range(PARTITIONS)]
 

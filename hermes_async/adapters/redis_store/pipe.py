@@ -17,7 +17,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from hermes_async.domain.errors import StoreUnavailable
 
 _FOLDER = Path(__file__).with_name("lua")
-_PRELUDE = (_FOLDER / "pen.lua").read_text()
+_PRELUDE = "\n".join((_FOLDER / name).read_text() for name in ("pen.lua", "gate.lua"))
 
 #: Commands per pipeline; more wait for the next one.
 BATCH = 256
@@ -50,17 +50,17 @@ class Pipe:
         self._waiting: list[_Call] = []
         self._sender: asyncio.Task[None] | None = None
 
-    async def call(self, script: Script, prefix: str, *args: _Value) -> Any:
-        """Call a script on a partition and return its reply.
+    def call(self, script: Script, prefix: str, *args: _Value) -> asyncio.Future[Any]:
+        """Call a script on a partition; the future is its reply.
 
         Raises:
             StoreUnavailable: Redis cannot be reached, or refuses to write.
         """
-        return await self._ask("EVALSHA", (script.sha, 1, prefix, *args), script)
+        return self._ask("EVALSHA", (script.sha, 1, prefix, *args), script)
 
-    async def read(self, name: str, *args: _Value) -> Any:
-        """Send a plain command and return its reply; the same errors."""
-        return await self._ask(name, args)
+    def read(self, name: str, *args: _Value) -> asyncio.Future[Any]:
+        """Send a plain command; the future is its reply, with the same errors."""
+        return self._ask(name, args)
 
     async def close(self) -> None:
         """Wait until everything that was asked for is answered, and give the connection back."""

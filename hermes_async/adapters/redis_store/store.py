@@ -5,27 +5,42 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from hashlib import blake2b
 from itertools import chain
+from typing import Any
 
 from redis.asyncio import Redis
 
-from hermes_async.adapters.redis_store.codec import decode_event, decode_task, encode_changes
+from hermes_async.adapters.redis_store.codec import decode_event, decode_task, encode_changes, encode_move
 from hermes_async.adapters.redis_store.connection import client_for, shown
 from hermes_async.adapters.redis_store.keys import Keys
 from hermes_async.adapters.redis_store.nudges import RedisNudges
 from hermes_async.adapters.redis_store.pipe import Pipe, Script
-from hermes_async.core.ports import PUBLISH_GRACE, Hint, Page, Parcel, Renewal, Snapshot
+from hermes_async.core.ports import (
+    NOTHING_SWEPT,
+    PUBLISH_GRACE,
+    RESEND_AFTER,
+    Cancelled,
+    Hint,
+    Page,
+    Parcel,
+    Renewal,
+    Snapshot,
+    Traffic,
+)
+from hermes_async.domain.agent import NO_LIMITS, GateLimits
 from hermes_async.domain.errors import IdempotencyConflict
-from hermes_async.domain.events import INBOX_TYPES, AnyEvent, queued
+from hermes_async.domain.events import INBOX_TYPES, AnyEvent, CancelRequestedData, queued
+from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import STAMP, TARGET, UNFENCED, allowed_from, changes
-from hermes_async.domain.task import Task, TaskStatus
+from hermes_async.domain.refusals import parent_has_ended, too_many_wait
+from hermes_async.domain.task import Lane, Task, TaskStatus
 
-CREATE, CLAIM, APPEND, POST = Script("create"), Script("claim"), Script("append"), Script("post")
-RELEASE, PUBLISHED, RENEW = Script("release"), Script("published"), Script("renew")
-LATE, PRUNE = Script("late"), Script("prune")
+CREATE, CLAIM, APPEND, CANCEL, POST = map(Script, ("create", "claim", "append", "cancel", "post"))
+ASIDE, BACK, RENEW, LATE, PRUNE = map(Script, ("aside", "back", "renew", "late", "prune"))
+TEND, RESEND, PUBLISHED, ENLIST, LEAD = map(Script, ("tend", "resend", "published", "enlist", "lead"))
 
 #: Events kept per session at least; older ones are trimmed and show as a gap.
 LOG_LENGTH = 10_000
@@ -40,40 +55,88 @@ _INDEXES = {"session_id": "tasks-of", "status": "by-status", "agent": "by-agent"
 class RedisStore:
     """The pen and its readers over one Redis. Use it on the event loop on which it was made."""
 
-    def __init__(self, url: str, *, namespace: str = "hermes", log_length: int = LOG_LENGTH) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "hermes",
+        log_length: int = LOG_LENGTH,
+        limits: GateLimits = NO_LIMITS,
+    ) -> None:
         self._client: Redis = client_for(url)
         self._keys = Keys(namespace)
-        self._log_length = log_length
+        self._max_queued = limits.max_queued or 0
+        #: What every script is told.
+        self._rules = (
+            log_length,
+            limits.max_running or 0,
+            int(RESEND_AFTER * 1000),
+            int(PUBLISH_GRACE * 1000),
+        )
         self._pipe = Pipe(self._client, shown(url))
         self._reads = Pipe(self._client, shown(url))  # apart, so that a long read holds up no write
         self._nudges = RedisNudges(url)
+        self._publish: Callable[[Sequence[str]], None] = _nobody_publishes
+
+    def on_admitted(self, publish: Callable[[Sequence[str]], None]) -> None:
+        self._publish = publish
 
     async def create(self, task: Task, parcel: Parcel | None, idempotency_key: str | None) -> Task:
-        birth = task.birth
-        made, value, *rest = await self._pipe.call(
+        made, value, *rest = await self._create(task, parcel, idempotency_key)
+        if made == 0:
+            return await self._standing(task, value, rest[0], idempotency_key)
+        return self._created(task, made, value, rest)
+
+    async def create_all(self, tasks: Sequence[Task], parcels: Sequence[Parcel | None]) -> Sequence[Task]:
+        calls = [self._create(task, parcel, None) for task, parcel in zip(tasks, parcels, strict=True)]
+        replies = await asyncio.gather(*calls)
+        return [
+            self._created(task, made, value, rest)
+            for task, (made, value, *rest) in zip(tasks, replies, strict=True)
+        ]
+
+    def _create(self, task: Task, parcel: Parcel | None, key: str | None) -> asyncio.Future[Any]:
+        birth, options = task.birth, task.birth.options
+        return self._pen(
             CREATE,
             self._keys.of_session(task.session_id),
             task.id,
-            self._log_length,
             task.session_id,
             task.agent,
             birth.trace_id,
             birth.model_dump_json(exclude_defaults=True),
             _digest(task),
-            idempotency_key or "",
+            key or "",
             IDEMPOTENCY_TTL * 1000,
             parcel.key if parcel else "",
             parcel.body if parcel else "",
-            int(PUBLISH_GRACE * 1000),
             queued(task).data.model_dump_json(),
+            birth.to.lane,
+            birth.subagent,
+            options.concurrency_limit or "",
+            birth.to.concurrency_limit or "",
+            options.priority,
+            _milliseconds(options.queue_timeout),
+            _milliseconds(options.total_timeout),
+            self._max_queued,
+            birth.parent_task_id or "",
+            birth.parent_attempt,
         )
-        if made:
-            return task.model_copy(update={"created_at": int(value) / 1000})
-        if rest[0] != _digest(task):
-            raise IdempotencyConflict(
-                f"idempotency key {idempotency_key!r} was used with another input, by task {value}"
-            )
-        return await self.load(value) or task
+
+    async def _standing(self, task: Task, known: str, digest: str, key: str | None) -> Task:
+        """Return the task that an idempotency key stands for."""
+        if digest != _digest(task):
+            raise IdempotencyConflict(f"idempotency key {key!r} was used with another input, by task {known}")
+        return await self.load(known) or task
+
+    def _created(self, task: Task, made: int, value: Any, rest: Sequence[Any]) -> Task:
+        if made == 2:
+            raise too_many_wait(task, int(value))
+        if made == 3:
+            raise parent_has_ended(task, value)
+        if made and rest[0]:
+            self._publish(rest[0])
+        return task.model_copy(update={"created_at": int(value) / 1000}) if made else task
 
     async def load(self, task_id: str) -> Task | None:
         fields = await self._reads.read("HGETALL", f"{self._keys.of_task(task_id)}task:{task_id}")
@@ -81,19 +144,23 @@ class RedisStore:
 
     async def claim(self, task_id: str, worker: str, lease: float, token: str = "") -> Task | None:
         prefix = self._keys.of_task(task_id)
-        flat = await self._pipe.call(
-            CLAIM, prefix, task_id, self._log_length, worker, int(lease * 1000), token
-        )
+        flat = await self._pen(CLAIM, prefix, task_id, worker, int(lease * 1000), token)
         return decode_task(dict(zip(flat[::2], flat[1::2], strict=True))) if flat else None
 
-    async def append(self, event: AnyEvent, *, lapsed: bool = False) -> int:
+    async def append(
+        self,
+        event: AnyEvent,
+        *,
+        lapsed: bool = False,
+        moved: Task | None = None,
+        parcel: Parcel | None = None,
+    ) -> int:
         assert event.task_id is not None
         delay = getattr(event.data, "delay", 0.0) if event.type == "task.retrying" else 0.0
-        seq = await self._pipe.call(
+        seq = await self._admitting(
             APPEND,
             self._keys.of_session(event.session_id),
             event.task_id,
-            self._log_length,
             "".join(f"{status}," for status in allowed_from(event.type)),
             "" if event.type in UNFENCED else event.attempt,
             0 if event.type in UNFENCED else event.ordinal,
@@ -106,14 +173,52 @@ class RedisStore:
             event.type,
             event.data.model_dump_json(),
             *encode_changes(event, changes(event)),
+            *encode_move(moved, parcel),
         )
-        return int(seq)
+        return int(seq[0])
+
+    async def cancel(self, task_id: str, *, force: bool, cascade: bool) -> Cancelled:
+        data = CancelRequestedData(force=force).model_dump_json()
+        prefix = self._keys.of_task(task_id)
+        running, ended = await self._admitting(CANCEL, prefix, task_id, data, int(cascade))
+        return Cancelled(running, ended)
+
+    async def step_aside(self, task: Task) -> None:
+        await self._admitting(ASIDE, self._keys.of_task(task.id), task.id, task.attempt)
+
+    async def step_back(self, task: Task) -> bool | None:
+        [answer] = await self._admitting(BACK, self._keys.of_task(task.id), task.id, task.attempt)
+        return None if answer < 0 else bool(answer)
+
+    async def enlist(self, worker: str, lane: Lane, slots: int, ttl: float) -> None:
+        await self._admitting(ENLIST, self._keys.prefixes[0], worker, lane, slots, int(ttl * 1000))
+
+    async def lead(self, worker: str, ttl: float, swept: Mapping[str, int] = NOTHING_SWEPT) -> bool:
+        counts = [swept.get(kind, 0) for kind in ("lost", "released", "expired")]
+        return bool(await self._pen(LEAD, self._keys.prefixes[0], worker, int(ttl * 1000), *counts))
+
+    async def traffic(self) -> Traffic:
+        gate = self._keys.gate
+        lanes = list(Lane)
+        *admitted, slots, waiting, leader, swept = await asyncio.gather(
+            *(self._reads.read("SCARD", f"{gate}admitted:{lane}") for lane in lanes),
+            self._reads.read("HGETALL", f"{gate}slots"),
+            self._reads.read("GET", f"{gate}waiting"),
+            self._reads.read("GET", f"{gate}leader"),
+            self._reads.read("HGETALL", f"{gate}swept"),
+        )
+        return Traffic(
+            admitted={lane.value: int(count) for lane, count in zip(lanes, admitted, strict=True)},
+            slots={lane: int(slots.get(lane, 0)) for lane in lanes},
+            waiting=int(waiting or 0),
+            leader=leader,
+            swept={kind: int(count) for kind, count in swept.items()},
+        )
 
     async def post(self, event: AnyEvent) -> int:
-        seq = await self._pipe.call(
+        seq = await self._pen(
             POST,
             self._keys.of_session(event.session_id),
-            self._log_length,
             event.session_id,
             int(event.type in INBOX_TYPES),
             event.id,
@@ -130,26 +235,25 @@ class RedisStore:
         parts: dict[str, list[str]] = defaultdict(list)
         for task_id in task_ids:
             parts[self._keys.of_task(task_id)].append(task_id)
-        calls = (
-            self._pipe.call(RENEW, prefix, worker, int(lease * 1000), *ids) for prefix, ids in parts.items()
-        )
-        replies = await asyncio.gather(*calls)
-        held = [task_id for reply in replies for task_id in reply[0]]
-        return Renewal(held, [task_id for reply in replies for task_id in reply[1]])
+        calls = (self._pen(RENEW, prefix, worker, int(lease * 1000), *ids) for prefix, ids in parts.items())
+        replies = [*await asyncio.gather(*calls), ([], [], [])]
+        held, cancelled, aside = (list(chain.from_iterable(ids)) for ids in zip(*replies, strict=True))
+        return Renewal(held, cancelled, aside)
 
     async def lapsed(self, limit: int = 100) -> Sequence[str]:
         return await self._late("leases", limit)
 
-    async def due(self, limit: int = 100) -> Sequence[str]:
-        return await self._late("due", limit)
+    async def overdue(self, limit: int = 100) -> Sequence[tuple[str, Reason]]:
+        found = (member.split("/", 1) for member in await self._late("deadlines", limit))
+        return [(task_id, Reason(reason)) for reason, task_id in found]
 
-    async def release(self, task_id: str) -> Task | None:
-        prefix = self._keys.of_task(task_id)
-        left = await self._pipe.call(RELEASE, prefix, task_id, int(PUBLISH_GRACE * 1000))
-        return await self.load(task_id) if left else None
+    async def tend(self, limit: int = 100) -> int:
+        due = (self._admitting(TEND, prefix, limit) for prefix in self._keys.prefixes)
+        counts = await asyncio.gather(*due, self._admitting(RESEND, self._keys.prefixes[0], limit))
+        return sum(count for [count] in counts)
 
-    async def published(self, task: Task) -> None:
-        await self._pipe.call(PUBLISHED, self._keys.of_task(task.id), task.id, task.attempt)
+    async def published(self, task_ids: Sequence[str]) -> None:
+        await self._pen(PUBLISHED, self._keys.prefixes[0], *task_ids)
 
     async def events(self, session_id: str, after: int, limit: int) -> Page:
         found = await self._range("events", session_id, after, limit)
@@ -201,7 +305,7 @@ class RedisStore:
             yield hint
 
     async def prune(self, retention: float) -> int:
-        calls = (self._pipe.call(PRUNE, p, int(retention * 1000), PRUNE_BATCH) for p in self._keys.prefixes)
+        calls = (self._pen(PRUNE, p, int(retention * 1000), PRUNE_BATCH) for p in self._keys.prefixes)
         return sum(await asyncio.gather(*calls))
 
     async def ping(self) -> str:
@@ -215,8 +319,19 @@ class RedisStore:
         await self._nudges.close()
         await self._client.aclose()
 
+    def _pen(self, script: Script, prefix: str, *args: str | int) -> asyncio.Future[Any]:
+        return self._pipe.call(script, prefix, *self._rules, *args)
+
+    async def _admitting(self, script: Script, prefix: str, *args: str | int) -> list[Any]:
+        """Call a script that may let tasks in, and have those published that need it; return its answer."""
+        answer: list[Any]
+        *answer, ready = await self._pen(script, prefix, *args)
+        if ready:
+            self._publish(ready)
+        return answer
+
     async def _late(self, kind: str, limit: int) -> Sequence[str]:
-        calls = (self._pipe.call(LATE, prefix, kind, limit) for prefix in self._keys.prefixes)
+        calls = (self._pen(LATE, prefix, kind, limit) for prefix in self._keys.prefixes)
         return [task_id for ids in await asyncio.gather(*calls) for task_id in ids]
 
     async def _range(self, kind: str, session_id: str, after: int, limit: int) -> list[AnyEvent]:
@@ -232,6 +347,14 @@ class RedisStore:
         else:
             flat = await self._reads.read("ZINTER", len(keys), *keys, "AGGREGATE", "MAX", "WITHSCORES")
         return zip(map(float, flat[1::2]), flat[::2], strict=True)
+
+
+def _nobody_publishes(task_ids: Sequence[str]) -> None:
+    """The janitor of another process has to."""
+
+
+def _milliseconds(seconds: float | None) -> int | str:
+    return "" if seconds is None else int(seconds * 1000)
 
 
 def _digest(task: Task) -> str:

@@ -18,7 +18,7 @@ from hermes_async.core.subagent import Subagent
 from hermes_async.domain.agent import AgentsConfig
 from hermes_async.domain.errors import StoreUnavailable
 from hermes_async.domain.events import AnyEvent
-from hermes_async.domain.task import Task
+from hermes_async.domain.task import Lane, Task
 
 
 class MovableClock:
@@ -66,9 +66,9 @@ class WeakStore(MemoryStore):
         self._say("claim")
         return task
 
-    async def append(self, event: AnyEvent, *, lapsed: bool = False) -> int:
+    async def append(self, event: AnyEvent, **how: Any) -> int:
         self._check("append")
-        seq = await super().append(event, lapsed=lapsed)
+        seq = await super().append(event, **how)
         self._say("append")
         return seq
 
@@ -84,11 +84,21 @@ class WeakStore(MemoryStore):
 class Bench:
     """A Hermes of which a test holds every part."""
 
-    def __init__(self, *agents: Subagent[..., Any], config: AgentsConfig | None = None, **store: Any) -> None:
+    def __init__(
+        self,
+        *agents: Subagent[..., Any],
+        config: AgentsConfig | None = None,
+        slots: int = 10_000,
+        queue: MemoryQueue | None = None,
+        **store: Any,
+    ) -> None:
         self.clock = MovableClock()
-        self.store = WeakStore(now=self.clock, **store)
-        self.queue = MemoryQueue()
-        self.hermes = Hermes(Registry(config or AgentsConfig(), agents), self.store, self.queue)
+        chosen = config or AgentsConfig()
+        self.store = WeakStore(now=self.clock, limits=chosen.limits, **store)
+        for lane in Lane:
+            self.store._gate.enlist(f"w {lane}", lane, slots)
+        self.queue = queue or MemoryQueue()
+        self.hermes = Hermes(Registry(chosen, agents), self.store, self.queue)
         self.runner = self.hermes.runner("w1", lease=60.0)
 
     @property

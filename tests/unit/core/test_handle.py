@@ -14,7 +14,7 @@ from hermes_async.core.subagent import subagent
 from hermes_async.domain.errors import TaskCancelled, TaskFailed, TaskRejected, UnknownTask
 from hermes_async.domain.events import MessageData, SessionMessage
 from hermes_async.domain.failure import Reason
-from hermes_async.domain.task import Task, TaskStatus
+from hermes_async.domain.task import TaskStatus
 from tests.support.servers import wait_until_async
 from tests.support.values import make_event
 from tests.unit.core.conftest import Bench, MakeBench
@@ -243,36 +243,3 @@ async def test_an_ended_task_cannot_be_cancelled(make_bench: MakeBench) -> None:
     await bench.runner.run(handle.id)
     assert await handle.cancel() is False
     assert await soon(handle) == Report("t")
-
-
-async def test_a_task_that_goes_to_retry_meanwhile_is_cancelled_nevertheless(make_bench: MakeBench) -> None:
-    bench = make_bench(sleep)
-    handle = await bench.session.dispatch(sleep)
-    running = await bench.store.claim(handle.id, "w1", 60.0)
-    assert running is not None
-    append = bench.store.append
-
-    async def retry_first(event: Any, *, lapsed: bool = False) -> int:
-        bench.store.append = append  # type: ignore[method-assign]
-        await append(make_event(running, "task.retrying"))
-        return await append(event, lapsed=lapsed)
-
-    bench.store.append = retry_first  # type: ignore[method-assign,assignment]
-    assert await handle.cancel() is True
-    assert (await handle.task()).status is TaskStatus.CANCELLED
-
-
-async def test_a_task_that_completes_meanwhile_was_not_cancelled(make_bench: MakeBench) -> None:
-    bench = make_bench(report)
-    handle = await bench.session.dispatch(report, "t")
-    running: Task | None = await bench.store.claim(handle.id, "w1", 60.0)
-    assert running is not None
-    append = bench.store.append
-
-    async def complete_first(event: Any, *, lapsed: bool = False) -> int:
-        bench.store.append = append  # type: ignore[method-assign]
-        await append(make_event(running, "task.completed"))
-        return await append(event, lapsed=lapsed)
-
-    bench.store.append = complete_first  # type: ignore[method-assign,assignment]
-    assert await handle.cancel() is False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -13,6 +14,7 @@ from hermes_async.domain.errors import QueueUnavailable
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import MAX_LOSSES
 from hermes_async.domain.task import Task, TaskStatus
+from tests.support.servers import wait_until_async
 from tests.support.values import make_event
 from tests.unit.core.conftest import Bench, MakeBench
 
@@ -41,7 +43,7 @@ async def test_a_lost_attempt_is_followed_by_the_next(bench: Bench) -> None:
     task = await bench.dispatch(echo, "x")
     first = await lost(bench, task)
     swept = await bench.hermes.janitor.sweep()
-    assert (swept.lost, swept.released) == (1, 1)
+    assert (swept.lost, swept.released) == (1, 0)  # it went to the gate at once
     record = await bench.record(task)
     assert (record.status, record.losses, record.attempt) == (TaskStatus.QUEUED, 1, 1)
     event = await bench.runner.run(await bench.queue.get())
@@ -95,15 +97,15 @@ class BrokenQueue(MemoryQueue):
         super().__init__()
         self.down = True
 
-    async def publish(self, task: Task) -> None:
+    async def publish_all(self, tasks: Sequence[Task]) -> None:
         if self.down:
             raise QueueUnavailable("down")
-        await super().publish(task)
+        await super().publish_all(tasks)
 
 
-async def test_what_the_broker_did_not_take_is_published_later(bench: Bench) -> None:
+async def test_what_the_broker_did_not_take_is_published_later(make_bench: MakeBench) -> None:
     queue = BrokenQueue()
-    bench.hermes.journal.queue = queue
+    bench = make_bench(echo, queue=queue)
     handle = await bench.session.dispatch(echo, "x")
     assert (await bench.hermes.janitor.sweep()).released == 0  # its publisher may yet succeed
     for _ in range(2):
@@ -113,8 +115,60 @@ async def test_what_the_broker_did_not_take_is_published_later(bench: Bench) -> 
     bench.clock.ahead += 10.1
     await bench.hermes.janitor.sweep()
     assert await queue.get() == handle.id
+    await wait_until_async(lambda: bench.store._entries[handle.id].resend_at > bench.clock() + 11)
     bench.clock.ahead += 10.1
     assert (await bench.hermes.janitor.sweep()).released == 0
+
+
+async def test_a_message_that_the_broker_has_lost_is_sent_again_more_and_more_seldom(bench: Bench) -> None:
+    task = await bench.dispatch(echo, "x")
+    for seconds in (60, 120, 240):
+        await wait_until_async(lambda: bench.store._entries[task.id].resend_at > bench.clock() + 11)
+        bench.clock.ahead += seconds - 1
+        assert (await bench.hermes.janitor.sweep()).released == 0
+        bench.clock.ahead += 1.1
+        assert (await bench.hermes.janitor.sweep()).released == 1
+        assert await bench.queue.get() == task.id
+    event = await bench.runner.run(task.id)
+    assert event is not None
+    bench.clock.ahead += 3600
+    assert (await bench.hermes.janitor.sweep()).released == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "after", "reason"),
+    [({"queue_timeout": 5.0}, 5.1, Reason.EXPIRED), ({"total_timeout": 5.0}, 7.1, Reason.TOTAL_TIMEOUT)],
+)
+async def test_a_task_that_waits_too_long_has_failed(
+    bench: Bench, options: dict[str, float], after: float, reason: Reason
+) -> None:
+    task = await bench.dispatch(echo.options(**options), "x")
+    bench.clock.ahead += after - 0.5
+    assert (await bench.hermes.janitor.sweep()).expired == 0
+    bench.clock.ahead += 0.5
+    assert (await bench.hermes.janitor.sweep()).expired == 1
+    record = await bench.record(task)
+    assert (record.status, record.reason) == (TaskStatus.FAILED, reason)
+    assert await bench.runner.run(task.id) is None
+    assert (await bench.hermes.janitor.sweep()).expired == 0
+
+
+async def test_a_task_that_has_begun_does_not_expire(bench: Bench) -> None:
+    task = await bench.dispatch(echo.options(queue_timeout=5.0), "x")
+    assert await bench.store.claim(task.id, "w1", 60.0)
+    bench.clock.ahead += 6
+    assert (await bench.hermes.janitor.sweep()).expired == 0
+
+
+async def test_a_task_whose_worker_does_not_end_it_in_time_is_ended_and_revoked(bench: Bench) -> None:
+    revoked: list[tuple[str, bool]] = []
+    bench.queue.on_revoke(lambda task_id, force: revoked.append((task_id, force)))
+    task = await bench.dispatch(echo.options(total_timeout=5.0), "x")
+    assert await bench.store.claim(task.id, "w1", 60.0)
+    bench.clock.ahead += 7.1
+    assert (await bench.hermes.janitor.sweep()).expired == 1
+    assert (await bench.record(task)).reason is Reason.TOTAL_TIMEOUT
+    assert revoked == [(task.id, True)]
 
 
 async def test_what_ended_is_forgotten_in_time(bench: Bench) -> None:

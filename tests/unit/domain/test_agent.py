@@ -12,7 +12,6 @@ from hermes_async.domain.agent import (
     PoolSpec,
     RetryPolicy,
     SubagentSpec,
-    TreeLimits,
     Webhook,
     not_yet,
 )
@@ -20,7 +19,7 @@ from hermes_async.domain.errors import UnknownAgent
 
 
 def config() -> AgentsConfig:
-    research = SubagentSpec(id="research", agent="research_agent", idle_timeout=5)
+    research = SubagentSpec(id="research", agent="research_agent", model="m")
     return AgentsConfig(
         agents={
             "boss": AgentSpec(type="conversational", subagents=(research,)),
@@ -116,14 +115,12 @@ def test_what_does_nothing_yet_is_told() -> None:
     full = config().model_copy(
         update={
             "async_worker_pool": PoolSpec(min_workers=1, max_workers=3),
-            "limits": TreeLimits(max_depth=2),
         }
     )
     assert list(not_yet(full)) == [
-        "agents.boss.subagents.research.idle_timeout comes with a later version",
+        "agents.boss.subagents.research.model comes with a later version",
         "async_worker_pool.max_workers comes with a later version; "
         "until then the pool keeps min_workers processes",
-        "limits comes with a later version",
     ]
 
 

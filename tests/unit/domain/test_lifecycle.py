@@ -19,6 +19,7 @@ from hermes_async.domain.lifecycle import (
     LONGEST_DELAY,
     MAX_LOSSES,
     STAMP,
+    SUSPECT_LOSSES,
     TARGET,
     TERMINAL_TYPES,
     UNFENCED,
@@ -26,13 +27,14 @@ from hermes_async.domain.lifecycle import (
     Interrupted,
     Lost,
     Outcome,
+    Overdue,
     Raised,
     Returned,
     allowed_from,
     apply,
     decide,
 )
-from hermes_async.domain.task import TERMINAL, Task, TaskStatus, Usage
+from hermes_async.domain.task import TERMINAL, Address, Lane, Task, TaskStatus, Usage
 from tests.support.values import DATA, make_event, make_task
 
 S = TaskStatus
@@ -253,9 +255,58 @@ def test_a_failure_is_retried_as_the_options_say(
 def test_a_task_that_kills_its_workers_is_given_up(losses: int) -> None:
     event = decide(task_in(S.RUNNING, losses=losses), Lost())
     if losses + 1 < MAX_LOSSES:
-        assert event.data == AttemptLostData(cause="worker_lost", losses=losses + 1)
+        alone = Lane.PROCESS if losses + 1 >= SUSPECT_LOSSES else None
+        assert event.data == AttemptLostData(cause="worker_lost", losses=losses + 1, moved_to=alone)
+        assert apply(task_in(S.RUNNING), event).lane is (alone or Lane.ASYNC)
     else:
         assert (event.type, event.data.reason) == ("task.failed", Reason.WORKER_LOST)
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        (Reason.EXPIRED, "not started within its queue_timeout of 5 s"),
+        (Reason.TOTAL_TIMEOUT, "not done within its total_timeout of 60 s"),
+    ],
+)
+def test_a_task_whose_time_is_over_has_failed(reason: Reason, message: str) -> None:
+    options = {"queue_timeout": 5.0, "total_timeout": 60.0, "retry_limit": 9, "fallback": "other"}
+    event = decide(task_in(S.QUEUED, options=options), Overdue(reason))
+    assert (event.type, event.data.reason, event.data.error.message) == ("task.failed", reason, message)
+
+
+def with_fallback(**state: Any) -> Task:
+    options = {"fallback": "other", "retry_limit": 1}
+    task = task_in(S.RUNNING, options=options, **state)
+    birth = task.birth.model_copy(update={"fallback": Address(lane=Lane.PROCESS, concurrency_limit=3)})
+    return task.model_copy(update={"birth": birth})
+
+
+def test_a_fallback_takes_over_when_the_retries_are_spent() -> None:
+    task = with_fallback(failures=1)
+    event = decide(task, Raised(ERROR, Reason.TIMEOUT))
+    assert (event.type, event.data.agent, event.data.delay) == ("task.retrying", "other", 0.0)
+    after = apply(task, event)
+    assert (after.agent, after.failures, after.reason) == ("other", 0, Reason.TIMEOUT)
+    assert after.address == Address(lane=Lane.PROCESS, concurrency_limit=3)
+    retried = decide(after, Raised(ERROR))
+    assert (retried.type, retried.data.agent) == ("task.retrying", None)
+
+
+@pytest.mark.parametrize("outcome", [Raised(ERROR), Lost()])
+def test_after_the_fallback_there_is_nobody(outcome: Outcome) -> None:
+    task = with_fallback(failures=1, losses=MAX_LOSSES).model_copy(update={"agent": "other"})
+    assert decide(task, outcome).type == "task.failed"
+
+
+def test_a_fallback_takes_over_from_an_agent_that_kills_its_workers() -> None:
+    event = decide(with_fallback(losses=MAX_LOSSES - 1), Lost())
+    assert (event.type, event.data.agent, event.data.reason) == ("task.retrying", "other", Reason.WORKER_LOST)
+
+
+def test_no_fallback_helps_when_the_total_time_is_over() -> None:
+    event = decide(with_fallback(), Raised(ERROR, Reason.TOTAL_TIMEOUT, permanent=True))
+    assert (event.type, event.data.reason) == ("task.failed", Reason.TOTAL_TIMEOUT)
 
 
 def test_a_shutdown_does_not_count_as_a_loss() -> None:
@@ -294,7 +345,7 @@ def test_an_agent_may_say_when_to_come_again(asked: float, given_: float) -> Non
 
 
 def test_every_outcome_is_tested() -> None:
-    assert set(get_args(Outcome)) == {Returned, Raised, Interrupted, Lost}
+    assert set(get_args(Outcome)) == {Returned, Raised, Interrupted, Lost, Overdue}
 
 
 def test_no_event_type_is_forgotten() -> None:

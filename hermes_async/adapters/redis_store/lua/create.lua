@@ -1,6 +1,9 @@
--- Write a new task, once: {1, created_at} or {0, id of the task that stands, digest of its input}.
-local id, maxlen, session, agent, trace, birth, digest = unpack(ARGV, 1, 7)
-local idem, idem_ttl, parcel_key, parcel, grace, data = unpack(ARGV, 8, 13)
+-- Write a new task, once: {1, created_at, READY}, {0, id of the task that stands, digest of its input}, or what
+-- refuses it: {2, how many wait}, {3, status of its parent task}.
+local id, session, agent, trace, birth, digest = unpack(ARGV, 5, 10)
+local idem, idem_ttl, parcel_key, parcel, data = unpack(ARGV, 11, 15)
+local lane, subagent, slots, agent_slots, priority = unpack(ARGV, 16, 20)
+local queue_timeout, total_timeout, max_queued, parent, parent_attempt = unpack(ARGV, 21, 25)
 local task = key('task', id)
 
 local standing = id
@@ -8,8 +11,21 @@ if idem ~= '' then standing = redis.call('GET', key('idem', session .. ':' .. id
 local known = redis.call('HMGET', key('task', standing), 'digest', 'created_at')
 if known[1] then return {0, standing, known[1]} end
 
+if max_queued ~= '0' then
+  local waiting = (redis.call('GET', gate('waiting')) or 0) + redis.call('ZCARD', gate('sent'))
+  if waiting >= tonumber(max_queued) then return {2, waiting} end
+end
+if parent ~= '' then
+  local is = redis.call('HMGET', key('task', parent), 'status', 'attempt', 'cancel_requested')
+  if is[3] == '1' then return {3, 'to be cancelled'} end
+  if is[1] ~= 'running' or is[2] ~= parent_attempt then return {3, 'not running this attempt any more'} end
+  redis.call('SADD', key('children', parent), id)
+end
+
 redis.call('HSET', task, 'birth', birth, 'session', session, 'agent', agent, 'trace', trace, 'digest', digest,
-           'status', 'queued', 'attempt', 0, 'n', 0, 'created_at', NOW)
+           'status', 'queued', 'attempt', 0, 'n', 0, 'created_at', NOW, 'lane', lane, 'subagent', subagent,
+           'slots', slots, 'agent_slots', agent_slots, 'priority', priority, 'queue_timeout', queue_timeout,
+           'last', id .. ':0:queued')
 if idem ~= '' then
   redis.call('SET', key('idem', session .. ':' .. idem), id, 'PX', idem_ttl)
   redis.call('HSET', task, 'idem', idem)
@@ -18,12 +34,17 @@ redis.call('ZADD', key('tasks'), NOW, id)
 redis.call('ZADD', key('tasks-of', session), NOW, id)
 redis.call('ZADD', key('by-agent', agent), NOW, id)
 move(id, nil, 'queued', NOW)
-local seq = log(session, maxlen, '0', id .. ':0:queued', 'task.queued', id, agent, 0, trace, data)
-redis.call('HSET', task, 'last', id .. ':0:queued', 'last_seq', seq)
+local seq = log(session, '0', id .. ':0:queued', 'task.queued', id, agent, 0, trace, data)
+redis.call('HSET', task, 'last_seq', seq, 'born', seq)
+if total_timeout ~= '' then
+  redis.call('ZADD', key('deadlines'), NOW + total_timeout + 2000, 'total_timeout/' .. id) -- its runner is first
+end
+local wants = {lane = lane, session = session, subagent = subagent, slots = slots, agent = agent,
+               agent_slots = agent_slots, priority = priority, born = seq, status = 'queued',
+               queue_timeout = queue_timeout}
 if parcel_key ~= '' then
   redis.call('HSET', task, 'parcel_key', parcel_key, 'parcel', parcel)
-  send(id, 0)
-else
-  send(id, tonumber(grace))
+  wants.parcel_key, wants.parcel = parcel_key, parcel
 end
-return {1, NOW}
+enter(id, wants)
+return {1, NOW, READY}

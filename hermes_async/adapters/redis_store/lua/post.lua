@@ -1,7 +1,7 @@
 -- Log an event of a session itself, once; returns its seq.
-local maxlen, session, inbox, id, type_, task, agent, attempt, trace, data = unpack(ARGV)
+local session, inbox, id, type_, task, agent, attempt, trace, data = unpack(ARGV, 5)
 local last = redis.call('HMGET', key('session', session), 'posted', 'posted_seq')
 if last[1] == id then return tonumber(last[2]) end
-local seq = log(session, maxlen, inbox, id, type_, task, agent, attempt, trace, data)
+local seq = log(session, inbox, id, type_, task, agent, attempt, trace, data)
 redis.call('HSET', key('session', session), 'posted', id, 'posted_seq', seq)
 return seq

@@ -1,6 +1,6 @@
--- Forget tasks that ended, and silent sessions without tasks and listeners, more than ARGV[1] ms ago;
+-- Forget tasks that ended, and silent sessions without tasks and listeners, more than ARGV[5] ms ago;
 -- returns how many tasks.
-local horizon, limit = NOW - ARGV[1], ARGV[2]
+local horizon, limit = NOW - ARGV[5], ARGV[6]
 local old = redis.call('ZRANGEBYSCORE', key('ended'), '-inf', horizon, 'LIMIT', 0, limit)
 for _, id in ipairs(old) do
   local is = redis.call('HMGET', key('task', id), 'session', 'agent', 'status', 'idem')
@@ -12,7 +12,7 @@ for _, id in ipairs(old) do
   end
   redis.call('ZREM', key('tasks'), id)
   redis.call('ZREM', key('ended'), id)
-  redis.call('DEL', key('task', id))
+  redis.call('DEL', key('task', id), key('children', id))
 end
 for _, session in ipairs(redis.call('ZRANGEBYSCORE', key('sessions'), '-inf', horizon, 'LIMIT', 0, limit)) do
   local heard = redis.call('PUBSUB', 'NUMSUB', key('nudge', session))[2] -- its listeners count on its seq

@@ -1,0 +1,38 @@
+-- Ask a task, and what is below it, to stop; returns {tasks that run, tasks that ended before they began, READY}.
+local asked, data, cascade = unpack(ARGV, 5)
+local running, ended = {}, {}
+
+local function cancel(id)
+  local task = key('task', id)
+  local is = redis.call('HMGET', task, 'status', 'attempt', 'session', 'agent', 'trace', 'cancel_requested', 'created_at')
+  if is[1] ~= 'queued' and is[1] ~= 'running' and is[1] ~= 'input_required' then return end
+  local function write(word, inbox, what)
+    local event_id = id .. ':' .. is[2] .. ':' .. word
+    local seq = log(is[3], inbox, event_id, 'task.' .. word, id, is[4], is[2], is[5], what)
+    redis.call('HSET', task, 'last', event_id, 'last_seq', seq)
+  end
+  if is[6] ~= '1' then
+    write('cancel_requested', '0', data)
+    redis.call('HSET', task, 'cancel_requested', 1)
+  end
+  if is[1] ~= 'queued' then
+    running[#running + 1] = id
+    return
+  end
+  leave(id)
+  write('cancelled', '1', '{}')
+  redis.call('HSET', task, 'status', 'cancelled', 'finished_at', NOW, 'error', '', 'reason', '')
+  move(id, 'queued', 'cancelled', is[7])
+  finish(id)
+  ended[#ended + 1] = id
+end
+
+local tree, next_ = {asked}, 1
+while tree[next_] do
+  if cascade == '1' then
+    for _, child in ipairs(redis.call('SMEMBERS', key('children', tree[next_]))) do tree[#tree + 1] = child end
+  end
+  next_ = next_ + 1
+end
+for i = #tree, 1, -1 do cancel(tree[i]) end -- the leaves first: nobody wakes up to find its child cancelled
+return {running, ended, READY}

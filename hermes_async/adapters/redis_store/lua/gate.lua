@@ -1,0 +1,171 @@
+-- The gate: which tasks may be on the broker or running now, and in which order the others wait.
+--
+-- A task is admitted when its lane has room for it and no limit of its subagent, its agent or the project says
+-- no. Until then it stands in the line of its session and subagent, the most urgent first, then the oldest.
+-- Lines whose head may go are in their lane's ring: the most urgent first, then the session whose turn it is.
+-- A line at its own limit is in no ring, one at its agent's limit is parked; either comes back when a slot is
+-- freed. What is admitted and not to be sent from here is the caller's to publish: it is in READY.
+local ROOT = string.match(PREFIX, '^[^{]*')
+local LANES = {'async', 'process'}
+local RANK = 4398046511104 -- 2^42, more than any seq or turn: urgency comes before age
+local AT_ONCE = 256 -- tasks that one call lets in at most
+local READY = {}
+
+local function gate(kind, id)
+  if id then return ROOT .. 'gate:' .. kind .. ':' .. id end
+  return ROOT .. 'gate:' .. kind
+end
+
+local function partition_of(id)
+  return ROOT .. '{p' .. string.sub(id, 2, 3) .. '}:'
+end
+
+local FACTS = {'lane', 'session', 'subagent', 'slots', 'agent', 'agent_slots', 'priority', 'born', 'status', 'parcel_key',
+               'parcel', 'queue_timeout'}
+
+-- What the gate needs to know of a task.
+local function facts(id)
+  local task = {}
+  for i, value in ipairs(redis.call('HMGET', partition_of(id) .. 'task:' .. id, unpack(FACTS))) do
+    task[FACTS[i]] = value
+  end
+  return task
+end
+
+local function who(task) return task.subagent .. '/' .. task.session end
+
+local function line_of(task) return task.lane .. '/' .. who(task) end
+
+local function is_full(kind, id, slots)
+  return slots and slots ~= '' and redis.call('SCARD', gate(kind, id)) >= tonumber(slots)
+end
+
+-- Whether a lane can take one more; how much it can take is what ports.py says.
+local function has_room(lane)
+  local slots = tonumber(redis.call('HGET', gate('slots'), lane) or 0)
+  local places = slots > 0 and slots + math.max(2, math.floor(slots / 4)) or 32
+  if redis.call('SCARD', gate('admitted', lane)) >= places then return false end
+  if MAX_RUNNING == 0 then return true end
+  local running = 0
+  for _, name in ipairs(LANES) do running = running + redis.call('SCARD', gate('admitted', name)) end
+  return running < MAX_RUNNING
+end
+
+local function send(id, task)
+  if task.parcel_key then
+    redis.call('XADD', task.parcel_key, '*', 'm', task.parcel)
+    redis.call('ZADD', gate('sent'), NOW + RESEND, id)
+  else
+    READY[#READY + 1] = id
+    redis.call('ZADD', gate('sent'), NOW + GRACE, id)
+  end
+end
+
+local function grant(id, task)
+  redis.call('SADD', gate('admitted', task.lane), id)
+  if task.slots and task.slots ~= '' then redis.call('SADD', gate('slots', who(task)), id) end
+  if task.agent_slots and task.agent_slots ~= '' then redis.call('SADD', gate('slots-of', task.agent), id) end
+  if task.status == 'running' then -- it had stepped aside, and listens
+    redis.call('PUBLISH', partition_of(id) .. 'nudge:' .. task.session, 0)
+  else
+    send(id, task)
+  end
+end
+
+local function one_less_waits()
+  if redis.call('DECR', gate('waiting')) <= 0 then redis.call('DEL', gate('waiting'), gate('turns')) end
+end
+
+-- Let a line take part, behind those whose turn is before its session's.
+local function place(line)
+  local head = redis.call('ZRANGE', gate('line', line), 0, 0, 'WITHSCORES')
+  if not head[1] then return false end
+  local lane, session = string.match(line, '^([^/]*)/[^/]*/(.*)$')
+  local turns = redis.call('HMGET', gate('turns'), session, '')
+  local turn = math.max(tonumber(turns[1] or 0), tonumber(turns[2] or 0))
+  redis.call('ZADD', gate('ring', lane), math.floor(head[2] / RANK) * RANK + turn, line)
+  return true
+end
+
+-- Let the head of a lane's first line in, or take the line out of the ring because it may not go.
+local function take(lane, line, score)
+  local ring, queue = gate('ring', lane), gate('line', line)
+  local head = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
+  if not head[1] then return redis.call('ZREM', ring, line) end
+  local task = facts(head[1])
+  local turn = math.max(tonumber(redis.call('HGET', gate('turns'), task.session) or 0), score % RANK)
+  local place_now = math.floor(head[2] / RANK) * RANK + turn
+  if place_now > score then return redis.call('ZADD', ring, place_now, line) end -- its session had its turn
+  if is_full('slots', who(task), task.slots) then return redis.call('ZREM', ring, line) end
+  if is_full('slots-of', task.agent, task.agent_slots) then
+    redis.call('ZREM', ring, line)
+    return redis.call('ZADD', gate('parked', task.agent), score, line)
+  end
+  redis.call('ZREM', queue, head[1])
+  redis.call('HSET', gate('turns'), task.session, turn + 1, '', turn)
+  if not place(line) then redis.call('ZREM', ring, line) end
+  grant(head[1], task)
+  one_less_waits()
+end
+
+local function let_in()
+  if not redis.call('GET', gate('waiting')) then return end
+  for _ = 1, AT_ONCE do
+    local lane, line, score
+    for _, name in ipairs(LANES) do
+      local first = redis.call('ZRANGE', gate('ring', name), 0, 0, 'WITHSCORES')
+      if first[1] and (not score or tonumber(first[2]) < score) and has_room(name) then
+        lane, line, score = name, first[1], tonumber(first[2])
+      end
+    end
+    if not lane then return end
+    take(lane, line, score)
+  end
+end
+
+-- A task wants to run: now if nobody is before it, else when it is its turn.
+local function enter(id, task)
+  if task.queue_timeout and task.queue_timeout ~= '' and task.status == 'queued' then
+    redis.call('ZADD', key('deadlines'), NOW + task.queue_timeout, 'expired/' .. id)
+  end
+  local line = line_of(task)
+  local free = redis.call('EXISTS', gate('ring', task.lane), gate('line', line)) == 0 and has_room(task.lane)
+    and not is_full('slots', who(task), task.slots) and not is_full('slots-of', task.agent, task.agent_slots)
+  if free then return grant(id, task) end
+  local rank = task.status == 'running' and -1 or 9 - task.priority -- who has begun goes before who has not
+  redis.call('ZADD', gate('line', line), rank * RANK + task.born, id)
+  redis.call('INCR', gate('waiting'))
+  place(line)
+  let_in()
+end
+
+-- A slot of an agent is free: one of the lines that waited for it takes part again.
+local function unpark(agent)
+  while true do
+    local first = redis.call('ZPOPMIN', gate('parked', agent))
+    if not first[1] or place(first[1]) then return end
+  end
+end
+
+-- A task gives back what it holds, or no longer waits.
+local function leave(id)
+  local task = facts(id)
+  redis.call('ZREM', gate('sent'), id)
+  if redis.call('SREM', gate('admitted', task.lane), id) == 0 then
+    local line = line_of(task)
+    if redis.call('ZREM', gate('line', line), id) == 1 then
+      if not place(line) then redis.call('ZREM', gate('ring', task.lane), line) end
+      one_less_waits()
+    end
+    return
+  end
+  if task.slots and task.slots ~= '' then
+    redis.call('SREM', gate('slots', who(task)), id)
+    for _, lane in ipairs(LANES) do place(lane .. '/' .. who(task)) end
+  end
+  if task.agent_slots and task.agent_slots ~= '' then
+    redis.call('SREM', gate('slots-of', task.agent), id)
+    unpark(task.agent)
+  end
+  let_in()
+end

@@ -1,0 +1,9 @@
+-- Be, or go on being, the one whose janitor sweeps; the counts of its last round are added up. Returns 1 or 0.
+local worker, ttl, lost, released, expired = unpack(ARGV, 5)
+local leader = redis.call('GET', gate('leader'))
+if leader and leader ~= worker then return 0 end
+redis.call('SET', gate('leader'), worker, 'PX', ttl)
+for kind, count in pairs({lost = lost, released = released, expired = expired}) do
+  if count ~= '0' then redis.call('HINCRBY', gate('swept'), kind, count) end
+end
+return 1

@@ -1,0 +1,81 @@
+"""The place of a running attempt, given back while it waits for its children."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+
+from hermes_async.core.journal import patiently
+from hermes_async.core.limits import Limits
+from hermes_async.core.ports import Hint, Store
+from hermes_async.domain.task import Task
+
+#: Steps out of the slot of a worker's pool for as long as the context lasts.
+StepOut = Callable[[], AbstractAsyncContextManager[None]]
+
+#: Seconds after which somebody who waits for a place asks again without having been nudged.
+ASK_EVERY = 1.0
+
+
+class Aside:
+    """Lets others run while an attempt only waits, so that no depth of nesting can fill a small pool.
+
+    Several branches of one attempt may wait at once: it is aside from the first until the last goes on.
+
+    Args:
+        task: the claimed task.
+        store: where its place among the limits is kept.
+        limits: a task that waits for its children is not idle.
+        step_out: gives back the slot of the worker's pool.
+    """
+
+    def __init__(self, task: Task, store: Store, limits: Limits, step_out: StepOut = nullcontext) -> None:
+        self._task = task
+        self._store = store
+        self._limits = limits
+        self._step_out = step_out
+        self._waiting = 0
+        self._is_out = False
+        self._turn = asyncio.Lock()
+        self._return: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[None]:
+        """Be aside for as long as the context lasts."""
+        async with self._step_out():
+            self._waiting += 1
+            self._limits.pause(self._waiting > 0)
+            try:
+                await self._leave()
+                yield
+            except BaseException:  # to be cancelled, perhaps: whoever cleans up must not wait for a place
+                self._waiting -= 1
+                self._return = asyncio.create_task(self._come_back(), name=f"hermes-aside {self._task.id}")
+                raise
+            self._waiting -= 1
+            await self._come_back()
+
+    async def _leave(self) -> None:
+        async with self._turn:
+            if not self._is_out:
+                await patiently(lambda: self._store.step_aside(self._task), f"{self._task.id} aside")
+                self._is_out = True
+
+    async def _come_back(self) -> None:
+        self._limits.pause(self._waiting > 0)
+        async with self._turn:
+            if self._is_out and not self._waiting:
+                async with self._store.watch(self._task.session_id) as hint:
+                    self._is_out = not await self._has_place(hint)
+
+    async def _has_place(self, hint: Hint) -> bool:
+        """Wait for a place; False: another branch of the attempt waits for a child by now."""
+        while not self._waiting:
+            answer = await patiently(lambda: self._store.step_back(self._task), f"{self._task.id} back")
+            if (
+                answer is not False
+            ):  # or it is not our attempt any more, and whoever runs it is told otherwise
+                return True
+            await hint.wait(ASK_EVERY)
+        return False

@@ -1,0 +1,80 @@
+"""How long an attempt may take, be silent, and bring its task's whole life to."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+
+from hermes_async.domain.failure import Reason
+from hermes_async.domain.task import Task
+
+
+class Limits:
+    """The time limits of one claimed attempt; signs of life may come from any thread."""
+
+    def __init__(self, task: Task, now: float | None = None) -> None:
+        began = time.monotonic() if now is None else now
+        #: Which limit has struck.
+        self.reason: Reason | None = None
+        self._options = task.birth.options
+        self._ends: dict[Reason, float] = dict(_ends(task, began))
+        self._last_sign = began
+        self._is_paused = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def sign(self) -> None:
+        """Note a sign of life."""
+        self._last_sign = time.monotonic()
+
+    def pause(self, paused: bool) -> None:
+        """While it waits for its children, a task may be silent."""
+        self.sign()
+        self._is_paused = paused
+
+    def watch(self, strike: Callable[[], object], *, without: Reason | None = None) -> None:
+        """Call `strike` on the running loop when a limit is over; `without` one that somebody else keeps."""
+        if without is not None:
+            self._ends.pop(without, None)
+        self._look(strike)
+
+    def stop(self) -> None:
+        """Strike no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def told(self) -> str:
+        """Return a sentence on the limit that has struck; without one, it is that of the attempt."""
+        options = self._options
+        if self.reason is Reason.IDLE_TIMEOUT:
+            return f"no sign of life for {options.idle_timeout:g} s"
+        if self.reason is Reason.TOTAL_TIMEOUT:
+            return f"not done within its total_timeout of {options.total_timeout:g} s"
+        return f"no result within {options.timeout:g} s"
+
+    def _look(self, strike: Callable[[], object]) -> None:
+        due = min(((at, reason) for reason, at in self._all()), default=None)
+        if due is None:
+            return
+        at, reason = due
+        left = at - time.monotonic()
+        if left <= 0:
+            self.reason = reason
+            strike()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(left, self._look, strike)
+
+    def _all(self) -> Iterator[tuple[Reason, float]]:
+        yield from self._ends.items()
+        if self._options.idle_timeout is not None:
+            since = time.monotonic() if self._is_paused else self._last_sign
+            yield Reason.IDLE_TIMEOUT, since + self._options.idle_timeout
+
+
+def _ends(task: Task, began: float) -> Iterator[tuple[Reason, float]]:
+    options = task.birth.options
+    if options.timeout is not None:
+        yield Reason.TIMEOUT, began + options.timeout
+    if options.total_timeout is not None:
+        spent = (task.started_at or 0.0) - task.created_at
+        yield Reason.TOTAL_TIMEOUT, began + options.total_timeout - spent

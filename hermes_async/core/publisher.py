@@ -1,0 +1,52 @@
+"""Handing to the broker what the gate has let in, where the pen cannot add the message itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from hermes_async.core.ports import Queue, Store
+from hermes_async.domain.errors import ServiceError
+from hermes_async.domain.task import Task, TaskStatus
+
+logger = logging.getLogger("hermes.journal")
+
+
+class Publisher:
+    """Publishes in the background and in batches: a broker that is slow or down holds up nobody.
+
+    What cannot be published, or is lost with this process, the janitor finds unconfirmed in the record.
+    """
+
+    def __init__(self, store: Store, queue: Queue) -> None:
+        self._store = store
+        self._queue = queue
+        self._waiting: list[str] = []
+        self._work: asyncio.Task[None] | None = None
+
+    def publish(self, task_ids: Sequence[str]) -> None:
+        """Publish these tasks soon."""
+        self._waiting += task_ids
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._run(), name="hermes-publisher")
+
+    async def close(self) -> None:
+        """Wait until everything is published, or has failed to be."""
+        if self._work is not None:
+            await asyncio.wait({self._work})
+
+    async def _run(self) -> None:
+        while self._waiting:
+            ids, self._waiting = self._waiting, []
+            try:
+                await self._hand_over(ids)
+            except ServiceError as exc:
+                logger.warning("%d tasks wait for the broker: %s", len(ids), exc)
+
+    async def _hand_over(self, ids: Sequence[str]) -> None:
+        found = await asyncio.gather(*map(self._store.load, ids))
+        tasks: list[Task] = [task for task in found if task and task.status is TaskStatus.QUEUED]
+        if tasks:
+            await self._queue.publish_all(tasks)
+            await self._store.published([task.id for task in tasks])

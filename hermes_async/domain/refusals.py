@@ -1,0 +1,36 @@
+"""Why a task is not accepted, in sentences that a person and a model can act on."""
+
+from __future__ import annotations
+
+from hermes_async.domain.errors import TaskRejected
+from hermes_async.domain.failure import ErrorInfo, Reason
+from hermes_async.domain.task import Task
+
+
+def too_many_wait(task: Task, waiting: int) -> TaskRejected:
+    """Return the refusal of a task because of `limits.max_queued`."""
+    return _limit(
+        task, f"{waiting} tasks wait already, which is the limit; ask again when some of them have ended"
+    )
+
+
+def too_deep(task: Task, limit: int) -> TaskRejected:
+    """Return the refusal of a task because of `limits.max_depth`."""
+    return _limit(
+        task, f"tasks may be delegated {limit} levels deep, and this would be one more; do the work yourself"
+    )
+
+
+def parent_has_ended(task: Task, status: str) -> TaskRejected:
+    """Return the refusal of a child whose parent task has nothing to say any more."""
+    why = f"its parent task {task.birth.parent_task_id} is {status}"
+    return _refusal(task, f"{task.agent} was not accepted: {why}", None)
+
+
+def _limit(task: Task, why: str) -> TaskRejected:
+    return _refusal(task, f"{task.agent} was not accepted: {why}", Reason.LIMIT_EXCEEDED)
+
+
+def _refusal(task: Task, message: str, reason: Reason | None) -> TaskRejected:
+    error = ErrorInfo(type="TaskRejected", message=message)
+    return TaskRejected(message, task_id=task.id, reason=reason, error=error)
