@@ -7,16 +7,16 @@ import itertools
 import logging
 import os
 import threading
-from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from contextvars import Context
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any
 
 from celery import signals
 from celery.concurrency.base import BasePool
 
+from hermes_async.worker.credit import Credit
+from hermes_async.worker.slots import Aside, Slots
 from hermes_async.worker.tracer import (
     Job,
     adopt,
@@ -58,14 +58,13 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._hostname: str | None = (self.options.get("initargs") or (None, None))[1]
         self._pids = itertools.count(FIRST_PID)
         self._stop_callbacks: list[Callable[[], Awaitable[None]]] = []
+        #: Is called on the loop when the number of jobs aside has changed.
+        self.on_aside: Callable[[], object] = lambda: None
+        self.app.steps["consumer"].add(Credit)
         # Everything below belongs to the loop's thread.
         self._jobs: dict[int, Job] = {}
-        self._waiting: deque[Job] = deque()
-        self._running: set[Job] = set()
-        self._zombies: set[Job] = set()
+        self._slots = Slots(lambda: self.limit, lambda: self.on_aside())
         self._strays: set[asyncio.Future[Any]] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     def on_loop_stop(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Await this when the pool stops, while the loop still runs; the latest registered comes first."""
@@ -90,7 +89,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def on_stop(self) -> None:
         """Warm: every job ends first."""
-        self._end(self._idle.wait, patience=None)
+        self._end(self._slots.idle.wait, patience=None)
 
     def on_terminate(self) -> None:
         """Cold: running jobs are cancelled, and their messages go back to the broker."""
@@ -141,7 +140,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     def grow(self, n: int = 1) -> None:
         """More slots."""
         self.limit += n
-        self.loop.call_soon_threadsafe(self._fill)
+        self.loop.call_soon_threadsafe(self._slots.fill)
 
     def shrink(self, n: int = 1) -> None:
         """Fewer slots; what runs, runs on."""
@@ -157,9 +156,10 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         return {
             **super()._get_info(),
             "processes": [os.getpid()],
-            "running": len(self._running),
-            "waiting": len(self._waiting),
-            "zombies": len(self._zombies) + len(self._strays),
+            "running": len(self._slots.running),
+            "waiting": len(self._slots.waiting),
+            "aside": len(self._slots.aside),
+            "zombies": len(self._slots.zombies) + len(self._strays),
             "timeouts": (soft, hard),
         }
 
@@ -182,30 +182,25 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def _submit(self, job: Job) -> None:
         self._jobs[job.pid] = job
-        self._waiting.append(job)
-        self._fill()
-
-    def _fill(self) -> None:
-        self._idle.clear()
-        while self._waiting and len(self._running) < max(self.limit, 1):
-            job = self._waiting.popleft()
-            self._running.add(job)
-            Context().run(job.start)  # not the context of the job that has just ended
-        if not self._running and not self._waiting:
-            self._idle.set()
+        self._slots.submit(job)
 
     def is_done(self, job: Job) -> None:
         """A job has ended."""
         self._jobs.pop(job.pid, None)
-        self._zombies.discard(job)
-        self._running.discard(job)
-        self._fill()
+        self._slots.end(job)
 
     def is_zombie(self, job: Job) -> None:
         """A job does not end although it was abandoned: its slot goes to others."""
-        self._zombies.add(job)
-        self._running.discard(job)
-        self._fill()
+        self._slots.give_up(job)
+
+    def aside(self) -> AbstractAsyncContextManager[None]:
+        """Within this, the task that is running does not occupy a slot; for waiting for other tasks.
+
+        Several branches of a task may be aside at once: its slot is free until the last of them leaves,
+        which then waits for a slot, before tasks that have not begun. One that is cancelled does not wait.
+        """
+        job = current_job()
+        return nullcontext() if job is None or job.pool is not self else Aside(self._slots, job)
 
     def _abandon(self, pid: int) -> None:
         job = self._jobs.get(pid)
@@ -213,9 +208,9 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             job.abandon()
 
     def _forget_waiting(self) -> None:
-        while self._waiting:
-            del self._jobs[self._waiting.popleft().pid]
-        self._fill()
+        while self._slots.waiting:
+            del self._jobs[self._slots.waiting.popleft().pid]
+        self._slots.fill()
 
     async def run_in_thread(self, function: Callable[[], Any]) -> Any:
         """Run a `def` body; a thread cannot be cancelled, so an abandoned one is counted until it ends."""
@@ -229,11 +224,11 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     async def _abandon_all(self) -> None:
         self._forget_waiting()
-        for job in tuple(self._running):
+        for job in (*self._slots.running, *self._slots.aside):
             job.abandon()
         with suppress(TimeoutError):
             async with asyncio.timeout(GRACE):
-                await self._idle.wait()
+                await self._slots.idle.wait()
 
     async def _wind_up(self, first: Callable[[], Awaitable[Any]]) -> None:
         await first()
@@ -266,4 +261,4 @@ def _is_running(loop: asyncio.AbstractEventLoop) -> bool:
 def running_pool() -> AsyncioPool | None:
     """The pool that runs the task from which this is called."""
     job = current_job()
-    return job.slots if job is not None and isinstance(job.slots, AsyncioPool) else None
+    return job.pool if job is not None and isinstance(job.pool, AsyncioPool) else None

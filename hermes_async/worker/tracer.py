@@ -19,7 +19,7 @@ from celery.app.trace import build_tracer
 from celery.utils.threads import get_ident
 from greenlet import getcurrent, greenlet
 
-__all__ = ["Job", "Slots", "adopt", "adopted", "current_job", "watch_task_stack"]
+__all__ = ["Job", "Pool", "adopt", "adopted", "current_job", "watch_task_stack"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ INSIST_EVERY = 5.0
 _job: ContextVar[Job | None] = ContextVar("hermes_async_job", default=None)
 
 
-class Slots(Protocol):
+class Pool(Protocol):
     """The pool, as far as a job cares."""
 
     loop: asyncio.AbstractEventLoop
@@ -62,13 +62,13 @@ class Job:
 
     def __init__(
         self,
-        slots: Slots,
+        pool: Pool,
         pid: int,
         target: Callable[..., Any],
         args: tuple[Any, ...],
         options: dict[str, Any],
     ) -> None:
-        self.slots = slots
+        self.pool = pool
         self.pid = pid
         self.abandoned = False
         self._target, self._args, self._options = target, args, options
@@ -81,7 +81,7 @@ class Job:
 
     def start(self) -> None:
         """Begin, in the slot the pool has given."""
-        self._task = self.slots.loop.create_task(self._main(), name=f"celery-job-{self.pid}")
+        self._task = self.pool.loop.create_task(self._main(), name=f"celery-job-{self.pid}")
 
     async def _main(self) -> None:
         _job.set(self)
@@ -95,7 +95,7 @@ class Job:
         finally:
             for timer in self._timers:
                 timer.cancel()
-            self.slots.is_done(self)
+            self.pool.is_done(self)
 
     async def _trace(self) -> Any:
         tracer = _Tracer(self._target, getcurrent())
@@ -181,7 +181,7 @@ class Job:
             self._later(hard, self._on_hard_limit, hard)
 
     def _later(self, delay: float, function: Callable[..., None], *args: Any) -> None:
-        self._timers.append(self.slots.loop.call_later(delay, function, *args))
+        self._timers.append(self.pool.loop.call_later(delay, function, *args))
 
     def _on_soft_limit(self, limit: float) -> None:
         if self._task is not None and not self.abandoned:
@@ -202,7 +202,7 @@ class Job:
             self._later(INSIST_EVERY, self._insist)
 
     def _insist(self) -> None:
-        self.slots.is_zombie(self)
+        self.pool.is_zombie(self)
         self.abandon()
 
 
@@ -245,7 +245,7 @@ def _bridge(body: Callable[..., Any]) -> Callable[..., Any]:
         if inspect.iscoroutinefunction(body):
             return here.parent.switch(body(*args, **kwargs))
         result = here.parent.switch(
-            job.slots.run_in_thread(partial(copy_context().run, body, *args, **kwargs))
+            job.pool.run_in_thread(partial(copy_context().run, body, *args, **kwargs))
         )
         return here.parent.switch(result) if inspect.isawaitable(result) else result
 

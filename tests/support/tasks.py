@@ -14,8 +14,10 @@ from celery import Celery
 from celery.app.task import Task
 
 import hermes_async.transport.streams  # noqa: F401  (registers redisstream://)
+from hermes_async.worker.pool import running_pool
 
 BROKER = os.environ.get("TEST_BROKER", "redisstream://127.0.0.1:6379/0")
+NOTES = os.environ.get("TEST_NOTES", BROKER.replace("redisstream://", "redis://"))
 
 app = Celery("tests", broker=BROKER)
 app.conf.update(
@@ -27,10 +29,14 @@ app.conf.update(
     task_reject_on_worker_lost=True,
     task_ignore_result=True,
     worker_prefetch_multiplier=1,
+    task_default_queue=os.environ.get("TEST_QUEUE", "celery"),
     worker_pool=os.environ.get("TEST_POOL", "hermes_async.worker.pool:AsyncioPool"),
 )
 
-_notes = redis.Redis.from_url(BROKER.replace("redisstream://", "redis://"), decode_responses=True)
+#: What `nest` waits for; it works with one worker only.
+ended: dict[str, asyncio.Event] = {}
+
+_notes = redis.Redis.from_url(NOTES, decode_responses=True)
 
 
 def note(what: str, task: Task) -> None:
@@ -55,6 +61,20 @@ async def nap(self: Task, seconds: float = 0.0) -> None:
 @app.task
 async def noop() -> None:
     """Nothing, for counting."""
+
+
+@app.task(bind=True)
+async def nest(self: Task, depth: int) -> None:
+    """Wait for another of the same, without a slot."""
+    note("start", self)
+    pool = running_pool()
+    assert pool is not None
+    if depth:
+        async with pool.aside():
+            child = nest.delay(depth - 1).id
+            await ended.setdefault(child, asyncio.Event()).wait()
+    ended.setdefault(self.request.id, asyncio.Event()).set()
+    note("end", self)
 
 
 @app.task(bind=True)

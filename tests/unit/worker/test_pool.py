@@ -6,22 +6,18 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import SoftTimeLimitExceeded
-from celery import Celery, current_task, signals
-from celery.app.trace import trace_task_ret
+from celery import current_task, signals
 from celery.exceptions import Reject, Retry
 
 from hermes_async.worker import pool as pool_module
-from hermes_async.worker import tracer
-from hermes_async.worker.pool import AsyncioPool, running_pool
+from hermes_async.worker.pool import running_pool
 from tests.support.servers import wait_until
+from tests.unit.worker.conftest import Bench
 
 BODIES: list[Callable[..., Any]] = []
 seen: list[Any] = []
@@ -34,91 +30,9 @@ def body(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def raised(info: Any) -> BaseException:
-    """The exception itself; billiard wraps it to carry its traceback."""
-    wrapped = info.exception
-    return wrapped.exc if isinstance(wrapped, ExceptionWithTraceback) else wrapped
-
-
-class Outcome:
-    """What Celery is told about one job."""
-
-    def __init__(self) -> None:
-        self.pid = 0
-        self.events: list[str] = []
-        self.value: Any = None
-        self.error: Any = None
-
-    def accepted(self, pid: int, _: float) -> None:
-        self.pid = pid
-        self.events.append("accepted")
-
-    def succeeded(self, result: tuple[int, Any, float]) -> None:
-        failed, self.value, _ = result
-        self.error = raised(self.value) if failed else None
-        self.events.append("failed" if failed else "succeeded")
-
-    def lost(self, info: Any) -> None:
-        self.error = raised(info)
-        self.events.append("lost")
-
-    def timed_out(self, soft: bool, _: float) -> None:
-        self.events.append("soft" if soft else "hard")
-
-    def settled(self) -> bool:
-        return self.events[-1:] in (["succeeded"], ["failed"], ["lost"], ["hard"])
-
-
-class Bench:
-    """A pool with a Celery app of its own."""
-
-    def __init__(self, limit: int, **options: Any) -> None:
-        self.app = Celery("bench", broker="memory://", set_as_current=False)
-        self.app.conf.update(task_ignore_result=True)
-        for function in BODIES:
-            self.add(function)
-        self.app.finalize()
-        self.pool = AsyncioPool(limit, app=self.app, initargs=(self.app, "bench"), **options)
-        self.pool.start()
-
-    def add(self, function: Callable[..., Any], **options: Any) -> None:
-        bind = getattr(function, "bind", False)
-        self.app.task(name=options.pop("name", function.__name__), bind=bind, shared=False, **options)(
-            function
-        )
-
-    def run(self, function: Callable[..., Any], *args: Any, **limits: float) -> Outcome:
-        outcome, task_id = Outcome(), str(uuid4())
-        request = {"id": task_id, "task": function.__name__, "args": args, "kwargs": {}, "delivery_info": {}}
-        embed: dict[str, None] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
-        self.pool.apply_async(
-            partial(trace_task_ret, app=self.app),
-            args=(function.__name__, task_id, request, (args, {}, embed), None, None),
-            accept_callback=outcome.accepted,
-            callback=outcome.succeeded,
-            error_callback=outcome.lost,
-            timeout_callback=outcome.timed_out,
-            **limits,
-        )
-        return outcome
-
-    def result(self, function: Callable[..., Any], *args: Any, **limits: float) -> Outcome:
-        outcome = self.run(function, *args, **limits)
-        wait_until(outcome.settled)
-        return outcome
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """A pool of four slots; nothing of it is left after the test."""
-    monkeypatch.setattr(tracer, "INSIST_EVERY", 0.2)
+@pytest.fixture(autouse=True)
+def _nothing_seen() -> None:
     seen.clear()
-    before = set(threading.enumerate())
-    bench = Bench(4)
-    yield bench
-    bench.pool.terminate()
-    assert set(threading.enumerate()) - before == set()
-    assert bench.pool.loop.is_closed()
 
 
 @body
@@ -274,7 +188,7 @@ def test_celery_signals_stay_celerys_own() -> None:
     for name in names:
         getattr(signals, name).connect(receivers[name], weak=False)
     try:
-        bench = Bench(1)  # tracers look for receivers when they are built
+        bench = Bench(1, BODIES)  # tracers look for receivers when they are built
         bench.result(fail)
         bench.result(add, 1, 1)
         bench.pool.stop()
@@ -333,7 +247,7 @@ def test_the_hard_limit_abandons(bench: Bench) -> None:
 
 
 def test_the_workers_limits_hold_for_every_task() -> None:
-    bench = Bench(1, soft_timeout=0.1)
+    bench = Bench(1, BODIES, soft_timeout=0.1)
     try:
         assert bench.result(nap, 30).events[1] == "soft"
     finally:
@@ -438,7 +352,7 @@ def test_a_cold_stop_does_not_wait_for_a_blocked_loop(monkeypatch: pytest.Monkey
     async def block() -> None:
         time.sleep(2.5)
 
-    bench = Bench(1)
+    bench = Bench(1, BODIES)
     bench.add(block)
     outcome = bench.run(block)
     wait_until(lambda: outcome.pid)
@@ -465,7 +379,7 @@ def test_process_signals_are_sent_on_the_loop() -> None:
     signals.worker_process_init.connect(receiver)
     signals.worker_process_shutdown.connect(receiver)
     try:
-        bench = Bench(1)
+        bench = Bench(1, BODIES)
         bench.pool.stop()
     finally:
         signals.worker_process_init.disconnect(receiver)
