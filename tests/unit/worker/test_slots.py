@@ -75,7 +75,7 @@ async def step_aside(name: str) -> None:
         order.append(f"{name} back")
     except (SoftTimeLimitExceeded, asyncio.CancelledError) as error:
         kind = SoftTimeLimitExceeded if isinstance(error, SoftTimeLimitExceeded) else type(error)
-        order.append(f"{name} {kind.__name__}")
+        order.append(f"{name} {kind.__name__} of {pool().info['running']}")
         await asyncio.sleep(0.01)
         order.append(f"{name} tidied")
         raise
@@ -212,7 +212,7 @@ def test_who_is_cancelled_cleans_up_without_a_slot(one: Bench, how: str, coming_
         one.pool.terminate_job(outcome.pid)
     wait_until(lambda: order[-1:] == ["job tidied"])
     assert not other.settled()
-    assert order[-2] == f"job {'SoftTimeLimitExceeded' if how == 'soft' else 'CancelledError'}"
+    assert order[-2] == f"job {'SoftTimeLimitExceeded' if how == 'soft' else 'CancelledError'} of 2"
     opened(one, "other")
     wait_until(other.settled)
     assert one.result(nested, 1).value == "1"
