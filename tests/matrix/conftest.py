@@ -1,0 +1,255 @@
+"""pytest-celery's fixtures over a matrix of brokers and lanes, with processes where it expects containers."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+from uuid import uuid4
+
+import docker
+import pytest
+from pytest_celery import CeleryTestSetup, RabbitMQContainer, RedisContainer
+from pytest_docker_tools import container
+
+from hermes_async.bootstrap import connect
+from hermes_async.core.handle import TaskHandle
+from hermes_async.core.session import Session
+from hermes_async.domain.task import Lane, TaskStatus
+from hermes_async.domain.urls import is_rabbitmq
+from hermes_async.settings import Settings
+from tests.matrix import agents
+from tests.support.nodes import (
+    Broker,
+    ProcessNode,
+    RedisNode,
+    Setup,
+    VirtualHostNode,
+    Worker,
+    WorkerNode,
+    rabbitmq_is_here,
+    virtual_host,
+)
+from tests.support.servers import RedisServer, bundled_binary, redis_binary, wait_until_async
+
+#: Seconds after which a killed worker's task begins again.
+LEASE = 1.0
+
+
+class Cell(NamedTuple):
+    """One field of the matrix."""
+
+    #: The fixture of its broker.
+    broker: str
+    lane: Lane
+
+    def __str__(self) -> str:
+        return f"{self.broker}-{self.lane}"
+
+
+BROKERS = ("streams", "lists", "rabbitmq", "valkey", "default_redis_broker", "default_rabbitmq_broker")
+#: Brokers that are ours to restart and keep their messages meanwhile.
+DURABLE = ("streams", "lists", "valkey")
+
+
+def cells(*brokers: str) -> list[Cell]:
+    """Every lane over each of the brokers."""
+    return [Cell(broker, lane) for broker in brokers for lane in Lane]
+
+
+@pytest.fixture(scope="package", params=cells(*BROKERS), ids=str)
+def cell(request: pytest.FixtureRequest) -> Cell:
+    """One parameter, so that what a cell has started serves all its tests before the next cell's begin."""
+    return Cell(*request.param)
+
+
+def missing(what: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(f"CI needs {what}")
+    pytest.skip(f"no {what} here")
+
+
+# -- brokers ---------------------------------------------------------------------------------------------
+def running(node: ProcessNode) -> Iterator[Any]:
+    """The body of a fixture."""
+    try:
+        node.ready()
+        yield node
+    finally:
+        node.stop()
+
+
+def running_redis(folder: Path, binary: str | None, scheme: str = "redis") -> Iterator[RedisNode]:
+    """The same for a server that remembers its messages when it is started again."""
+    if binary is None:
+        missing("Redis server")
+    yield from running(RedisNode(RedisServer(folder, aof=True, binary=binary), scheme))
+
+
+@pytest.fixture(scope="package")
+def streams(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisNode]:
+    """Redis, over our own transport."""
+    yield from running_redis(tmp_path_factory.mktemp("streams"), redis_binary())
+
+
+@pytest.fixture(scope="package")
+def lists(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisNode]:
+    """Redis, over kombu's stock transport."""
+    yield from running_redis(tmp_path_factory.mktemp("lists"), redis_binary(), "redis+list")
+
+
+@pytest.fixture(scope="package")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisNode]:
+    """The bundled server, over our own transport."""
+    yield from running_redis(tmp_path_factory.mktemp("valkey"), bundled_binary())
+
+
+@pytest.fixture(scope="package")
+def rabbitmq() -> Iterator[VirtualHostNode]:
+    """RabbitMQ as it runs here."""
+    if not rabbitmq_is_here():
+        missing("RabbitMQ")
+    with virtual_host() as node:
+        yield node
+
+
+def container_of(image: type[RedisContainer | RabbitMQContainer], **options: Any) -> Any:
+    """One of pytest-celery's own brokers, for all tests of a cell."""
+    return container(
+        image=image.image(),
+        ports=image.ports(),
+        environment=image.initial_env(),
+        wrapper_class=image,
+        timeout=120,
+        scope="package",
+        **options,
+    )
+
+
+default_redis_broker = container_of(RedisContainer, command=RedisContainer.command())
+default_rabbitmq_broker = container_of(RabbitMQContainer)
+
+
+@pytest.fixture(scope="session")
+def engine() -> bool:
+    """Tell whether containers can be run; asked in a process whose leaks of sockets are not ours."""
+    ask = "import docker; docker.from_env(timeout=5).ping()"
+    return subprocess.run([sys.executable, "-c", ask], capture_output=True).returncode == 0
+
+
+@pytest.fixture(scope="session")
+def docker_client() -> Iterator[docker.DockerClient]:
+    """What pytest-celery's containers are started with, closed at the end."""
+    client = docker.from_env()
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="package")
+def broker_node(cell: Cell, engine: bool, request: pytest.FixtureRequest) -> Any:
+    """The cell's broker, a process or a container."""
+    if cell.broker.startswith("default_") and not engine:
+        pytest.skip("no container engine answers here")
+    return request.getfixturevalue(cell.broker)
+
+
+@pytest.fixture
+def celery_broker(broker_node: Any) -> Broker:
+    return Broker(broker_node)
+
+
+@pytest.fixture
+def celery_backend_cluster() -> None:
+    """There is no result backend: results are in the record."""
+
+
+# -- workers ---------------------------------------------------------------------------------------------
+@pytest.fixture(scope="package")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with agents.yaml and what it names."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "matrix_agents.py").write_text(inspect.getsource(agents))
+    (folder / "agents.yaml").write_text((Path(__file__).parent / "agents.yaml").read_text())
+    return folder
+
+
+@pytest.fixture(scope="package")
+def environment(broker_node: Any, project: Path, redis_server: RedisServer) -> dict[str, str]:
+    """What makes a process one of the cell's."""
+    queue = broker_node.celeryconfig["host_url"]
+    state = {"HERMES_STATE": redis_server.url} if is_rabbitmq(queue) else {}
+    said = {"HERMES_CONFIG": str(project / "agents.yaml"), "HERMES_TASK_QUEUE": queue}
+    return {**said, **state, "HERMES_LEASE": str(LEASE)}
+
+
+@pytest.fixture(scope="package")
+def default_worker_container(
+    cell: Cell, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WorkerNode]:
+    """The cell's worker; what a test has killed, the next one starts again."""
+    log = tmp_path_factory.mktemp("worker") / "worker.log"
+    yield from running(WorkerNode(cell.lane, environment, log))
+
+
+@pytest.fixture
+def default_worker_cls() -> type[Worker]:
+    return Worker
+
+
+@pytest.fixture
+def celery_worker(celery_setup_worker: Worker) -> Worker:
+    if celery_setup_worker.container.status == "exited":
+        celery_setup_worker.restart()
+    return celery_setup_worker
+
+
+@pytest.fixture
+def celery_setup_cls() -> type[CeleryTestSetup]:
+    return Setup
+
+
+# -- the parent ------------------------------------------------------------------------------------------
+class Parent:
+    """A chat that delegates to the agents of the cell's lane."""
+
+    def __init__(self, session: Session, lane: Lane, folder: Path) -> None:
+        self.session = session
+        self._lane = lane
+        self._file = folder / "let-go"
+
+    async def echo(self, text: str, priority: int | None = None) -> TaskHandle[str]:
+        """Dispatch a task that ends as soon as it runs."""
+        return await self.session.submit(f"{self._lane}_echo", {"text": text}, priority=priority)
+
+    async def hold(self) -> TaskHandle[int]:
+        """Dispatch a task that keeps the worker's only slot, and wait until it has it."""
+        handle = await self.session.dispatch(f"{self._lane}_hold", str(self._file))
+        await wait_until_async(lambda: is_running(handle))
+        return handle
+
+    def let_go(self) -> None:
+        """Let the tasks end that keep a slot."""
+        self._file.touch()
+
+
+async def is_running(handle: TaskHandle[Any]) -> bool:
+    return (await handle.task()).status is TaskStatus.RUNNING
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def parent(
+    cell: Cell, environment: dict[str, str], tmp_path: Path, anyio_backend: str
+) -> AsyncIterator[Parent]:
+    async with connect(Settings.read(environ=environment)) as hermes:
+        parent = Parent(hermes.session(f"chat-{uuid4().hex}", parent="parent_agent"), cell.lane, tmp_path)
+        yield parent
+        parent.let_go()  # whatever a test that failed has left there

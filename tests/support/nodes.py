@@ -1,0 +1,198 @@
+"""Processes where pytest-celery expects containers, so that its fixtures work without a container engine."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal as signals
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from kombu import pools
+from pytest_celery import CeleryTestBroker, CeleryTestContainer, CeleryTestSetup, CeleryTestWorker
+
+from hermes_async.adapters.celery_queue import transport_url
+from hermes_async.domain.task import Lane
+from tests.support.servers import PATIENCE, Process, RedisServer
+
+#: Ours only in the virtual hosts that we make there.
+RABBITMQ = "amqp://guest:guest@127.0.0.1:5672"
+
+
+class Node(CeleryTestContainer):  # type: ignore[misc]
+    """What pytest-celery asks of a container."""
+
+    def __init__(self, name: str) -> None:
+        # Not the constructor of the base: it wants Docker's own object.
+        self._name = name
+        self._id = uuid4().hex
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def status(self) -> str:
+        return "running"
+
+    def ready(self) -> bool:
+        return True
+
+    def logs(self) -> str:
+        return ""
+
+    def reload(self) -> None:
+        """Nothing is remembered that could be out of date."""
+
+
+class ProcessNode(Node):
+    """A node that is one process, which may be killed and started again.
+
+    Args:
+        name: for messages.
+        start: starts the process; every run writes to the same log.
+    """
+
+    ready_prompt = ""
+
+    def __init__(self, name: str, start: Callable[[], Process]) -> None:
+        super().__init__(name)
+        self._start = start
+        self._runs = [start()]
+
+    @property
+    def process(self) -> Process:
+        """The latest run."""
+        return self._runs[-1]
+
+    @property
+    def status(self) -> str:
+        return "running" if self.process.alive else "exited"
+
+    def logs(self) -> str:
+        return self.process.log
+
+    def ready(self) -> bool:
+        self.process.wait_for_log(self.ready_prompt)
+        return True
+
+    def kill(self, signal: str | int = "SIGKILL") -> None:
+        """Send a signal to the process alone: what it has started must notice by itself."""
+        number = signals.Signals[signal] if isinstance(signal, str) else signal
+        self.process.signal(number)
+        if number == signals.SIGKILL:
+            self.process.wait()
+
+    def restart(self, timeout: float = PATIENCE) -> None:
+        if self.process.alive:
+            self.process.signal(signals.SIGTERM)
+        self.process.wait(timeout)
+        self.process.log_file.write_text("")  # or the prompt of the last run would answer for this one
+        self._runs.append(self._start())
+        self.ready()
+
+    def stop(self) -> None:
+        """End every run and everything it has started; each has a process group of its own."""
+        for run in self._runs:
+            run.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(run.pid, signals.SIGKILL)
+
+
+class BrokerNode(Node):
+    """A node that a Celery app reaches under a URL, written as in agents.yaml."""
+
+    url: str
+
+    @property
+    def celeryconfig(self) -> dict[str, Any]:
+        return {"url": self.url, "host_url": self.url}
+
+
+class RedisNode(ProcessNode, BrokerNode):
+    """A Redis of our own; the scheme of its URL chooses the transport."""
+
+    ready_prompt = "Ready to accept connections"
+
+    def __init__(self, server: RedisServer, scheme: str = "redis") -> None:
+        super().__init__(f"{scheme}-{server.port}", lambda: server.start().process)
+        self.url = server.url.replace("redis", scheme)
+
+
+class VirtualHostNode(BrokerNode):
+    """A virtual host of the RabbitMQ that runs here; the server is not ours to kill."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.url = f"{RABBITMQ}/{name}"
+
+
+def rabbitmq_is_here() -> bool:
+    """Tell whether virtual hosts can be made."""
+    return shutil.which("rabbitmqctl") is not None and _rabbitmqctl("ping") == 0
+
+
+@contextmanager
+def virtual_host() -> Iterator[VirtualHostNode]:
+    """Make a virtual host, and delete it with all its queues."""
+    name = f"hermes-test-{uuid4().hex}"
+    assert _rabbitmqctl("add_vhost", name) == 0
+    try:
+        assert _rabbitmqctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*") == 0
+        yield VirtualHostNode(name)
+    finally:
+        _rabbitmqctl("delete_vhost", name)
+
+
+def _rabbitmqctl(*args: str) -> int:
+    return subprocess.run(["rabbitmqctl", "--quiet", *args], capture_output=True, timeout=30).returncode
+
+
+class WorkerNode(ProcessNode):
+    """A worker as the command line starts it, with one slot."""
+
+    ready_prompt = " ready."
+
+    def __init__(self, lane: Lane, env: Mapping[str, str], log: Path) -> None:
+        command = [sys.executable, "-m", "hermes_async.cli", "worker", "--lane", lane, "--concurrency", "1"]
+        super().__init__(f"{lane} worker", lambda: Process(command, log, env))
+
+    @property
+    def hostname(self) -> str:
+        """The name under which remote control knows this run of it."""
+        found = re.search(r"(\S+) ready\.", self.logs())
+        assert found, self.logs()
+        return found[1]
+
+
+class Worker(CeleryTestWorker):  # type: ignore[misc]
+    """A worker whose name is its own choice, not that of a container's image."""
+
+    def hostname(self) -> str:
+        return str(self.container.hostname)
+
+
+class Broker(CeleryTestBroker):  # type: ignore[misc]
+    """A broker whose URLs, which are those of agents.yaml, Celery is told in its own words."""
+
+    def config(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        said = super().config(*args, **kwargs)
+        return {**said, "host_url": transport_url(said["host_url"])}
+
+
+class Setup(CeleryTestSetup):  # type: ignore[misc]
+    """A setup that leaves no connection open."""
+
+    def teardown(self) -> None:
+        pools.reset()
+        self.app.close()
