@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import docker
 import pytest
-from pytest_celery import CeleryTestSetup, RabbitMQContainer, RedisContainer
+from pytest_celery import CeleryTestSetup
 from pytest_docker_tools import container
 
 from hermes_async.bootstrap import connect
@@ -25,6 +25,8 @@ from hermes_async.settings import Settings
 from tests.matrix import agents
 from tests.support.nodes import (
     Broker,
+    ContainerOfRabbitMQ,
+    ContainerOfRedis,
     ProcessNode,
     RedisNode,
     Setup,
@@ -117,7 +119,7 @@ def rabbitmq() -> Iterator[VirtualHostNode]:
         yield node
 
 
-def container_of(image: type[RedisContainer | RabbitMQContainer], **options: Any) -> Any:
+def container_of(image: type[ContainerOfRedis | ContainerOfRabbitMQ], **options: Any) -> Any:
     """One of pytest-celery's own brokers, for all tests of a cell."""
     return container(
         image=image.image(),
@@ -130,8 +132,9 @@ def container_of(image: type[RedisContainer | RabbitMQContainer], **options: Any
     )
 
 
-default_redis_broker = container_of(RedisContainer, command=RedisContainer.command())
-default_rabbitmq_broker = container_of(RabbitMQContainer)
+# A function, for of a list `container` would drop the empty arguments.
+default_redis_broker = container_of(ContainerOfRedis, command=lambda: ContainerOfRedis.command())
+default_rabbitmq_broker = container_of(ContainerOfRabbitMQ)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from hermes_async.core.handle import TaskHandle
 from hermes_async.domain.task import Task, TaskStatus
 from tests.matrix.conftest import DURABLE, Cell, Parent, cells
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.anyio]
+#: The first test of a cell may have to wait for the image of its container.
+pytestmark = [pytest.mark.acceptance, pytest.mark.anyio, pytest.mark.timeout(180)]
 
 S = TaskStatus
 

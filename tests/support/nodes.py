@@ -15,7 +15,14 @@ from typing import Any
 from uuid import uuid4
 
 from kombu import pools
-from pytest_celery import CeleryTestBroker, CeleryTestContainer, CeleryTestSetup, CeleryTestWorker
+from pytest_celery import (
+    CeleryTestBroker,
+    CeleryTestContainer,
+    CeleryTestSetup,
+    CeleryTestWorker,
+    RabbitMQContainer,
+    RedisContainer,
+)
 
 from hermes_async.adapters.celery_queue import transport_url
 from hermes_async.domain.task import Lane
@@ -156,6 +163,24 @@ def virtual_host() -> Iterator[VirtualHostNode]:
 
 def _rabbitmqctl(*args: str) -> int:
     return subprocess.run(["rabbitmqctl", "--quiet", *args], capture_output=True, timeout=30).returncode
+
+
+class Reachable:
+    """For brokers of pytest-celery, whose own URL is wrong when the tests are in a container themselves."""
+
+    @property
+    def host_url(self: Any) -> str:
+        (port_inside,) = type(self).ports()
+        host, port = self.get_addr(port_inside)
+        return f"{self.prefix()}{host}:{port}/{self.vhost}"
+
+
+class ContainerOfRedis(Reachable, RedisContainer):  # type: ignore[misc]
+    """Redis in a container."""
+
+
+class ContainerOfRabbitMQ(Reachable, RabbitMQContainer):  # type: ignore[misc]
+    """RabbitMQ in a container."""
 
 
 class WorkerNode(ProcessNode):
