@@ -114,7 +114,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisNode]:
 def rabbitmq() -> Iterator[VirtualHostNode]:
     """RabbitMQ as it runs here."""
     if not rabbitmq_is_here():
-        missing("RabbitMQ")
+        missing("RabbitMQ that rabbitmqctl reaches")
     with virtual_host() as node:
         yield node
 
