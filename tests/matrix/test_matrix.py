@@ -9,6 +9,7 @@ import pytest
 from pytest_celery import CeleryTestSetup
 
 from hermes_async.core.handle import TaskHandle
+from hermes_async.domain.events import CompletedData
 from hermes_async.domain.task import Task, TaskStatus
 from tests.matrix.conftest import DURABLE, Cell, Parent, cells
 
@@ -41,8 +42,8 @@ async def test_a_task_completes_and_its_parent_hears(celery_setup: CeleryTestSet
     assert (await ended(handle)).output == "✓"
     assert list(await told(handle)) == ["queued", "started", "completed"]
     (delivery,) = await parent.session.pending()
-    assert (delivery.event.type, delivery.event.task_id) == ("task.completed", handle.id)
-    assert delivery.event.data.output == "✓"
+    assert isinstance(delivery.event.data, CompletedData)
+    assert (delivery.event.task_id, delivery.event.data.output) == (handle.id, "✓")
     assert await delivery.ack()
     assert not await parent.session.pending()
 
