@@ -118,22 +118,36 @@ def broker(servers: Servers) -> Finding:
     )
 
 
-def workers(servers: Servers) -> Finding:
-    """Ask all workers for a sign of life."""
+def workers(servers: Servers) -> Iterator[Finding]:
+    """Ask all workers for a sign of life, and how their pools are."""
     try:
-        names = sorted(name for reply in _pong(servers) for name in reply)
+        stats = {name: said for reply in _stats(servers) for name, said in reply.items()}
     except (KombuError, OSError, redis.RedisError) as error:
-        return Finding("workers", "broken", f"cannot be asked: {error}")
-    if not names:
-        return Finding("workers", "warning", "none answers: tasks wait; start them with `hermes-async up`")
-    return Finding("workers", "ok", ", ".join(names))
+        yield Finding("workers", "broken", f"cannot be asked: {error}")
+        return
+    if not stats:
+        yield Finding("workers", "warning", "none answers: tasks wait; start them with `hermes-async up`")
+        return
+    yield Finding("workers", "ok", ", ".join(sorted(stats)))
+    for name, said in sorted(stats.items()):
+        yield from pool(name, said)
 
 
-def _pong(servers: Servers) -> list[dict[str, Any]]:
+def pool(name: str, stats: dict[str, Any]) -> Iterator[Finding]:
+    """Say how full the pool of a worker is, and how far it may grow."""
+    about = stats.get("pool") or {}
+    if "running" not in about:  # not one of our workers, or it is about to stop
+        return
+    slots, most = about["max-concurrency"], stats.get("autoscaler", {}).get("max", 0)
+    grows = f", may grow to {most}" if most > slots else ""
+    yield Finding("pool", "ok", f"{name}: {about['running']} of {slots} slots busy{grows}")
+
+
+def _stats(servers: Servers) -> list[dict[str, Any]]:
     mailbox = Mailbox("celery", type="fanout", accept=["json"], serializer="json")
     with _connection(servers) as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=PATIENCE)
-        return mailbox(connection).multi_call("ping", timeout=WORKERS_ANSWER) or []
+        return mailbox(connection).multi_call("stats", timeout=WORKERS_ANSWER) or []
 
 
 def _connection(servers: Servers) -> Connection:

@@ -53,7 +53,7 @@ def _of_servers(settings: Settings, servers: Servers) -> Iterator[Finding]:
     answered = found[0].status != "broken"
     if answered or not servers.are_one:
         yield checks.broker(servers)
-        yield checks.workers(servers)
+        yield from checks.workers(servers)
     yield _guarantee(answered, found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 import click
@@ -15,13 +16,26 @@ from hermes_async.domain.task import Lane
 from hermes_async.relay.secret import relay_secret
 from hermes_async.relay.server import serve
 from hermes_async.settings import Settings
-from hermes_async.worker.command import worker_command
+from hermes_async.worker.command import slots, worker_command
 
 #: How a relay's own line begins that tells where it listens.
 RELAY_READY = "relay on "
 
 
-@click.command(cls=Command, example="worker --lane async")
+def _range(_: click.Context, __: click.Parameter, said: str | None) -> tuple[int, int] | None:
+    """Read `4`, which is as many slots always, or `2-10`, which is as many as the load asks for."""
+    if said is None:
+        return None
+    found = re.fullmatch(r"(\d{1,6})(?:-(\d{1,6}))?", said)
+    least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= least <= most:
+        raise click.BadParameter(
+            f"{said!r} is neither a number from 1 on, such as 4, nor a range, such as 2-10"
+        )
+    return least, most
+
+
+@click.command(cls=Command, example=("worker --lane async", "worker --lane process --concurrency 2-10"))
 @click.option(
     "--lane",
     type=click.Choice([lane.value for lane in Lane]),
@@ -30,16 +44,17 @@ RELAY_READY = "relay on "
 )
 @click.option(
     "--concurrency",
-    type=click.IntRange(1),
+    metavar="N|MIN-MAX",
+    callback=_range,
     help="Coroutines (async) or processes (process) at once; by default as agents.yaml says.",
 )
 @click.pass_obj
-def worker(shell: Shell, lane: str, concurrency: int | None) -> None:
+def worker(shell: Shell, lane: str, concurrency: tuple[int, int] | None) -> None:
     """Run one Celery worker of a lane, in place of this process."""
     settings = settings_of(shell)
-    pool = settings.agents.async_worker_pool
-    size = concurrency or (pool.slots_per_worker if lane == Lane.ASYNC else pool.min_workers)
-    argv = worker_command(Lane(lane), concurrency=size, loglevel="DEBUG" if shell.verbose else "INFO")
+    least, most = concurrency or slots(Lane(lane), settings.agents.async_worker_pool)
+    loglevel = "DEBUG" if shell.verbose else "INFO"
+    argv = worker_command(Lane(lane), concurrency=least, up_to=most, loglevel=loglevel)
     if settings.config:
         os.environ["HERMES_CONFIG"] = str(settings.config.absolute())
     sys.stdout.flush()

@@ -26,11 +26,12 @@ from hermes_async.cli.serve import RELAY_READY
 from hermes_async.cli.shell import Shell
 from hermes_async.cli.supervisor import ChildSpec, Supervisor
 from hermes_async.core.hermes import Hermes
+from hermes_async.domain.agent import PoolSpec
 from hermes_async.domain.errors import ConfigError, EmbeddedServerError, RelayUnavailable
 from hermes_async.domain.task import Lane
 from hermes_async.domain.urls import masked
 from hermes_async.settings import Settings
-from hermes_async.worker.command import worker_command
+from hermes_async.worker.command import slots, worker_command
 
 #: Seconds between two looks at the embedded Redis.
 LOOK_EVERY: Final = 1.0
@@ -126,13 +127,14 @@ def _relay(settings: Settings, port: int | None) -> ChildSpec:
 def _workers(settings: Settings, count: int, verbose: bool) -> list[ChildSpec]:
     pool = settings.agents.async_worker_pool
     lanes = [(f"async-{number}" if count > 1 else "async", Lane.ASYNC) for number in range(1, count + 1)]
-    sizes = {Lane.ASYNC: pool.slots_per_worker, Lane.PROCESS: pool.min_workers}
+    sizes = {lane: slots(lane, pool) for lane in Lane}
     return [
         ChildSpec(
             name,
             worker_command(
                 lane,
-                concurrency=sizes[lane],
+                concurrency=sizes[lane][0],
+                up_to=sizes[lane][1],
                 loglevel="DEBUG" if verbose else "INFO",
                 hostname=f"{name}-{os.getpid()}@%h",
             ),
@@ -151,10 +153,14 @@ def _facts(
     own = f"{embedded.server}, private, in {settings.state_dir / 'redis'}" if embedded else ""
     return [
         ("redis", own) if embedded else ("broker", masked(settings.agents.task_queue or "")),
-        ("async", f"{workers} worker{'s' * (workers > 1)} of {pool.slots_per_worker} coroutines"),
-        ("process", f"1 worker of {pool.min_workers} processes"),
+        ("async", f"{workers} worker{'s' * (workers > 1)} of {_range(Lane.ASYNC, pool)} coroutines"),
+        ("process", f"1 worker of {_range(Lane.PROCESS, pool)} processes"),
         ("agents", ", ".join(f"{e.name} ({e.lane})" for e in found if e.lane) or "none yet"),
     ]
+
+
+def _range(lane: Lane, pool: PoolSpec) -> str:
+    return " to ".join(dict.fromkeys(map(str, slots(lane, pool))))
 
 
 async def _up(

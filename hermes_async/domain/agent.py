@@ -201,15 +201,15 @@ class AgentSpec(Spec):
 class PoolSpec(Spec):
     """The size of the worker pools."""
 
-    #: Processes of the process lane.
+    #: Processes of the process lane, while there is little to do.
     min_workers: Count = 2
-    #: Unset: the same as `min_workers`.
+    #: Up to how many it grows, and the async lane in the same proportion; unset: neither does.
     max_workers: Count | None = None
-    #: Load above which the pool grows while work waits.
+    #: Load, the share of slots that run a task, from which on a pool doubles; below half of it, it halves.
     scale_threshold: Annotated[
         float, Field(gt=0, le=1), Must("a number greater than 0 and at most 1, such as 0.7")
     ] = 0.7
-    #: Coroutines at once in one worker of the async lane.
+    #: Coroutines at once in one worker of the async lane, at most.
     slots_per_worker: Annotated[int, Field(ge=1, le=100_000), Must("a whole number from 1 to 100000")] = 100
 
 
@@ -274,7 +274,6 @@ def _listing(names: Mapping[str, object]) -> str:
 
 
 _LATER: Final = "comes with a later version"
-_FIXED: Final = f"{_LATER}; until then the pool keeps min_workers processes"
 
 #: Keys that are understood and checked, but do nothing yet in this version (`*` is any name).
 NOT_YET: Final[Mapping[str, str]] = MappingProxyType(
@@ -288,8 +287,6 @@ NOT_YET: Final[Mapping[str, str]] = MappingProxyType(
         "agents.*.subagents.*.idempotency": _LATER,
         "agents.*.subagents.*.model": _LATER,
         "agents.*.subagents.*.webhook": _LATER,
-        "async_worker_pool.max_workers": _FIXED,
-        "async_worker_pool.scale_threshold": _FIXED,
     }
 )
 

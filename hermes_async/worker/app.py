@@ -38,6 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "task_publish_retry": True,
     "task_create_missing_queues": False,
     "worker_prefetch_multiplier": 1,
+    "worker_autoscaler": "hermes_async.worker.autoscale:ThresholdAutoscaler",
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,

@@ -7,15 +7,15 @@ from typing import Any
 
 import click
 from celery import signals
-from celery.concurrency.prefork import TaskPool
 from click.core import ParameterSource
 
 from hermes_async.adapters.celery_queue import queue_name
 from hermes_async.domain.agent import PoolSpec
 from hermes_async.domain.task import Lane
 from hermes_async.worker.pool import AsyncioPool
+from hermes_async.worker.prefork import PreforkPool
 
-POOLS: dict[Lane, type] = {Lane.ASYNC: AsyncioPool, Lane.PROCESS: TaskPool}
+POOLS: dict[Lane, type] = {Lane.ASYNC: AsyncioPool, Lane.PROCESS: PreforkPool}
 
 
 class Refused(SystemExit):
@@ -86,7 +86,7 @@ def _lane_of_pool(pool: Any) -> Lane | None:
     if pool is None:
         return None
     for lane, cls in POOLS.items():
-        if isinstance(pool, type) and issubclass(pool, cls):
+        if isinstance(pool, type) and (issubclass(pool, cls) or issubclass(cls, pool)):
             return lane
     name = getattr(pool, "__module__", str(pool)).rpartition(".")[2]
     raise Refused(

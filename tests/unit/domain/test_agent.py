@@ -119,8 +119,6 @@ def test_what_does_nothing_yet_is_told() -> None:
     )
     assert list(not_yet(full)) == [
         "agents.boss.subagents.research.model comes with a later version",
-        "async_worker_pool.max_workers comes with a later version; "
-        "until then the pool keeps min_workers processes",
     ]
 
 
