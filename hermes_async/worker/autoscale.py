@@ -146,15 +146,13 @@ class ThresholdAutoscaler(Autoscaler):  # type: ignore[misc]
             cpu = round(before.cpu, 2)
             events.send("worker-pool-scaled", slots=slots, before=before.slots, busy=before.held, cpu=cpu)
 
-    def update(self, max: int | None = None, min: int | None = None) -> tuple[int, int]:
+    def update(self, most: int | None = None, least: int | None = None) -> tuple[int, int]:
         """Change the range, for `celery control autoscale`; the pool follows, but lets its tasks end."""
         with self.mutex:
-            least = self.min_concurrency if min is None else min
-            most = self.max_concurrency if max is None else max
-            if not 1 <= least <= most:
-                raise ValueError(f"a pool of at least {least} and at most {most} slots cannot be")
-            self.min_concurrency, self.max_concurrency = least, most
-        return most, least
+            self.max_concurrency = max(self.max_concurrency if most is None else most, 1)
+            least = self.min_concurrency if least is None else least
+            self.min_concurrency = min(max(least, 1), self.max_concurrency)
+        return self.max_concurrency, self.min_concurrency
 
     def info(self) -> dict[str, Any]:
         """Return what `celery inspect stats` shows."""

@@ -45,6 +45,8 @@ def test_help_imports_no_command() -> None:
         ("task lst", "no command 'lst'; did you mean 'list'? (see `hermes-async task --help`)"),
         ("task list --limit x", "'x' is not a valid integer"),
         ("task list --nonsense", "no such option"),
+        ("worker --lane async --concurrency 5-2", "'5-2' is neither a number from 1 on"),
+        ("worker --lane async --concurrency 0", "'0' is neither a number from 1 on"),
         ("token", "name the sessions with --session, or say --all"),
     ],
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from hermes_async.domain.errors import ConfigError
 from hermes_async.relay.auth import verify
 from hermes_async.relay.secret import relay_secret
 from hermes_async.settings import Settings
-from tests.unit.cli.conftest import Cli
+from tests.support.servers import Process
+from tests.unit.cli.conftest import HERMES, Cli
 
 
 def test_agents_list(project: Path, cli: Cli) -> None:
@@ -95,6 +98,19 @@ def test_doctor_over_a_redis_without_aof_and_without_workers(online: Path, cli: 
     assert said.code == 0
     assert found["state"] == found["broker"] == found["agents"] == "ok"
     assert found["durability"] == found["workers"] == found["guarantee"] == "warning"
+
+
+def test_doctor_tells_how_full_the_pools_are(
+    online: Path, cli: Cli, spawn: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HERMES_CONFIG", str(online / "agents.yaml"))
+    for lane, size in (("process", "1-3"), ("async", "37")):
+        spawn([*HERMES, "worker", "--lane", lane, "--concurrency", size]).wait_for_log("ready.")
+    rows = [line.split("\t") for line in cli("doctor").out.splitlines()]
+    pools = [row[1:] for row in rows if row[0] == "pool"]
+    assert [status for status, _ in pools] == ["ok", "ok"]
+    assert re.fullmatch(r"async-\w+@\S+: 0 of 37 slots busy", pools[0][1])
+    assert re.fullmatch(r"process-\w+@\S+: 0 of 1 slots busy, may grow to 3", pools[1][1])
 
 
 def test_doctor_without_any_server_starts_none(project: Path, cli: Cli) -> None:

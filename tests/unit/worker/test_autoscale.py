@@ -1,0 +1,105 @@
+"""How large a pool should be, decided from numbers alone."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hermes_async.worker.autoscale import SATURATED, Look, Scale
+
+PATIENCE = 30.0
+THRESHOLD = 0.7
+
+busy_and_cpu = st.tuples(st.integers(0, 40), st.integers(0, 20), st.floats(0, 2))
+
+
+def look(slots: int, running: int, *, held: int | None = None, cpu: float = 0.0) -> Look:
+    """A pool of 2 to 10 slots."""
+    return Look(slots, 2, 10, running, running if held is None else held, cpu)
+
+
+def sizes(*looks: Look, every: float = 1.0) -> list[int]:
+    """What one scale says to some looks in a row."""
+    scale = Scale(THRESHOLD, PATIENCE)
+    return [scale.slots(seen, number * every) for number, seen in enumerate(looks)]
+
+
+def test_a_busy_pool_doubles_at_every_second_look() -> None:
+    assert sizes(look(2, 2), look(2, 2), look(4, 3), look(4, 3), look(8, 6), look(8, 6)) == [
+        2,
+        4,
+        4,
+        8,
+        8,
+        10,
+    ]
+
+
+@pytest.mark.parametrize(
+    "unlike",
+    [look(4, 2), look(4, 4, cpu=SATURATED), look(4, 0, held=4)],
+    ids=["less load", "no CPU left", "nothing begins"],
+)
+def test_one_look_that_says_otherwise_is_enough_to_stay(unlike: Look) -> None:
+    assert sizes(look(4, 4), unlike, look(4, 4), unlike) == [4, 4, 4, 4]
+
+
+def test_the_threshold_itself_is_load_enough() -> None:
+    assert sizes(look(10, 7), look(10, 7))[-1] == 10
+    whole = Scale(1.0, PATIENCE)
+    assert [whole.slots(look(4, 3), 0), whole.slots(look(4, 3), 1)] == [4, 4]
+    assert [whole.slots(look(4, 4), 2), whole.slots(look(4, 4), 3)] == [4, 8]
+
+
+def test_a_calm_pool_halves_once_in_a_while() -> None:
+    calm = [look(10, 3)] * 3 + [look(5, 1)] * 2 + [look(3, 1)] * 2 + [look(2, 0)] * 3
+    assert sizes(*calm, every=PATIENCE / 2) == [10, 10, 5, 5, 3, 3, 2, 2, 2, 2]
+    assert sizes(*[look(5, 2)] * 4, every=PATIENCE) == [5] * 4  # 0.4 is not less than half of 0.7
+
+
+def test_what_waits_for_a_slot_is_no_calm() -> None:
+    assert sizes(*[look(10, 0, held=4)] * 4, every=PATIENCE) == [10] * 4
+
+
+def test_a_moment_of_load_begins_the_calm_anew() -> None:
+    idle, some = look(8, 0), look(8, 3)
+    assert sizes(idle, idle, some, idle, idle, every=PATIENCE * 0.6) == [8, 8, 8, 8, 4]
+
+
+def test_another_range_is_obeyed_at_once_but_for_what_runs() -> None:
+    scale = Scale(THRESHOLD, PATIENCE)
+    assert scale.slots(Look(2, 5, 10, 0, 0), 0) == 5
+    assert scale.slots(Look(10, 2, 4, 7, 7), 0) == 7
+    assert scale.slots(Look(10, 2, 4, 1, 1), 0) == 4
+    assert scale.slots(Look(0, 1, 4, 0, 0), 0) == 1  # Celery allows a pool without processes
+
+
+@given(
+    threshold=st.floats(0.05, 1),
+    least=st.integers(1, 8),
+    more=st.integers(0, 30),
+    seen=st.lists(busy_and_cpu, min_size=1, max_size=60),
+)
+def test_a_pool_stays_in_its_range_and_keeps_what_runs(
+    threshold: float, least: int, more: int, seen: list[tuple[int, int, float]]
+) -> None:
+    scale, slots = Scale(threshold, 2.0), least
+    for now, (running, waiting, cpu) in enumerate(seen):
+        running = min(running, slots)
+        after = scale.slots(Look(slots, least, least + more, running, running + waiting, cpu), now)
+        assert least <= after <= least + more
+        assert after >= running
+        slots = after
+
+
+@given(threshold=st.floats(0.05, 1), busy=st.integers(0, 100), slots=st.integers(1, 100))
+def test_under_the_same_work_a_pool_comes_to_rest(threshold: float, busy: int, slots: int) -> None:
+    """It may double some times or halve some times, but never does one after the other."""
+    scale, steps = Scale(threshold, 2.0), []
+    for now in range(60):
+        running = min(busy, slots)
+        after = scale.slots(Look(slots, 1, 100, running, running), now)
+        steps += [after > slots] * (after != slots)
+        slots = after
+    assert len(set(steps)) <= 1
