@@ -1,12 +1,20 @@
-"""How large a pool should be, decided from numbers alone."""
+"""How large a pool should be, decided from numbers alone, and what then becomes of a pool that is a stub."""
 
 from __future__ import annotations
 
+import logging
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
+from celery.bootsteps import CLOSE, RUN
+from celery.worker import state
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hermes_async.worker.autoscale import SATURATED, Look, Scale
+from hermes_async.core.registry import Registry
+from hermes_async.domain.agent import AgentsConfig, PoolSpec
+from hermes_async.worker.autoscale import LOOK_EVERY, SATURATED, Look, Scale, ThresholdAutoscaler
 
 PATIENCE = 30.0
 THRESHOLD = 0.7
@@ -103,3 +111,115 @@ def test_under_the_same_work_a_pool_comes_to_rest(threshold: float, busy: int, s
         steps += [after > slots] * (after != slots)
         slots = after
     assert len(set(steps)) <= 1
+
+
+class StubPool:
+    """A pool in which some slots cannot be taken away."""
+
+    def __init__(self, slots: int, kept: int = 0) -> None:
+        self.num_processes, self.kept, self.maintained = slots, kept, 0
+        self.info: dict[str, list[int]] = {"processes": []}
+
+    def grow(self, n: int) -> None:
+        self.num_processes += n
+
+    def shrink(self, n: int) -> None:
+        idle = self.num_processes - self.kept
+        self.num_processes -= min(n, idle)
+        if idle < n:
+            raise ValueError("Can't shrink pool. All processes busy!")
+
+    def maintain_pool(self) -> None:
+        self.maintained += 1
+
+
+class StubWorker:
+    """What the autoscaler uses of a worker; it is its own consumer and its event dispatcher."""
+
+    def __init__(self) -> None:
+        config = AgentsConfig(async_worker_pool=PoolSpec(scale_threshold=0.5))
+        self.app = SimpleNamespace(hermes=SimpleNamespace(registry=Registry(config)))
+        self.blueprint = SimpleNamespace(state=RUN)
+        self.consumer = self.event_dispatcher = self
+        self.max_concurrency = 0
+        self.prefetched: list[int] = []
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def _update_prefetch_count(self, change: int) -> None:
+        self.prefetched.append(change)
+
+    def send(self, kind: str, **fields: Any) -> None:
+        self.events.append((kind, fields))
+
+
+class Task:
+    """A request."""
+
+
+@pytest.fixture
+def tasks(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
+    """Three tasks that run."""
+    tasks = [Task() for _ in range(3)]
+    for name in ("active_requests", "reserved_requests"):
+        monkeypatch.setattr(state, name, set(tasks))
+    return tasks
+
+
+def autoscaler(slots: int, least: int, most: int, kept: int = 0) -> tuple[Any, StubPool, StubWorker]:
+    pool, worker = StubPool(slots, kept), StubWorker()
+    return ThresholdAutoscaler(pool, most, least, worker=worker), pool, worker
+
+
+def test_a_step_changes_the_prefetch_and_is_told(tasks: list[Task], caplog: pytest.LogCaptureFixture) -> None:
+    scaler, pool, worker = autoscaler(3, 3, 8)
+    assert (worker.max_concurrency, scaler.keepalive) == (3, LOOK_EVERY)
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            scaler.maybe_scale()
+    assert (pool.num_processes, pool.maintained, worker.prefetched) == (6, 1, [3])
+    assert caplog.messages == ["pool grew from 3 to 6 slots: 3 busy, CPU 0%"]
+    assert worker.events == [("worker-pool-scaled", {"slots": 6, "before": 3, "busy": 3, "cpu": 0.0})]
+    assert scaler.info() == {"max": 8, "min": 3, "current": 6, "qty": 3, "threshold": 0.5, "cpu": 0.0}
+
+
+def test_messages_and_a_worker_that_stops_change_nothing(tasks: list[Task]) -> None:
+    scaler, pool, worker = autoscaler(3, 3, 8)
+    for _ in range(4):
+        scaler.maybe_scale(tasks[0])
+    worker.blueprint.state = CLOSE
+    for _ in range(4):
+        scaler.maybe_scale()
+    assert (pool.num_processes, worker.prefetched) == (3, [])
+
+
+def test_slots_that_cannot_go_yet_go_later(tasks: list[Task]) -> None:
+    scaler, pool, worker = autoscaler(8, 1, 8, kept=6)
+    assert scaler.update(4) == (4, 1)
+    scaler.maybe_scale()
+    assert (pool.num_processes, worker.prefetched, pool.maintained) == (6, [-2], 1)
+    scaler.maybe_scale()
+    assert (worker.prefetched, pool.maintained) == ([-2], 1)
+    pool.kept = 0
+    scaler.maybe_scale()
+    assert (pool.num_processes, worker.prefetched) == (4, [-2, -2])
+
+
+@pytest.mark.parametrize(
+    ("said", "range_"),
+    [
+        ((8, 3), (8, 3)),
+        ((2, None), (2, 2)),
+        ((None, 9), (4, 4)),
+        ((0, 0), (1, 1)),
+        ((None, None), (4, 3)),
+    ],
+)
+def test_a_range_that_cannot_be_is_bent(said: tuple[int | None, int | None], range_: tuple[int, int]) -> None:
+    scaler, _, _ = autoscaler(3, 3, 4)
+    assert scaler.update(*said) == range_
+
+
+def test_a_pool_without_slots_would_take_messages_without_end() -> None:
+    scaler, pool, worker = autoscaler(0, 0, 0)
+    scaler.maybe_scale()
+    assert (pool.num_processes, worker.max_concurrency) == (1, 1)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hermes_async.worker.cpu import CpuMeter, Pulse, cores
-from tests.support.servers import wait_until
+from tests.support.servers import PATIENCE, wait_until
 
 linux = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="only Linux tells it")
 
@@ -58,7 +58,7 @@ def test_a_blocked_loop_has_no_pulse(loop: asyncio.AbstractEventLoop) -> None:
     pulse, blocked, go_on = Pulse(), threading.Event(), threading.Event()
     assert pulse.read(loop)
     wait_until(lambda: pulse.read(loop))
-    loop.call_soon_threadsafe(lambda: blocked.set() or go_on.wait())
+    loop.call_soon_threadsafe(lambda: blocked.set() or go_on.wait(PATIENCE))
     blocked.wait()
     pulse.read(loop)
     assert not pulse.read(loop)
