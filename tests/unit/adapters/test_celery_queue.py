@@ -82,7 +82,7 @@ async def test_a_cancel_that_cannot_be_broadcast_is_noted_and_no_error(
 ) -> None:
     queue = CeleryQueue(f"redis://127.0.0.1:{free_port()}/0", shares_store=False)
     with caplog.at_level(logging.WARNING, "hermes.queue"):
-        await queue.revoke("t00-x", force=True)
+        await queue.revoke(["t00-x"], force=True)
     assert "the cancel of t00-x is not broadcast" in caplog.text
     await queue.close()
 

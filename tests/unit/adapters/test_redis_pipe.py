@@ -21,6 +21,8 @@ from tests.support.silent import silent_server
 pytestmark = pytest.mark.anyio
 PREFIX = "test:{p00}:"
 POST = Script("post")
+#: What every script is told: how long logs are, how many may run, when to send again.
+RULES = (100, 0, 60_000, 10_000)
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ async def pipe(redis_url: str, anyio_backend: str) -> AsyncIterator[CountingPipe
 
 def post(pipe: Pipe, text: str) -> Any:
     """Add one event to a log; the reply is its seq."""
-    return pipe.call(POST, PREFIX, 100, "chat", 0, text, "session.message", "", "", 0, "", "{}")
+    return pipe.call(POST, PREFIX, *RULES, "chat", 0, text, "session.message", "", "", 0, "", "{}")
 
 
 async def test_what_is_asked_in_one_tick_travels_together_and_in_order(pipe: CountingPipe) -> None:

@@ -36,7 +36,7 @@ def test_agents_check_names_each_agent_that_cannot_be_loaded(project: Path, cli:
         '  typo: {run: "examples.basics:wiat"}\n'
         '  absent: {run: "nowhere.at_all:run"}\n'
         '  crash: {run: "broken_module:run"}\n'
-        "  parent: {type: conversational, subagents: [{id: good, concurrency_limit: 2}, {id: typo}]}\n"
+        "  parent: {type: conversational, subagents: [{id: good, model: m}, {id: typo}]}\n"
     )
     said = cli("agents", "check")
     assert said.code == 1
@@ -44,7 +44,7 @@ def test_agents_check_names_each_agent_that_cannot_be_loaded(project: Path, cli:
         "ok    good: examples.basics:wait, async lane",
         "ok    parent: conversational",
         "ok    parent -> good: good",
-        "note  agents.parent.subagents.good.concurrency_limit comes with a later version",
+        "note  agents.parent.subagents.good.model comes with a later version",
     ]
     assert "agent 'typo': module 'examples.basics' has no 'wiat'; did you mean 'wait'?" in said.err
     assert "agent 'absent': cannot import" in said.err

@@ -13,14 +13,23 @@ from weakref import WeakSet
 import pytest
 from celery.worker import state
 
+from hermes_async.adapters.memory import MemoryStore
 from hermes_async.core.janitor import Swept
 from hermes_async.domain.errors import StoreUnavailable
 from hermes_async.domain.task import Task, TaskStatus
 from hermes_async.worker import bootsteps
-from hermes_async.worker.bootsteps import Caretaker, Ending, LeaseKeeper, _forever, _hand_back, running
+from hermes_async.worker.bootsteps import (
+    LEAD_FOR,
+    Caretaker,
+    Ending,
+    LeaseKeeper,
+    _forever,
+    _hand_back,
+    running,
+)
 from tests.support.agents import nap
 from tests.support.values import make_event
-from tests.unit.core.conftest import Bench
+from tests.unit.core.conftest import Bench, MovableClock
 
 pytestmark = pytest.mark.anyio
 LEASE = 15.0
@@ -39,10 +48,12 @@ class Round:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.stopped: list[str] = []
-        self.keeper = LeaseKeeper(bench.hermes, "w1", LEASE, self._stop)
+        self.killed: list[str] = []
+        self.keeper = LeaseKeeper(bench.hermes, "w1", LEASE, self._end)
 
-    def _stop(self, requests: list[Any]) -> None:
-        self.stopped += [request.id for request in requests]
+    def _end(self, requests: list[Any], signal: str) -> None:
+        ends = {"SIGUSR1": self.stopped, "SIGKILL": self.killed}
+        ends[signal] += [request.id for request in requests]
 
     async def accepted(self, *, claimed_by: str = "") -> tuple[Task, Request]:
         """A task whose message a worker has, and may have claimed."""
@@ -124,11 +135,33 @@ async def test_what_ended_elsewhere_is_stopped(round_: Round) -> None:
     assert await round_.twice() == [request.id]
 
 
+async def test_what_ended_here_by_itself_is_let_alone(round_: Round) -> None:
+    """A connection to the broker that is away keeps its request; its process may be at the next task."""
+    for end in ("task.completed", "task.failed"):
+        task, _request = await round_.accepted(claimed_by="w1")
+        await round_.keeper.renew()
+        assert await round_.bench.store.append(make_event(task, end))
+    assert await round_.twice() == []
+
+
 async def test_a_cancel_that_was_not_heard_is_seen(round_: Round) -> None:
     task, request = await round_.accepted(claimed_by="w1")
     await round_.bench.store.append(make_event(task, "task.cancel_requested"))
+    assert await round_.twice() == [request.id]  # once: it is busy with cleaning up
+
+
+async def test_a_cancel_that_takes_too_long_is_settled_and_the_task_killed(
+    round_: Round, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, request = await round_.accepted(claimed_by="w1")
+    await round_.bench.store.append(make_event(task, "task.cancel_requested"))
     await round_.keeper.renew()
-    assert round_.stopped == [request.id]
+    assert round_.killed == []
+    monkeypatch.setattr(bootsteps, "CANCEL_GRACE", 0.0)
+    await round_.keeper.renew()
+    assert round_.killed == [request.id]
+    assert (await round_.bench.record(task)).status is TaskStatus.CANCELLED
+    assert await round_.bench.store.append(make_event(task, "task.completed")) == 0
 
 
 async def test_requests_may_come_and_go_while_they_are_read() -> None:
@@ -168,7 +201,7 @@ async def test_after_an_outage_workers_may_renew_first(monkeypatch: pytest.Monke
     now = 1_000.0
     monkeypatch.setattr(bootsteps, "time", SimpleNamespace(monotonic=lambda: now))
     janitor = FakeJanitor()
-    caretaker = Caretaker(janitor, LEASE)  # type: ignore[arg-type]
+    caretaker = Caretaker(hermes_with(janitor), "w1", LEASE)
     await caretaker.sweep()
     janitor.away = True
     with pytest.raises(StoreUnavailable):
@@ -178,6 +211,25 @@ async def test_after_an_outage_workers_may_renew_first(monkeypatch: pytest.Monke
         now += seconds
         await caretaker.sweep()
     assert janitor.judged == [True, False, False, True]
+
+
+def hermes_with(janitor: FakeJanitor, store: MemoryStore | None = None) -> Any:
+    return SimpleNamespace(janitor=janitor, store=store or MemoryStore())
+
+
+async def test_one_janitor_sweeps_and_another_takes_over() -> None:
+    clock, janitors = MovableClock(), [FakeJanitor(), FakeJanitor()]
+    store = MemoryStore(now=clock)
+    first, second = [Caretaker(hermes_with(janitors[n], store), f"w{n}", LEASE) for n in range(2)]
+    for _ in range(3):
+        await first.sweep()
+        await second.sweep()
+    assert [len(janitor.judged) for janitor in janitors] == [3, 0]
+    assert (await store.traffic()).leader == "w0"
+    clock.ahead += LEAD_FOR + 0.1
+    await second.sweep()
+    await first.sweep()
+    assert [len(janitor.judged) for janitor in janitors] == [3, 1]
 
 
 async def test_a_side_job_goes_on_and_tells_of_an_outage_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -109,14 +110,18 @@ async def test_a_message_that_was_spent_before_the_claim_is_published_again(
 ) -> None:
     """Redis was away for longer than the task may take: Celery has acknowledged what never ran."""
     monkeypatch.setattr(signals, "INSIST_EVERY", 0.001)
-    task, publish, faults = await bench.dispatch(nap, 1.0), bench.queue.publish, [QueueUnavailable("away")]
+    task, publish, faults = (
+        await bench.dispatch(nap, 1.0),
+        bench.queue.publish_all,
+        [QueueUnavailable("away")],
+    )
 
-    async def weak(task: Task) -> None:
+    async def weak(tasks: Sequence[Task]) -> None:
         if faults:
             raise faults.pop()
-        await publish(task)
+        await publish(tasks)
 
-    monkeypatch.setattr(bench.queue, "publish", weak)
+    monkeypatch.setattr(bench.queue, "publish_all", weak)
     bench.store.away = 2
     assert (await written(bench, task, out_of_time)).status is S.QUEUED
     assert await bench.queue.get() == task.id
