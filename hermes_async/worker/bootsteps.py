@@ -191,7 +191,7 @@ class LeaseKeeper:
         task = await self._journal.store.load(task_id)
         if task is None or task.status is TaskStatus.CANCELLED or task.reason in ENDED_BY_OTHERS:
             return True
-        return task.status is TaskStatus.RUNNING and task.worker != self._worker
+        return task.status is not TaskStatus.QUEUED and task.worker not in (None, self._worker)
 
     def _stop(self, requests: list[Any], why: str, signal: str = "SIGUSR1") -> None:
         for request in requests:
