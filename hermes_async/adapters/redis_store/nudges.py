@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import anyio
 from redis.asyncio.client import PubSub
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from hermes_async.adapters.redis_store.connection import client_for, shown
+from hermes_async.adapters.redis_store.connection import REPLY_TIMEOUT, client_for, shown
 from hermes_async.adapters.redis_store.pipe import unavailable
 
 logger = logging.getLogger("hermes.nudges")
 
 #: Seconds between two tries to listen again.
 AGAIN = 0.5
+#: Seconds without any message after which the server is asked whether it is there.
+SILENCE = 2.0
 
 
 class _Hint:
@@ -90,7 +94,7 @@ class RedisNudges:
         missed = False
         while True:
             try:
-                message = await self._pubsub.get_message(timeout=None)
+                message = await self._heard()
             except (RedisError, OSError) as exc:
                 logger.info("listening again in %s s: %s", AGAIN, exc)
                 await asyncio.sleep(AGAIN)
@@ -98,6 +102,21 @@ class RedisNudges:
             else:
                 self._tell(message, everybody=missed)
                 missed = False
+
+    async def _heard(self) -> Mapping[str, str] | None:
+        """Wait for a message; a connection that died without a word is found out by a ping."""
+        message: Mapping[str, str] | None = await self._pubsub.get_message(timeout=SILENCE)
+        if message:
+            return message
+        await self._pubsub.ping()
+        deadline = time.monotonic() + REPLY_TIMEOUT
+        while (left := deadline - time.monotonic()) > 0:
+            message = await self._pubsub.get_message(timeout=left)
+            if message:  # it is None, too, for a subscription that is confirmed
+                return message
+        if self._pubsub.connection is not None:
+            await self._pubsub.connection.disconnect(nowait=True)
+        raise RedisConnectionError("no answer to a ping")
 
     def _tell(self, message: Mapping[str, str] | None, *, everybody: bool) -> None:
         """Pass a nudge on; after a time without connection nobody knows who would have been nudged."""
