@@ -248,9 +248,7 @@ async def test_cancels_of_what_waits_for_its_next_attempt(site: Site) -> None:
     await wait_until_async(lambda: has_failed_once(waiting, revoked))
     assert await waiting.cancel()
     assert await told(waiting) == ["queued", "started", "retrying", "cancel_requested", "cancelled"]
-    await site.hermes.journal.queue.revoke(
-        [revoked.id], force=False
-    )  # as Celery's tools do
+    await site.hermes.journal.queue.revoke([revoked.id], force=False)  # as Celery's tools do
     assert (await ended(revoked)).status is S.CANCELLED
     assert "Discarding revoked task" in worker.log
 

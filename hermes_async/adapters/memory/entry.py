@@ -1,0 +1,67 @@
+"""One task in memory: its record, and what the store has to know beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hermes_async.domain.errors import IdempotencyConflict
+from hermes_async.domain.events import AnyEvent
+from hermes_async.domain.failure import Reason
+from hermes_async.domain.lifecycle import LEGAL, UNFENCED
+from hermes_async.domain.task import Task
+
+
+@dataclass
+class Entry:
+    task: Task
+    #: The last event: its id, its `seq`, and the greatest ordinal of the present attempt.
+    last: str = ""
+    seq: int = 0
+    ordinal: int = 0
+    #: The `seq` of its first event.
+    born: int = 0
+    lease_until: float | None = None
+    #: When a retry goes on.
+    due_at: float | None = None
+    #: When to send its message again, and how often that was done.
+    resend_at: float | None = None
+    sends: int = 0
+    #: When it ends by itself, and why.
+    deadlines: dict[Reason, float] = field(default_factory=dict)
+    children: list[str] = field(default_factory=list)
+    #: It waits for its children.
+    aside: bool = False
+    #: Of the last claim.
+    token: str = ""
+
+
+def same(known: Task, task: Task, key: str | None) -> Task:
+    """Return the known task of an idempotency key, or raise because the input is another."""
+    if (known.agent, known.birth.input) != (task.agent, task.birth.input):
+        raise IdempotencyConflict(f"idempotency key {key!r} was used with another input, by task {known.id}")
+    return known
+
+
+def admits(task: Task, event: AnyEvent) -> bool:
+    """Return whether the law and the fence allow an event."""
+    legal = event.type in LEGAL[task.status]
+    fenced = event.type in UNFENCED or event.attempt == task.attempt
+    again = event.type == "task.cancel_requested" and task.cancel_requested
+    return legal and fenced and not again
+
+
+def is_repeated(entry: Entry, event: AnyEvent) -> bool:
+    """Return whether an event was written before."""
+    same_attempt = event.attempt == entry.task.attempt and event.type not in UNFENCED
+    return event.id == entry.last or (same_attempt and 0 < event.ordinal <= entry.ordinal)
+
+
+def matches(task: Task, asked: Mapping[str, object]) -> bool:
+    """Return whether a task has these values."""
+    return all(getattr(task, name) == value for name, value in asked.items())
+
+
+def is_over(at: float | None, now: float) -> bool:
+    """Return whether a time has come."""
+    return at is not None and at <= now

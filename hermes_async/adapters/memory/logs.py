@@ -1,0 +1,96 @@
+"""The sessions in memory: their logs, their inboxes, and who listens."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+
+from hermes_async.adapters.memory.nudges import Nudges
+from hermes_async.core.ports import Hint, Page
+from hermes_async.domain.events import INBOX_TYPES, AnyEvent
+
+
+@dataclass
+class _Session:
+    seq: int = 0
+    log: deque[AnyEvent] = field(default_factory=deque)
+    inbox: dict[int, AnyEvent] = field(default_factory=dict)
+    nudges: Nudges = field(default_factory=Nudges)
+    listeners: int = 0
+    touched: float = 0.0
+    #: The last event that was posted: its id and its `seq`.
+    posted: tuple[str, int] = ("", 0)
+
+
+class MemoryLogs:
+    """What a store keeps of its sessions.
+
+    Args:
+        max_length: events kept per session.
+        now: the clock, in Unix seconds.
+    """
+
+    def __init__(self, max_length: int, now: Callable[[], float]) -> None:
+        self._max_length = max_length
+        self._now = now
+        self._sessions: dict[str, _Session] = {}
+
+    async def post(self, event: AnyEvent) -> int:
+        session = self._session(event.session_id)
+        if session.posted[0] != event.id:
+            session.posted = (event.id, self._log(self._stamped(event)))
+        return session.posted[1]
+
+    async def events(self, session_id: str, after: int, limit: int) -> Page:
+        session = self._session(session_id)
+        found = list(islice((event for event in session.log if event.seq > after), limit))
+        missed = bool(found) and found[0].seq > after + 1
+        return Page(found, (after + 1, found[0].seq - 1) if missed else None)
+
+    async def last_seq(self, session_id: str) -> int:
+        return self._session(session_id).seq
+
+    async def inbox(self, session_id: str, after: int, limit: int) -> Sequence[AnyEvent]:
+        entries = self._session(session_id).inbox
+        return list(islice((event for seq, event in entries.items() if seq > after), limit))
+
+    async def ack(self, session_id: str, seqs: Sequence[int]) -> int:
+        entries = self._session(session_id).inbox
+        return sum(entries.pop(seq, None) is not None for seq in seqs)
+
+    @asynccontextmanager
+    async def watch(self, session_id: str) -> AsyncIterator[Hint]:
+        session = self._session(session_id)
+        session.listeners += 1
+        try:
+            yield session.nudges
+        finally:
+            session.listeners -= 1
+
+    def _session(self, session_id: str) -> _Session:
+        return self._sessions.setdefault(session_id, _Session(touched=self._now()))
+
+    def _stamped(self, event: AnyEvent) -> AnyEvent:
+        return event.model_copy(update={"time": self._now()})
+
+    def _log(self, event: AnyEvent) -> int:
+        session = self._session(event.session_id)
+        session.seq += 1
+        session.touched = self._now()
+        event = event.model_copy(update={"seq": session.seq})
+        session.log.append(event)
+        while len(session.log) > self._max_length:
+            session.log.popleft()
+        if event.type in INBOX_TYPES:
+            session.inbox[event.seq] = event
+        session.nudges.tell()
+        return session.seq
+
+    def _forget_silent(self, horizon: float, alive: Collection[str]) -> None:
+        """Forget sessions that were silent since, have no task and no listener."""
+        for session_id, session in list(self._sessions.items()):
+            if session.touched <= horizon and session_id not in alive and not session.listeners:
+                del self._sessions[session_id]
