@@ -11,6 +11,7 @@ from typing import Any, Literal
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import anyio
 import redis
 from kombu import Connection
 from kombu.exceptions import KombuError
@@ -18,9 +19,12 @@ from kombu.pidbox import Mailbox
 
 from hermes_async.adapters.celery_queue import transport_url
 from hermes_async.adapters.embedded_redis import find_server, running_url
+from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.adapters.redis_store.connection import plain
 from hermes_async.bootstrap import Servers
+from hermes_async.core.ports import Traffic
 from hermes_async.domain.errors import EmbeddedServerError
+from hermes_async.domain.task import Lane
 from hermes_async.domain.urls import is_rabbitmq, masked
 from hermes_async.settings import Settings
 
@@ -148,6 +152,26 @@ def _stats(servers: Servers) -> list[dict[str, Any]]:
     with _connection(servers) as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=PATIENCE)
         return mailbox(connection).multi_call("stats", timeout=WORKERS_ANSWER) or []
+
+
+def gate_findings(servers: Servers) -> Iterator[Finding]:
+    """Look at the gate: how much is admitted, how much waits, and who sweeps."""
+    traffic = anyio.run(_traffic, servers)
+    lanes = (f"{lane}: {traffic.admitted[lane]} tasks for {traffic.slots[lane]} slots" for lane in Lane)
+    yield Finding("gate", "ok", f"{', '.join(lanes)}; {traffic.waiting} wait for their turn")
+    done = ", ".join(f"{count} {kind}" for kind, count in sorted(traffic.swept.items())) or "nothing"
+    if traffic.leader is None:
+        yield Finding("janitor", "warning", "none sweeps: lost tasks stay lost; start a worker")
+    else:
+        yield Finding("janitor", "ok", f"{traffic.leader} sweeps; found so far: {done}")
+
+
+async def _traffic(servers: Servers) -> Traffic:
+    store = RedisStore(servers.state)
+    try:
+        return await store.traffic()
+    finally:
+        await store.close()
 
 
 def _connection(servers: Servers) -> Connection:

@@ -54,6 +54,8 @@ def _of_servers(settings: Settings, servers: Servers) -> Iterator[Finding]:
     if answered or not servers.are_one:
         yield checks.broker(servers)
         yield from checks.workers(servers)
+    if answered:
+        yield from checks.gate_findings(servers)
     yield _guarantee(answered, found)
 
 

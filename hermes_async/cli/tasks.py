@@ -198,10 +198,11 @@ def _row(record: Task) -> tuple[str, ...]:
 @task.command(example="task cancel t07-4k9 --force")
 @task_id_argument
 @click.option("--force", is_flag=True, help="Kill what runs it instead of letting it clean up.")
+@click.option("--no-cascade", is_flag=True, help="Leave the tasks alone that this one has dispatched.")
 @click.pass_obj
-def cancel(shell: Shell, task_id: str, force: bool) -> None:
-    """Ask for a task to be stopped."""
-    asked, record = with_hermes(settings_of(shell), _cancel, task_id, force)
+def cancel(shell: Shell, task_id: str, force: bool, no_cascade: bool) -> None:
+    """Ask for a task, and the tasks that it has dispatched, to be stopped."""
+    asked, record = with_hermes(settings_of(shell), _cancel, task_id, force, not no_cascade)
     if shell.json:
         shell.answer({"task_id": task_id, "asked": asked, "status": record.status.value})
     elif not asked:
@@ -212,7 +213,7 @@ def cancel(shell: Shell, task_id: str, force: bool) -> None:
         click.echo(f"asked task {task_id} to stop{' by force' if force else ''}")
 
 
-async def _cancel(hermes: Hermes, task_id: str, force: bool) -> tuple[bool, Task]:
+async def _cancel(hermes: Hermes, task_id: str, force: bool, cascade: bool) -> tuple[bool, Task]:
     handle = await hermes.handle(task_id)
-    asked = await handle.cancel(force=force)
+    asked = await handle.cancel(force=force, cascade=cascade)
     return asked, await handle.task()
