@@ -10,13 +10,37 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import burst, dispatching, draining, footprint, relaying, report, roundtrip
+from benchmarks import (
+    batching,
+    burst,
+    dispatching,
+    draining,
+    fairness,
+    footprint,
+    memory,
+    recovery,
+    relaying,
+    report,
+    roundtrip,
+)
 from benchmarks.figure import Line, measure
 from benchmarks.stage import opened
 
 FIGURES = {
-    module.FIGURE.name: module.FIGURE
-    for module in (dispatching, roundtrip, burst, relaying, footprint, draining)
+    figure.name: figure
+    for figure in (
+        dispatching.FIGURE,
+        batching.FIGURE,
+        roundtrip.FIGURE,
+        burst.FIGURE,
+        burst.LARGE,
+        draining.FIGURE,
+        memory.FIGURE,
+        recovery.FIGURE,
+        fairness.FIGURE,
+        relaying.FIGURE,
+        footprint.FIGURE,
+    )
 }
 RUNS = 5
 

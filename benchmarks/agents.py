@@ -1,4 +1,4 @@
-"""The subagents that are measured; benchmarks/plain.py has the same three as plain Celery tasks."""
+"""The subagents that are measured; benchmarks/plain.py has the same as plain Celery tasks."""
 
 from __future__ import annotations
 
@@ -19,6 +19,19 @@ async def noop(ctx: TaskContext) -> None:
 async def mark(ctx: TaskContext, number: int) -> None:
     """Stamp the moment, and nothing else."""
     stamp(number, time.monotonic())
+
+
+@subagent
+async def rest(ctx: TaskContext, seconds: float) -> None:
+    """Sleep, and stamp nothing."""
+    await anyio.sleep(seconds)
+
+
+@subagent
+async def linger(ctx: TaskContext, number: int, seconds: float) -> None:
+    """Stamp the moment, then sleep: the stamp tells that it runs."""
+    stamp(number, time.monotonic())
+    await anyio.sleep(seconds)
 
 
 @subagent

@@ -9,10 +9,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 #: The folder of the project.
 ROOT = Path(__file__).parents[1]
@@ -55,11 +57,39 @@ class Child:
                 raise RuntimeError(f"{self.log.stem} is not ready:\n{self.said[-_WORDS:]}")
             time.sleep(0.02)
 
-    def kill(self) -> None:
-        """End it and everything it has started."""
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """The process and everything it has started."""
+        first = psutil.Process(self._popen.pid)
+        return [first, *first.children(recursive=True)]
+
+    @property
+    def memory(self) -> float | None:
+        """Bytes of all its processes (PSS: each shared page counts once); None where nobody can tell."""
+        sizes = [getattr(each.memory_full_info(), "pss", 0) for each in self.processes]
+        return float(sum(sizes)) or None
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it and to everything it has started."""
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._popen.pid, signal.SIGKILL)
+            os.killpg(self._popen.pid, number)
+
+    def kill(self) -> None:
+        """End it and everything it has started; a second time does nothing."""
+        self.signal(signal.SIGKILL)
         self._popen.wait(10)
+
+
+@contextmanager
+def paused(*children: Child) -> Iterator[None]:
+    """Stop processes where they are for as long as the context lasts: they take no processor time."""
+    for child in children:
+        child.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for child in children:
+            child.signal(signal.SIGCONT)
 
 
 def _inherited() -> dict[str, str]:

@@ -51,8 +51,8 @@ def _sample(times: list[float]) -> Sample:
 FIGURE = Figure(
     "dispatch",
     [
-        Row("p50", "dispatch → handle, p50", "ms", Goal(2.0, of="ratio")),
-        Row("p99", "dispatch → handle, p99", "ms", Goal(25.0)),
+        Row("p50", "dispatch → handle, p50", "ms", Goal("≤", 0.6, 0.3, of="ratio")),
+        Row("p99", "dispatch → handle, p99", "ms", Goal("<", 25)),
     ],
     _open,
 )

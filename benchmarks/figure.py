@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import operator
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from benchmarks.stage import Stage
 
@@ -15,19 +16,27 @@ from benchmarks.stage import Stage
 Sample = Mapping[str, float]
 Run = Callable[[], Sample]
 
+_COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "≤": operator.le,
+    "≥": operator.ge,
+    "=": operator.eq,
+}
+
 
 @dataclass(frozen=True)
 class Goal:
-    """A limit of our own number, or of its ratio to plain Celery's."""
+    """What our own number, or its ratio to plain Celery's, is to reach."""
 
+    sign: Literal["<", "≤", "≥", "="]
     limit: float
+    #: What we would be proud of.
+    stretch: float | None = None
     of: Literal["hermes", "ratio"] = "hermes"
-    #: A number that may not be missed even by a little: exactly the limit.
-    exact: bool = False
 
-    def is_met(self, value: float) -> bool:
-        """Tell whether the value is good enough."""
-        return value == self.limit if self.exact else value < self.limit
+    def met(self, value: float | None, limit: float | None) -> bool | None:
+        """Tell whether a value keeps one of the limits; None: one of the two is not there."""
+        return None if value is None or limit is None else _COMPARE[self.sign](value, limit)
 
 
 @dataclass(frozen=True)
@@ -91,10 +100,19 @@ class Line:
     @property
     def met(self) -> bool | None:
         """Whether the goal is met; None: there is none, or nothing to compare with."""
-        if self.row.goal is None:
-            return None
-        value = self.ratio if self.row.goal.of == "ratio" else self.hermes.median
-        return None if value is None else self.row.goal.is_met(value)
+        goal = self.row.goal
+        return goal.met(self._judged, goal.limit) if goal else None
+
+    @property
+    def stretch_met(self) -> bool | None:
+        """The same of the stretch."""
+        goal = self.row.goal
+        return goal.met(self._judged, goal.stretch) if goal else None
+
+    @property
+    def _judged(self) -> float | None:
+        by_ratio = self.row.goal is not None and self.row.goal.of == "ratio"
+        return self.ratio if by_ratio else self.hermes.median
 
 
 def measure(
@@ -113,7 +131,7 @@ def measure(
     return [
         Line(row, spread, Spread.of(theirs, row.key))
         for row, spread in spreads
-        if spread  # else this platform cannot tell
+        if spread  # else this platform cannot tell, or a quick run leaves it out
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from celery import Celery
@@ -20,6 +21,10 @@ app.conf.update(
     worker_prefetch_multiplier=64,
     worker_hijack_root_logger=False,
     broker_connection_retry_on_startup=True,
+    broker_transport_options={
+        "max_connections": 4_000,  # else acks of gevent fail at ten
+        "priority_steps": [0],  # one list to pop from instead of four
+    },
 )
 
 
@@ -40,6 +45,12 @@ def _mark(number: int) -> None:
     stamp(number, time.monotonic())
 
 
+def _linger(number: int, seconds: float) -> None:
+    """Stamp the moment, then sleep: the stamp tells that it runs."""
+    stamp(number, time.monotonic())
+    time.sleep(seconds)
+
+
 def _nap(number: int, seconds: float) -> None:
     """Sleep, then stamp when that began and ended."""
     began = time.monotonic()
@@ -51,4 +62,12 @@ noop: Any = app.task(_noop, name="plain.noop")
 #: The no-op whose end the caller waits for.
 answered: Any = app.task(_noop, name="plain.answered", ignore_result=False)
 mark: Any = app.task(_mark, name="plain.mark")
+linger: Any = app.task(_linger, name="plain.linger")
 nap: Any = app.task(_nap, name="plain.nap")
+
+
+def dispatch_many(task: Any, inputs: Iterable[tuple[Any, ...]]) -> None:
+    """Dispatch a batch in the fastest way that Celery has: one producer, its messages sent together."""
+    with app.producer_pool.acquire(block=True) as producer, producer.batch():
+        for arguments in inputs:
+            task.apply_async(arguments, producer=producer)

@@ -12,7 +12,7 @@ import psutil
 
 from benchmarks.figure import Goal, Line, Spread
 
-HEADINGS = ("figure", "hermes_async", "plain Celery", "ratio", "goal", "met?")
+HEADINGS = ("figure", "hermes_async", "plain Celery", "ratio", "goal", "stretch")
 
 
 def machine(server: str) -> dict[str, Any]:
@@ -70,32 +70,33 @@ def _values(line: Line) -> dict[str, Any]:
         "ratio": line.ratio,
         "goal": asdict(line.row.goal) if line.row.goal else None,
         "met": line.met,
+        "stretch_met": line.stretch_met,
     }
 
 
 def _cells(line: Line) -> tuple[str, ...]:
-    unit = line.row.unit
+    row, goal = line.row, line.row.goal
     return (
-        line.row.label,
-        _spread(line.hermes, unit),
-        _spread(line.plain, unit) if line.plain else "",
+        f"{row.label}, {row.unit}" if row.unit else row.label,
+        _spread(line.hermes),
+        _spread(line.plain) if line.plain else "",
         "" if line.ratio is None else f"{line.ratio:.2f}",
-        _goal(line.row.goal, unit),
-        {None: "", True: "yes", False: "NO"}[line.met],
+        _verdict(goal, goal.limit if goal else None, line.met),
+        _verdict(goal, goal.stretch if goal else None, line.stretch_met),
     )
 
 
-def _spread(spread: Spread, unit: str) -> str:
+def _spread(spread: Spread) -> str:
     median, low, high = (_number(value) for value in (spread.median, spread.low, spread.high))
-    return f"{median} {unit}".strip() + (f" ({low}–{high})" if spread.low != spread.high else "")
+    return median + (f" ({low}–{high})" if spread.low != spread.high else "")
 
 
-def _goal(goal: Goal | None, unit: str) -> str:
-    if goal is None:
+def _verdict(goal: Goal | None, limit: float | None, met: bool | None) -> str:
+    """Return a limit and whether it is kept; an `x` marks a limit of the ratio."""
+    if goal is None or limit is None:
         return ""
-    if goal.of == "ratio":
-        return f"ratio < {goal.limit:g}"
-    return f"{goal.limit:g}" if goal.exact else f"< {goal.limit:g} {unit}"
+    said = f"{goal.sign} {limit:g}{'x' if goal.of == 'ratio' else ''}"
+    return said if met is None else f"{said} {'yes' if met else 'NO'}"
 
 
 def _number(value: float) -> str:

@@ -59,31 +59,46 @@ class Stage:
             yield
 
     @contextmanager
-    def child(self, name: str, argv: list[str]) -> Iterator[Child]:
+    def child(self, name: str, argv: list[str], **env: str) -> Iterator[Child]:
         """Run a process for as long as the context lasts."""
         self._count += 1
-        child = Child(argv, self.folder / f"{name}-{self._count}.log", self.env)
+        child = Child(argv, self.folder / f"{name}-{self._count}.log", {**self.env, **env})
         try:
             yield child
         finally:
             child.kill()
 
     @contextmanager
-    def workers(self, *, slots: int, pool: str, concurrency: int) -> Iterator[None]:
-        """Run one async worker of hermes_async with so many slots, and one plain worker."""
-        ours = worker_command(Lane.ASYNC, concurrency=slots, loglevel=LOGLEVEL)
-        theirs = [sys.executable, "-m", "celery", "--app", "benchmarks.plain", "worker", "--pool", pool]
-        theirs += ["--concurrency", str(concurrency), "--loglevel", LOGLEVEL, "--hostname", "plain@%h"]
-        theirs += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    def ours(self, *, slots: int, processes: int = 1, lease: float | None = None) -> Iterator[list[Child]]:
+        """Run async workers of hermes_async, each with so many slots, and begin when they wait for tasks."""
+        env = {"HERMES_LEASE": str(lease)} if lease else {}
+        before = self._consumers()
         with ExitStack() as stack:
-            stack.enter_context(self.child("hermes-worker", ours))
-            stack.enter_context(self.child("plain-worker", theirs))
-            yield
+            workers = [
+                stack.enter_context(self.child("hermes-worker", _command(slots), **env))
+                for _ in range(processes)
+            ]
+            workers[-1].wait_until(lambda: self._consumers() >= before + processes)
+            yield workers
+
+    @contextmanager
+    def plain(self, *, pool: str, concurrency: int) -> Iterator[Child]:
+        """Run one worker of plain Celery; whoever measures lets it come up first."""
+        argv = [sys.executable, "-m", "celery", "--app", "benchmarks.plain", "worker", "--pool", pool]
+        argv += ["--concurrency", str(concurrency), "--loglevel", LOGLEVEL, "--hostname", "plain@%h"]
+        argv += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        with self.child("plain-worker", argv) as child:
+            yield child
 
     def flush(self) -> None:
         """Empty the server."""
         with self._client() as client:
             client.flushall()
+
+    def _consumers(self) -> int:
+        """Return how many async workers of hermes_async wait for a message."""
+        with self._client() as client:
+            return sum("b" in each["flags"] and each["cmd"] == "xreadgroup" for each in client.client_list())
 
     def _client(self) -> redis.Redis:
         return redis.Redis(port=self._port, socket_timeout=10)
@@ -94,6 +109,11 @@ class Stage:
                 return bool(client.ping())
         except redis.RedisError:
             return False
+
+
+def _command(slots: int) -> list[str]:
+    """Return the argv of a worker; each one has another node name."""
+    return worker_command(Lane.ASYNC, concurrency=slots, loglevel=LOGLEVEL)
 
 
 @contextmanager
