@@ -1,4 +1,4 @@
-"""Hundreds or thousands of one-second tasks at once, one worker with a slot for each: how long do they wait?"""
+"""Hundreds or thousands of one-second tasks at once, a slot for each in one worker: how long do they wait?"""
 
 from __future__ import annotations
 

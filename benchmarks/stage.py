@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -94,6 +95,11 @@ class Stage:
         """Empty the server."""
         with self._client() as client:
             client.flushall()
+
+    def info(self) -> dict[str, Any]:
+        """Return what the server counts, its commands among it."""
+        with self._client() as client:
+            return client.info("all")
 
     def _consumers(self) -> int:
         """Return how many async workers of hermes_async wait for a message."""
