@@ -68,6 +68,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="one run of smaller numbers: to see that it works"
     )
+    parser.add_argument("--stock", action="store_true", help="beside Celery's default settings, not its best")
     options = parser.parse_args(argv)
     unknown = [name for name in options.names if name not in FIGURES]
     if unknown:
@@ -81,7 +82,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 def _measured(options: argparse.Namespace) -> dict[str, Any]:
     began, stolen = time.monotonic(), report.Stolen()
     found: dict[str, list[Line]] = {}
-    with opened() as stage:
+    with opened(stock=options.stock) as stage:
         machine = report.machine(str(stage.server))
         for name in options.names or FIGURES:
             found[name] = measure(FIGURES[name], stage, options.runs, options.quick, _tell)
@@ -89,6 +90,7 @@ def _measured(options: argparse.Namespace) -> dict[str, Any]:
         "machine": machine | {"load_after": report.load(), "stolen_percent": stolen.percent()},
         "runs": options.runs,
         "quick": options.quick,
+        "stock": options.stock,
         "wall_seconds": round(time.monotonic() - began, 1),
         "figures": found,
     }
@@ -107,6 +109,8 @@ def _print(result: dict[str, Any], *, as_json: bool) -> None:
         f"{where['load_after']} after, {where['stolen_percent']} % of the processors stolen meanwhile; "
         f"{result['wall_seconds']} s"
     )
+    if result["stock"]:
+        print("stock: plain Celery has its default settings and keeps results")
     if result["quick"]:
         print("quick: smaller numbers than the labels say, not to be quoted")
 

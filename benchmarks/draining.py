@@ -65,6 +65,6 @@ def _plain(count: int) -> None:
 
 FIGURE = Figure(
     "drain",
-    [Row("rate", "no-ops on two cores, from a full queue", "tasks/s", Goal("≥", 3, 6, of="ratio"))],
+    [Row("rate", "no-ops on two cores, queue full", "tasks/s", Goal("≥", 3, 6, of="ratio"))],
     _open,
 )

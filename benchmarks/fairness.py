@@ -58,7 +58,7 @@ async def _at_once(stage: Stage, hermes: Hermes) -> int:
     stamps = Stamps(stage.stamps)
     await _dispatch(sessions, "limited", LIMITED)
     found = await asyncio.to_thread(stamps.wait, len(sessions) * LIMITED, PATIENCE)
-    return max(_overlap(_of(found, index, LIMITED)) for index in range(len(sessions)))
+    return max(overlap(_of(found, index, LIMITED)) for index in range(len(sessions)))
 
 
 async def _worst(stage: Stage, hermes: Hermes, heavy: int) -> float:
@@ -87,7 +87,7 @@ def _of(found: dict[int, Stamp], index: int, each: int) -> list[Stamp]:
     return [found[number] for number in range(index * each, (index + 1) * each)]
 
 
-def _overlap(stamps: Sequence[Stamp]) -> int:
+def overlap(stamps: Sequence[Stamp]) -> int:
     """Return how many of these were running at once, at most."""
     moments = sorted(
         [(stamp.began, 1) for stamp in stamps] + [(stamp.ended, -1) for stamp in stamps],
@@ -102,7 +102,7 @@ def _overlap(stamps: Sequence[Stamp]) -> int:
 FIGURE = Figure(
     "fairness",
     [
-        Row("stretch", "worst light parent beside 10,000 tasks: x ideal", "", Goal("≤", 3)),
+        Row("stretch", "light parent beside a heavy one, x ideal", "", Goal("≤", 3)),
         Row("worst", f"  done after (ideal: {IDEAL:.2g} s)", "s"),
         Row("at_once", f"most at once of a subagent limited to {LIMIT}", "", Goal("≤", LIMIT)),
     ],

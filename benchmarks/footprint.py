@@ -59,7 +59,7 @@ def _sample(stage: Stage, module: str, source: str) -> Sample:
 FIGURE = Figure(
     "footprint",
     [
-        Row("import", "`import hermes_async` (beside: Celery's app)", "s", Goal("<", 0.35)),
+        Row("import", "`import hermes_async`", "s", Goal("<", 0.35)),
         Row("rss", "parent after one dispatch, RSS", "MB", Goal("<", 80)),
         Row("pss", "parent after one dispatch, PSS", "MB"),
     ],

@@ -34,6 +34,8 @@ from hermes_async.core.session import Session
 RATE, LINES, PATIENCE = 200, 30, 120.0
 #: Seconds that py-spy needs to begin.
 ATTACHING = 1.5
+#: Functions that do nothing but wait.
+WAITING = {"EpollSelector.select", "KqueueSelector.select", "_epoll.poll", "Condition.wait"}
 
 
 async def _dispatch(session: Session, count: int) -> None:
@@ -192,19 +194,21 @@ def _print_parent(profile: cProfile.Profile) -> None:
 
 
 def _print_worker(stacks: Path) -> None:
-    """Print each function's share of the samples: by itself, and with all that it calls."""
+    """Print each function's share of the samples, by itself and with all that it calls; waiting left out."""
     alone, whole, threads = Counter[str](), Counter[str](), Counter[str]()
     for line in stacks.read_text().splitlines():
         stack, _, samples = line.rpartition(" ")
-        thread, *frames = stack.split(";")
+        thread, *frames = (name.rpartition(":")[0] or name for name in stack.split(";"))
+        if frames and frames[-1].partition(" ")[0] in WAITING:
+            continue
         threads[thread] += int(samples)
         alone[frames[-1] if frames else thread] += int(samples)
         for frame in set(frames):
             whole[frame] += int(samples)
     for title, counted in (("thread", threads), ("function alone", alone), ("function with callees", whole)):
         print(f"the worker by py-spy, by {title}:")
-        for name, samples in counted.most_common(LINES if counted is not whole else 3 * LINES):
-            print(f"{100 * samples / threads.total():6.1f} %  {name}")
+        for name, seen in counted.most_common(LINES if counted is not whole else 3 * LINES):
+            print(f"{100 * seen / threads.total():6.1f} %  {name}")
 
 
 if __name__ == "__main__":

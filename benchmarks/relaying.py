@@ -140,9 +140,9 @@ async def _heard(events: Events, count: int, speaking: Coroutine[Any, Any, None]
 FIGURE = Figure(
     "relay",
     [
-        Row("p50", "event appended → client, 100 a second, p50", "ms", Goal("<", 10)),
-        Row("p99", "event appended → client, 100 a second, p99", "ms"),
-        Row("flood", "1,000 events at once: all with the client after", "s"),
+        Row("p50", "event → client, 100 a second, p50", "ms", Goal("<", 10)),
+        Row("p99", "event → client, 100 a second, p99", "ms"),
+        Row("flood", "1,000 events at once: all there after", "s"),
         Row("faults", "  lost or out of order", "", Goal("=", 0)),
     ],
     _open,

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ LOGLEVEL = "WARNING"
 class Stage:
     """Where figures are measured; everything it starts ends with it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, stock: bool = False) -> None:
         self.folder = folder
+        self.stock = stock
         self.stamps = folder / "stamps"
         self.server = find_server()
         self.secret = secrets.token_hex(32)
@@ -42,6 +44,7 @@ class Stage:
             stamps.VARIABLE: str(self.stamps),
             "HERMES_CONFIG": str(AGENTS),
             "HERMES_STATE_DIR": str(folder / "state"),
+            **({"BENCH_STOCK": "1"} if stock else {}),
         }
 
     @property
@@ -56,7 +59,7 @@ class Stage:
         argv += ["--dir", str(self.folder), "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"]
         with self.child("redis", argv) as server:
             server.wait_until(self._answers)
-            plain.use(self.env["BENCH_REDIS"])
+            plain.use(self.env)
             yield
 
     @contextmanager
@@ -85,9 +88,11 @@ class Stage:
     @contextmanager
     def plain(self, *, pool: str, concurrency: int) -> Iterator[Child]:
         """Run one worker of plain Celery; whoever measures lets it come up first."""
+        if find_spec("gevent") is None and pool == "gevent":
+            raise SystemExit("this figure needs gevent: pip install 'hermes_async[bench]'")
         argv = [sys.executable, "-m", "celery", "--app", "benchmarks.plain", "worker", "--pool", pool]
         argv += ["--concurrency", str(concurrency), "--loglevel", LOGLEVEL, "--hostname", "plain@%h"]
-        argv += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        argv += [] if self.stock else plain.FAST_WORKER
         with self.child("plain-worker", argv) as child:
             yield child
 
@@ -99,7 +104,8 @@ class Stage:
     def info(self) -> dict[str, Any]:
         """Return what the server counts, its commands among it."""
         with self._client() as client:
-            return client.info("all")
+            found: dict[str, Any] = client.info("all")
+            return found
 
     def _consumers(self) -> int:
         """Return how many async workers of hermes_async wait for a message."""
@@ -123,9 +129,9 @@ def _command(slots: int) -> list[str]:
 
 
 @contextmanager
-def opened() -> Iterator[Stage]:
-    """Yield a stage whose server runs."""
+def opened(*, stock: bool = False) -> Iterator[Stage]:
+    """Yield a stage whose server runs; `stock`: with a plain Celery whose settings nobody has touched."""
     with tempfile.TemporaryDirectory(prefix="hermes-bench-", ignore_cleanup_errors=True) as folder:
-        stage = Stage(Path(os.path.realpath(folder)))
+        stage = Stage(Path(os.path.realpath(folder)), stock=stock)
         with stage.running():
             yield stage
