@@ -117,6 +117,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SCENARIOS)} (default: all)")
     names = parser.parse_args().names or list(SCENARIOS)
+    if unknown := set(names) - SCENARIOS.keys():
+        parser.error(f"no scenario {', '.join(sorted(unknown))}; there is {', '.join(SCENARIOS)}")
     with opened() as stage:
         for name in names:
             _profile(stage, name, SCENARIOS[name])
