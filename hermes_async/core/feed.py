@@ -154,8 +154,12 @@ class _Reader:
 
     async def _look(self) -> None:
         try:
-            while (page := await self._store.events(self._session_id, self.seq, PAGE)).events:
-                self._tell(page)
+            while True:
+                page = await self._store.events(self._session_id, self.seq, PAGE)
+                if page.events:
+                    self._tell(page)
+                if len(page.events) < PAGE:  # of what comes from now on, a nudge will tell
+                    return
         except StoreUnavailable as exc:  # it comes back; whoever waits goes on waiting
             logger.warning("cannot read session %s yet: %s", self._session_id, exc)
 

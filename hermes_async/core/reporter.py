@@ -39,39 +39,48 @@ class Reporter:
         self._lock = threading.Lock()
         self._news: dict[str, _News] = {}
         self._loop = asyncio.get_running_loop()
-        self._wake = asyncio.Event()
-        self._closing = asyncio.Event()
-        self._writer = asyncio.create_task(self._run(), name=f"hermes-reporter {task.id}")
+        self._is_closed = False
+        #: There is one only while there is news: most tasks never say anything.
+        self._writer: asyncio.Task[None] | None = None
+        self._closing: asyncio.Event | None = None
 
     def tell(self, key: str, type_: str, data: BaseModel) -> None:
         """Note a piece of news; an unwritten one of the same key is replaced. Never blocks."""
         self._on_news()
         with self._lock:
-            if self._closing.is_set():  # a thread that nobody could stop goes on talking
+            if self._is_closed:  # a thread that nobody could stop goes on talking
                 return
             was_empty = not self._news
             self._news.pop(key, None)
             self._news[key] = (type_, data)
         if was_empty:
-            self._loop.call_soon_threadsafe(self._wake.set)
+            self._loop.call_soon_threadsafe(self._begin)
 
     async def close(self) -> None:
         """Write what is left and stop."""
-        self._closing.set()
-        self._wake.set()
-        await asyncio.wait({self._writer})
-
-    async def _run(self) -> None:
-        while not self._closing.is_set():
-            await self._wake.wait()
-            self._wake.clear()
-            await self._write()
-            await self._pause()
+        with self._lock:
+            self._is_closed = True
+        if self._closing is not None and self._writer is not None:
+            self._closing.set()
+            await asyncio.wait({self._writer})
         await self._write()
 
-    async def _pause(self) -> None:
+    def _begin(self) -> None:
+        if self._is_closed or (self._writer is not None and not self._writer.done()):
+            return
+        self._closing = asyncio.Event()
+        self._writer = asyncio.create_task(self._run(), name=f"hermes-reporter {self._task.id}")
+
+    async def _run(self) -> None:
+        assert self._closing is not None
+        while self._news:
+            await self._write()
+            await self._pause(self._closing)
+
+    @staticmethod
+    async def _pause(closing: asyncio.Event) -> None:
         with anyio.move_on_after(EVERY):
-            await self._closing.wait()
+            await closing.wait()
 
     async def _write(self) -> None:
         """Write one after the other: a repeated write is known by its ordinal, so none may overtake."""

@@ -235,11 +235,15 @@ def task_event(task: Task, type_: str, data: BaseModel | None = None, *, n: int 
 
 def queued(task: Task) -> AnyEvent:
     """Return the first event of a task."""
+    return task_event(task, "task.queued", queued_data(task))
+
+
+def queued_data(task: Task) -> QueuedData:
+    """Return what the first event of a task tells."""
     birth = task.birth
-    data = QueuedData(
+    return QueuedData(
         subagent=birth.subagent,
         parent=birth.parent,
         parent_task_id=birth.parent_task_id,
         priority=birth.options.priority,
     )
-    return task_event(task, "task.queued", data)

@@ -32,7 +32,7 @@ from hermes_async.core.ports import (
 )
 from hermes_async.domain.agent import NO_LIMITS, GateLimits
 from hermes_async.domain.errors import IdempotencyConflict
-from hermes_async.domain.events import INBOX_TYPES, AnyEvent, CancelRequestedData, queued
+from hermes_async.domain.events import INBOX_TYPES, AnyEvent, CancelRequestedData, queued_data
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import STAMP, TARGET, UNFENCED, allowed_from, changes
 from hermes_async.domain.refusals import parent_has_ended, too_many_wait
@@ -82,18 +82,15 @@ class RedisStore:
         self._publish = publish
 
     async def create(self, task: Task, parcel: Parcel | None, idempotency_key: str | None) -> Task:
-        made, value, *rest = await self._create(task, parcel, idempotency_key)
-        if made == 0:
-            return await self._standing(task, value, rest[0], idempotency_key)
-        return self._created(task, made, value, rest)
+        reply = await self._create(task, parcel, idempotency_key)
+        self._publish_ready([reply])
+        return await self._accepted(task, reply, idempotency_key)
 
     async def create_all(self, tasks: Sequence[Task], parcels: Sequence[Parcel | None]) -> Sequence[Task]:
         calls = [self._create(task, parcel, None) for task, parcel in zip(tasks, parcels, strict=True)]
         replies = await asyncio.gather(*calls)
-        return [
-            self._created(task, made, value, rest)
-            for task, (made, value, *rest) in zip(tasks, replies, strict=True)
-        ]
+        self._publish_ready(replies)
+        return [await self._accepted(task, reply, None) for task, reply in zip(tasks, replies, strict=True)]
 
     def _create(self, task: Task, parcel: Parcel | None, key: str | None) -> asyncio.Future[Any]:
         birth, options = task.birth, task.birth.options
@@ -105,12 +102,12 @@ class RedisStore:
             task.agent,
             birth.trace_id,
             birth.model_dump_json(exclude_defaults=True),
-            _digest(task),
+            _digest(task) if key else "",
             key or "",
             IDEMPOTENCY_TTL * 1000,
             parcel.key if parcel else "",
             parcel.body if parcel else "",
-            queued(task).data.model_dump_json(),
+            queued_data(task).model_dump_json(),
             birth.to.lane,
             birth.subagent,
             options.concurrency_limit or "",
@@ -123,20 +120,23 @@ class RedisStore:
             birth.parent_attempt,
         )
 
-    async def _standing(self, task: Task, known: str, digest: str, key: str | None) -> Task:
-        """Return the task that an idempotency key stands for."""
-        if digest != _digest(task):
-            raise IdempotencyConflict(f"idempotency key {key!r} was used with another input, by task {known}")
-        return await self.load(known) or task
+    def _publish_ready(self, replies: Iterable[Sequence[Any]]) -> None:
+        ready = [task_id for made, _, *rest in replies if made == 1 for task_id in rest[0]]
+        if ready:
+            self._publish(ready)
 
-    def _created(self, task: Task, made: int, value: Any, rest: Sequence[Any]) -> Task:
+    async def _accepted(self, task: Task, reply: Sequence[Any], key: str | None) -> Task:
+        """Return the record that stands after a create, or raise what refuses it."""
+        made, value, *rest = reply
+        if made == 1:
+            return Task.model_construct(birth=task.birth, agent=task.agent, created_at=int(value) / 1000)
         if made == 2:
             raise too_many_wait(task, int(value))
         if made == 3:
             raise parent_has_ended(task, value)
-        if made and rest[0]:
-            self._publish(rest[0])
-        return task.model_copy(update={"created_at": int(value) / 1000}) if made else task
+        if key and rest[0] != _digest(task):
+            raise IdempotencyConflict(f"idempotency key {key!r} was used with another input, by task {value}")
+        return await self.load(value) or task
 
     async def load(self, task_id: str) -> Task | None:
         fields = await self._reads.read("HGETALL", f"{self._keys.of_task(task_id)}task:{task_id}")
