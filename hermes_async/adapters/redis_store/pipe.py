@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import Connection
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from hermes_async.adapters.redis_store.connection import REPLY_TIMEOUT
+from hermes_async.adapters.redis_store.wire import Command, Wire
 from hermes_async.domain.errors import StoreUnavailable
 
 _FOLDER = Path(__file__).with_name("lua")
@@ -35,7 +38,7 @@ class Script:
 
 @dataclass
 class _Call:
-    command: Sequence[str | bytes]
+    command: Command
     reply: asyncio.Future[Any]
     script: Script | None = None
 
@@ -47,8 +50,10 @@ class Pipe:
         self._client = client
         self._where = where
         self._connection: Connection | None = None
+        self._wire: Wire | None = None
         self._waiting: list[_Call] = []
-        self._sender: asyncio.Task[None] | None = None
+        self._in_flight: Sequence[_Call] = ()
+        self._mending: asyncio.Task[None] | None = None
 
     def call(self, script: Script, prefix: str, *args: _Value) -> asyncio.Future[Any]:
         """Call a script on a partition; the future is its reply.
@@ -64,65 +69,78 @@ class Pipe:
 
     async def close(self) -> None:
         """Wait until everything that was asked for is answered, and give the connection back."""
-        if self._sender is not None:
-            await asyncio.wait({self._sender})
+        while self._in_flight or self._waiting:
+            await asyncio.wait([call.reply for call in (*self._in_flight, *self._waiting)])
+            await asyncio.sleep(0)
         if self._connection is not None:
-            connection, self._connection = self._connection, None
+            connection, self._connection, self._wire = self._connection, None, None
+            await connection.disconnect(nowait=True)
             await self._client.connection_pool.release(connection)
 
     def _ask(self, name: str, args: Iterable[_Value], script: Script | None = None) -> asyncio.Future[Any]:
         encoded = [str(value).encode() for value in args]  # here, so that only the asker fails
         call = _Call((name, *encoded), asyncio.get_running_loop().create_future(), script)
         self._waiting.append(call)
-        if self._sender is None or self._sender.done():
-            self._sender = asyncio.create_task(self._send_all(), name="hermes-pipe")
+        if not self._in_flight and len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._next)
         return call.reply
 
-    async def _send_all(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-            unknown = await self._send(batch)
-            if unknown:  # the server restarted and forgot the scripts
-                await self._send(unknown, load=True)
+    def _next(self) -> None:
+        """Send what was asked for since the last batch, without a task if there is a connection."""
+        batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+        self._in_flight = batch
+        if not batch:
+            return
+        if self._wire is not None and self._wire.is_open:
+            self._wire.send([call.command for call in batch], partial(self._answered, batch))
+        else:
+            self._mending = asyncio.create_task(self._mend(batch), name="hermes-pipe")
 
-    async def _send(self, batch: Sequence[_Call], *, load: bool = False) -> list[_Call]:
-        """Send calls and hand out the replies; return those whose script the server does not know."""
-        sources = {call.script.source for call in batch if call.script} if load else set()
-        commands = [("SCRIPT LOAD", source) for source in sources]
+    def _answered(self, batch: Sequence[_Call], outcome: list[Any] | Exception) -> None:
+        if isinstance(outcome, list):
+            batch = self._hand_out(zip(batch, outcome, strict=True), retry=True)
+        elif isinstance(outcome, RedisTimeoutError):
+            batch = self._fail(batch, outcome)
+        if batch:  # the server restarted and forgot the scripts, or the connection
+            self._mending = asyncio.create_task(self._mend(batch), name="hermes-pipe")
+        else:
+            self._next()
+
+    async def _mend(self, batch: Sequence[_Call]) -> None:
+        """Send calls over a connection that is made anew, with the scripts that they need."""
+        sources = {call.script.source for call in batch if call.script}
+        commands: list[Command] = [("SCRIPT", "LOAD", source) for source in sources]
         try:
-            replies = await self._round_trip([*commands, *(call.command for call in batch)])
+            wire = await self._connected()
+            replied: asyncio.Future[list[Any] | Exception] = asyncio.get_running_loop().create_future()
+            wire.send([*commands, *(call.command for call in batch)], replied.set_result)
+            outcome = await replied
         except Exception as exc:  # whatever it is, nobody may wait for ever
-            if isinstance(exc, RedisTimeoutError):  # who came meanwhile has waited long enough, too
-                batch, self._waiting = [*batch, *self._waiting], []
-            replies = [exc] * (len(commands) + len(batch))
-        return self._hand_out(zip(batch, replies[len(commands) :], strict=True), retry=not load)
-
-    async def _round_trip(self, commands: Sequence[Sequence[str | bytes]]) -> list[Any]:
-        """Send commands and return their replies, errors among them.
-
-        redis-py's own pipeline takes a connection from the pool and tests it for every trip, a sixth of
-        the time of a dispatch; we keep ours, and one that has gone bad is found out by its error.
-        """
-        if self._connection is None:
-            self._connection = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
-        connection = self._connection
-        return await connection.retry.call_with_retry(
-            lambda: self._exchange(connection, commands), lambda _: connection.disconnect()
-        )
-
-    async def _exchange(self, connection: Connection, commands: Sequence[Sequence[str | bytes]]) -> list[Any]:
-        try:
-            await connection.send_packed_command(connection.pack_commands(commands))
-            return [await self._reply(connection, command[0]) for command in commands]
-        except BaseException:  # replies may be left unread: nobody else may get them
-            await connection.disconnect(nowait=True)
+            outcome = exc
+        except BaseException:  # this process ends
+            for call in (*batch, *self._waiting):
+                call.reply.cancel()
+            self._in_flight, self._waiting = (), []
             raise
+        if isinstance(outcome, Exception):
+            self._fail(batch, outcome)
+        else:
+            self._hand_out(zip(batch, outcome[len(commands) :], strict=True), retry=False)
+        self._next()
 
-    async def _reply(self, connection: Connection, name: str | bytes) -> Any:
-        try:
-            return await self._client.parse_response(connection, name)
-        except ResponseError as exc:
-            return exc
+    def _fail(self, batch: Sequence[_Call], exc: Exception) -> list[_Call]:
+        if isinstance(exc, RedisTimeoutError):  # who came meanwhile has waited long enough, too
+            batch, self._waiting = [*batch, *self._waiting], []
+        return self._hand_out(((call, exc) for call in batch), retry=False)
+
+    async def _connected(self) -> Wire:
+        if self._wire is None or not self._wire.is_open:
+            if self._connection is None:
+                self._connection = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+            await self._connection.disconnect(nowait=True)
+            await self._connection.connect()
+            self._wire = Wire(self._connection, REPLY_TIMEOUT, self._client.response_callbacks)
+        return self._wire
 
     def _hand_out(self, answered: Iterable[tuple[_Call, Any]], *, retry: bool) -> list[_Call]:
         unknown = []

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from hermes_async.adapters.redis_store.connection import client_for
 from hermes_async.adapters.redis_store.pipe import BATCH, Pipe, Script
+from hermes_async.adapters.redis_store.wire import Command, Done, Wire
 from hermes_async.domain.errors import StoreUnavailable
 from tests.support.servers import RedisServer, free_port
 from tests.support.silent import silent_server
@@ -37,9 +40,15 @@ class CountingPipe(Pipe):
         super().__init__(*args)
         self.trips: list[int] = []
 
-    async def _round_trip(self, commands: Sequence[Sequence[str | bytes]]) -> list[Any]:
+    async def _connected(self) -> Wire:
+        wire = await super()._connected()
+        if not isinstance(wire.send, partial):
+            wire.send = partial(self._counted, wire.send)  # type: ignore[method-assign]
+        return wire
+
+    def _counted(self, send: Callable[..., None], commands: Sequence[Command], done: Done) -> None:
         self.trips.append(len(commands))
-        return await super()._round_trip(commands)
+        send(commands, done)
 
 
 @asynccontextmanager
@@ -64,7 +73,9 @@ def post(pipe: Pipe, text: str) -> Any:
     return pipe.call(POST, PREFIX, *RULES, "chat", 0, text, "session.message", "", "", 0, "", "{}")
 
 
-async def test_what_is_asked_in_one_tick_travels_together_and_in_order(pipe: CountingPipe) -> None:
+async def test_what_is_asked_in_one_tick_travels_together_and_in_order(
+    pipe: CountingPipe,
+) -> None:
     await post(pipe, "first")
     pipe.trips.clear()
     assert await asyncio.gather(*(post(pipe, str(n)) for n in range(100))) == list(range(2, 102))
@@ -72,6 +83,8 @@ async def test_what_is_asked_in_one_tick_travels_together_and_in_order(pipe: Cou
 
 
 async def test_a_pipeline_has_its_limit(pipe: CountingPipe) -> None:
+    await pipe.read("PING")
+    pipe.trips.clear()
     await asyncio.gather(*(pipe.read("GET", str(n)) for n in range(BATCH + 1)))
     assert pipe.trips == [BATCH, 1]
 
@@ -125,13 +138,13 @@ async def test_who_stops_waiting_disturbs_nobody(pipe: CountingPipe) -> None:
 
 
 async def test_a_fault_of_ours_reaches_the_askers_and_the_next_are_served(pipe: CountingPipe) -> None:
-    whole = pipe._round_trip
+    connected = pipe._connected
 
-    async def broken(commands: Any) -> Any:
-        pipe._round_trip = whole  # type: ignore[method-assign]
+    async def broken() -> Any:
+        pipe._connected = connected  # type: ignore[method-assign]
         raise RuntimeError("a fault of ours")
 
-    pipe._round_trip = broken  # type: ignore[method-assign]
+    pipe._connected = broken  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="a fault of ours"):
         await post(pipe, "a")
     assert await post(pipe, "b") == 1
@@ -191,11 +204,9 @@ async def test_a_connection_that_was_closed_is_made_again_unnoticed(own_server: 
 async def test_no_reply_of_a_broken_trip_reaches_the_next(own_server: RedisServer) -> None:
     async with opened(own_server) as pipe:
         asked = [asyncio.ensure_future(pipe.read("ECHO", str(n))) for n in range(3)]
-        for _ in range(3):
-            await asyncio.sleep(0)
-        assert pipe._sender is not None
-        pipe._sender.cancel()
-        await asyncio.wait({pipe._sender})
+        await asyncio.sleep(0)
+        assert pipe._wire is not None
+        pipe._wire._fail(RedisConnectionError("it breaks"))
         for one in asked:
             one.cancel()
         assert await pipe.read("ECHO", "mine") == "mine"
