@@ -70,9 +70,9 @@ class RedisNudges:
 
     async def close(self) -> None:
         """Stop listening."""
-        if self._reader is not None:
+        while self._reader is not None and not self._reader.done():  # redis-py may swallow a cancellation
             self._reader.cancel()
-            await asyncio.wait({self._reader})
+            await asyncio.wait({self._reader}, timeout=0.1)
         await self._pubsub.aclose()  # type: ignore[no-untyped-call]
         await self._client.aclose()
 

@@ -3,7 +3,7 @@ local id, allowed, fence, ordinal, lapsed = unpack(ARGV, 5, 9)
 local status, stamp, delay, inbox, event_id, type_, data = unpack(ARGV, 10, 16)
 local task = key('task', id)
 local was = redis.call('HMGET', task, 'status', 'attempt', 'n', 'session', 'agent', 'trace', 'last', 'last_seq',
-                       'cancel_requested', 'created_at')
+                       'cancel_requested', 'created_at', 'has_deadline')
 local now_status, attempt = was[1], was[2]
 if not now_status then return {0, READY} end
 
@@ -27,7 +27,7 @@ if status == '' then return {seq, READY} end
 
 move(id, now_status, status, was[10])
 if stamp == 'finished_at' then
-  finish(id)
+  finish(id, now_status, was[11])
 elseif status == 'queued' then
   redis.call('ZREM', key('leases'), id)
   redis.call('HDEL', task, 'aside')

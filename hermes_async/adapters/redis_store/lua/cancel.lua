@@ -4,7 +4,8 @@ local running, ended = {}, {}
 
 local function cancel(id)
   local task = key('task', id)
-  local is = redis.call('HMGET', task, 'status', 'attempt', 'session', 'agent', 'trace', 'cancel_requested', 'created_at')
+  local is = redis.call('HMGET', task, 'status', 'attempt', 'session', 'agent', 'trace', 'cancel_requested', 'created_at',
+                        'has_deadline')
   if is[1] ~= 'queued' and is[1] ~= 'running' and is[1] ~= 'input_required' then return end
   local function write(word, inbox, what)
     local event_id = id .. ':' .. is[2] .. ':' .. word
@@ -23,7 +24,7 @@ local function cancel(id)
   write('cancelled', '1', '{}')
   redis.call('HSET', task, 'status', 'cancelled', 'finished_at', NOW, 'error', '', 'reason', '')
   move(id, 'queued', 'cancelled', is[7])
-  finish(id)
+  finish(id, 'queued', is[8])
   ended[#ended + 1] = id
 end
 

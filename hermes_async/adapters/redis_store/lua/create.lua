@@ -22,10 +22,13 @@ if parent ~= '' then
   redis.call('SADD', key('children', parent), id)
 end
 
+local seq = log(session, '0', id .. ':0:queued', 'task.queued', id, agent, 0, trace, data)
+local has_deadline = (queue_timeout ~= '' or total_timeout ~= '') and '1' or ''
 redis.call('HSET', task, 'birth', birth, 'session', session, 'agent', agent, 'trace', trace, 'digest', digest,
            'status', 'queued', 'attempt', 0, 'n', 0, 'created_at', NOW, 'lane', lane, 'subagent', subagent,
            'slots', slots, 'agent_slots', agent_slots, 'priority', priority, 'queue_timeout', queue_timeout,
-           'last', id .. ':0:queued')
+           'has_deadline', has_deadline, 'last', id .. ':0:queued', 'last_seq', seq, 'born', seq,
+           unpack(parcel_key ~= '' and {'parcel_key', parcel_key, 'parcel', parcel} or {}))
 if idem ~= '' then
   redis.call('SET', key('idem', session .. ':' .. idem), id, 'PX', idem_ttl)
   redis.call('HSET', task, 'idem', idem)
@@ -33,18 +36,12 @@ end
 redis.call('ZADD', key('tasks'), NOW, id)
 redis.call('ZADD', key('tasks-of', session), NOW, id)
 redis.call('ZADD', key('by-agent', agent), NOW, id)
+redis.call('ZADD', key('sessions'), NOW, session)
 move(id, nil, 'queued', NOW)
-local seq = log(session, '0', id .. ':0:queued', 'task.queued', id, agent, 0, trace, data)
-redis.call('HSET', task, 'last_seq', seq, 'born', seq)
 if total_timeout ~= '' then
   redis.call('ZADD', key('deadlines'), NOW + total_timeout + 2000, 'total_timeout/' .. id) -- its runner is first
 end
-local wants = {lane = lane, session = session, subagent = subagent, slots = slots, agent = agent,
-               agent_slots = agent_slots, priority = priority, born = seq, status = 'queued',
-               queue_timeout = queue_timeout}
-if parcel_key ~= '' then
-  redis.call('HSET', task, 'parcel_key', parcel_key, 'parcel', parcel)
-  wants.parcel_key, wants.parcel = parcel_key, parcel
-end
-enter(id, wants)
+enter(id, {lane = lane, session = session, subagent = subagent, slots = slots, agent = agent,
+           agent_slots = agent_slots, priority = priority, born = seq, status = 'queued',
+           queue_timeout = queue_timeout, parcel_key = parcel_key ~= '' and parcel_key, parcel = parcel})
 return {1, NOW, READY}

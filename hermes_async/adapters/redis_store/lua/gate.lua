@@ -128,15 +128,15 @@ local function enter(id, task)
   if task.queue_timeout and task.queue_timeout ~= '' and task.status == 'queued' then
     redis.call('ZADD', key('deadlines'), NOW + task.queue_timeout, 'expired/' .. id)
   end
-  local line = line_of(task)
-  local free = redis.call('EXISTS', gate('ring', task.lane), gate('line', line)) == 0 and has_room(task.lane)
+  local line, room = line_of(task), has_room(task.lane)
+  local free = room and redis.call('EXISTS', gate('ring', task.lane), gate('line', line)) == 0
     and not is_full('slots', who(task), task.slots) and not is_full('slots-of', task.agent, task.agent_slots)
   if free then return grant(id, task) end
   local rank = task.status == 'running' and -1 or 9 - task.priority -- who has begun goes before who has not
   redis.call('ZADD', gate('line', line), rank * RANK + task.born, id)
   redis.call('INCR', gate('waiting'))
-  place(line)
-  let_in()
+  if redis.call('ZRANK', gate('line', line), id) == 0 then place(line) end -- else its head is where it may be
+  if room then let_in() end
 end
 
 -- A slot of an agent is free: one of the lines that waited for it takes part again.
@@ -150,7 +150,7 @@ end
 -- A task gives back what it holds, or no longer waits.
 local function leave(id)
   local task = facts(id)
-  redis.call('ZREM', gate('sent'), id)
+  if task.status == 'queued' then redis.call('ZREM', gate('sent'), id) end
   if redis.call('SREM', gate('admitted', task.lane), id) == 0 then
     local line = line_of(task)
     if redis.call('ZREM', gate('line', line), id) == 1 then

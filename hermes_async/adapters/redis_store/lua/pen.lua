@@ -17,7 +17,6 @@ local function log(session, inbox, id, type_, task, agent, attempt, trace, data)
   local seq = redis.call('HINCRBY', key('session', session), 'seq', 1)
   local fields = {'id', id, 'type', type_, 'time', NOW, 'task', task, 'agent', agent,
                   'attempt', attempt, 'trace', trace, 'data', data}
-  redis.call('ZADD', key('sessions'), NOW, session)
   redis.call('XADD', key('events', session), 'MAXLEN', '~', MAXLEN, seq .. '-0', unpack(fields))
   if inbox == '1' then
     redis.call('XADD', key('inbox', session), seq .. '-0', unpack(fields))
@@ -32,10 +31,11 @@ local function move(task_id, from, to, born)
 end
 
 -- A task has ended: nothing is to be awaited, renewed or sent any more.
-local function finish(task_id)
-  redis.call('ZREM', key('leases'), task_id)
-  redis.call('ZREM', key('due'), task_id)
-  redis.call('ZREM', key('deadlines'), 'expired/' .. task_id, 'total_timeout/' .. task_id)
+local function finish(task_id, was, has_deadline)
+  redis.call('ZREM', key(was == 'queued' and 'due' or 'leases'), task_id)
+  if has_deadline == '1' then
+    redis.call('ZREM', key('deadlines'), 'expired/' .. task_id, 'total_timeout/' .. task_id)
+  end
   redis.call('HDEL', key('task', task_id), 'parcel_key', 'parcel')
   redis.call('ZADD', key('ended'), NOW, task_id)
 end

@@ -15,8 +15,12 @@ for _, id in ipairs(old) do
   redis.call('DEL', key('task', id), key('children', id))
 end
 for _, session in ipairs(redis.call('ZRANGEBYSCORE', key('sessions'), '-inf', horizon, 'LIMIT', 0, limit)) do
+  local newest = redis.call('XREVRANGE', key('events', session), '+', '-', 'COUNT', 1)[1]
+  local at = newest and tonumber(newest[2][6]) or 0 -- its field `time`
   local heard = redis.call('PUBSUB', 'NUMSUB', key('nudge', session))[2] -- its listeners count on its seq
-  if heard == 0 and redis.call('EXISTS', key('tasks-of', session)) == 0 then
+  if at > horizon then
+    redis.call('ZADD', key('sessions'), at, session)
+  elseif heard == 0 and redis.call('EXISTS', key('tasks-of', session)) == 0 then
     redis.call('DEL', key('session', session), key('events', session), key('inbox', session))
     redis.call('ZREM', key('sessions'), session)
   end
