@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from hermes_async.core.registry import Registry
 from hermes_async.domain.agent import AgentsConfig, PoolSpec
 from hermes_async.worker.autoscale import LOOK_EVERY, SATURATED, Look, Scale, ThresholdAutoscaler
+from hermes_async.worker.cpu import CpuMeter
+from hermes_async.worker.pool import AsyncioPool
 
 PATIENCE = 30.0
 THRESHOLD = 0.7
@@ -223,3 +225,16 @@ def test_a_pool_without_slots_would_take_messages_without_end() -> None:
     scaler, pool, worker = autoscaler(0, 0, 0)
     scaler.maybe_scale()
     assert (pool.num_processes, worker.max_concurrency) == (1, 1)
+
+
+@pytest.mark.parametrize(("answers", "slots"), [(True, 4), (False, 2)])
+def test_a_pool_whose_loop_is_blocked_does_not_grow(
+    tasks: list[Task], monkeypatch: pytest.MonkeyPatch, answers: bool, slots: int
+) -> None:
+    monkeypatch.setattr(CpuMeter, "read", lambda *_: 0.0)
+    pool: Any = AsyncioPool(2)
+    pool.loop = SimpleNamespace(call_soon_threadsafe=lambda call: call() if answers else None)
+    scaler = ThresholdAutoscaler(pool, 4, 2, worker=StubWorker())
+    for _ in range(4):
+        scaler.maybe_scale()
+    assert pool.num_processes == slots
