@@ -22,7 +22,7 @@ class CpuMeter:
     def __init__(self, cores: float) -> None:
         self._cores = cores
         self._read_at = 0.0
-        self._before: dict[Path, int] = {}
+        self._before: dict[str, int] = {}
 
     def read(self, pids: Iterable[int], now: float) -> float:
         """Return the share of their cores that these processes have asked for; 1 is all, more is too much."""
@@ -35,12 +35,13 @@ class CpuMeter:
         return asked / 1e9 / (elapsed * self._cores) if elapsed > 0 else 0.0
 
 
-def _threads(pids: Iterable[int]) -> Iterator[tuple[Path, int]]:
+def _threads(pids: Iterable[int]) -> Iterator[tuple[str, int]]:
     """Yield for each thread the nanoseconds in which it has run, or wanted to."""
     for pid in pids:
-        for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-            with suppress(OSError, ValueError):  # it has ended
-                ran, waited, _ = thread.read_text().split()
+        with suppress(OSError, ValueError):  # it has ended, or a thread of it has
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{thread}/schedstat") as file:
+                    ran, waited, _ = file.read().split()
                 yield thread, int(ran) + int(waited)
 
 
