@@ -131,9 +131,14 @@ def celery(redis_server: RedisServer) -> Iterator[Celery]:
 
 async def asked(celery: Celery, command: str, **arguments: int) -> Any:
     """What the worker answers to a remote control command."""
-    ((_, said),) = (
-        await asyncio.to_thread(celery.control.broadcast, command, arguments, reply=True, limit=1, timeout=20)
-    )[0].items()
+
+    def ask() -> Any:
+        with celery.connection_for_write() as connection:  # Celery would keep one of its own open
+            return celery.control.broadcast(
+                command, arguments, reply=True, limit=1, timeout=20, connection=connection
+            )
+
+    ((said,),) = [answer.values() for answer in await asyncio.to_thread(ask)]
     return said
 
 
