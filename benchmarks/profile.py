@@ -1,4 +1,4 @@
-"""Where the time of a task goes: `python -m benchmarks.profile [dispatch batch roundtrip burst drain]`.
+"""Where the time of a task goes: `bin/bench profile [dispatch batch roundtrip burst drain]`.
 
 Each scenario runs twice. The first time tells the processor time of one task in the parent, in the worker and
 in Redis, and what Redis did for it; the second time, slower, tells on what it is spent: by cProfile in the
@@ -114,7 +114,7 @@ def _stats(info: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def main() -> None:
     """Profile what was asked for."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
+    parser = argparse.ArgumentParser(prog="bin/bench profile", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SCENARIOS)} (default: all)")
     names = parser.parse_args().names or list(SCENARIOS)
     if unknown := set(names) - SCENARIOS.keys():
