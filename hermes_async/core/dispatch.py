@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from pydantic import JsonValue
@@ -17,6 +19,9 @@ from hermes_async.core.registry import Registry
 from hermes_async.core.subagent import Subagent
 from hermes_async.domain.refusals import too_deep
 from hermes_async.domain.task import Address, Birth, Task
+
+#: Tasks of a batch that are written together.
+CHUNK = 100
 
 
 @dataclass(frozen=True)
@@ -132,11 +137,16 @@ class Delegate:
     ) -> list[TaskHandle[Any]]:
         """Start a task for each input, in few round trips."""
         found = self._dispatcher.resolve(subagent, self.origin.parent)
-        bound = [
-            found.signature.bind((), each) for each in inputs
-        ]  # first: one that does not fit starts none
-        tasks = [self._dispatcher.new_task(self.origin, found, each) for each in bound]
-        written = await self._dispatcher.write_all(tasks)
+        # All are bound first: an input that does not fit starts none.
+        bound = [found.signature.bind((), each) for each in inputs]
+        writing = []
+        for start in range(0, len(bound), CHUNK):
+            chunk = bound[start : start + CHUNK]
+            tasks = [self._dispatcher.new_task(self.origin, found, each) for each in chunk]
+            writing.append(asyncio.ensure_future(self._dispatcher.write_all(tasks)))
+            for _ in range(2):  # the store begins to write these while the next ones are made
+                await asyncio.sleep(0)
+        written = chain.from_iterable(await asyncio.gather(*writing))
         return [self._dispatcher.handle(task, found, self._aside) for task in written]
 
     async def submit(

@@ -172,6 +172,8 @@ async def _called(attempt: Attempt) -> Any:
 async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
     """Do what must not be cut short, neither by a scope nor by `Task.cancel`."""
     task = asyncio.ensure_future(work)
+    with suppress(asyncio.CancelledError):
+        return await asyncio.shield(task)
     with anyio.CancelScope(shield=True):
         while not task.done():
             with suppress(asyncio.CancelledError):

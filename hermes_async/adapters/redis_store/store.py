@@ -129,7 +129,7 @@ class RedisStore:
         """Return the record that stands after a create, or raise what refuses it."""
         made, value, *rest = reply
         if made == 1:
-            return Task.model_construct(birth=task.birth, agent=task.agent, created_at=int(value) / 1000)
+            return task.model_copy(update={"created_at": int(value) / 1000})
         if made == 2:
             raise too_many_wait(task, int(value))
         if made == 3:
