@@ -32,6 +32,15 @@ def places(slots: int) -> int:
     return slots + max(SPARE_SLOTS, slots // 4) if slots else UNKNOWN_SLOTS
 
 
+def refill(slots: int) -> int:
+    """Return how many places must be free before those who wait are let in.
+
+    Letting them in a few at a time costs less than one by one; it is at most half of what `places` gives
+    beyond the slots, so the workers always have something.
+    """
+    return max(1, slots // 8)
+
+
 @dataclass(frozen=True)
 class Parcel:
     """A ready-made broker message, for a store that can add it in the same script as the record."""

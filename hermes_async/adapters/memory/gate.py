@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import NamedTuple
 
-from hermes_async.core.ports import Traffic, places
+from hermes_async.core.ports import Traffic, places, refill
 from hermes_async.domain.task import Lane, Task, TaskStatus
 
 
@@ -122,16 +122,17 @@ class MemoryGate:
         self.let_in()
 
     def let_in(self) -> None:
-        """Admit whoever may go now."""
-        while first := self._first():
+        """Admit those who wait, as far as there is room."""
+        lanes = [lane for lane in Lane if self._room(lane) >= refill(self._slots(lane))]
+        while first := self._first(lanes):
             self._take(*first)
 
-    def _first(self) -> tuple[Line, _Place] | None:
-        """Return the line that is next, of the lanes that have room."""
+    def _first(self, lanes: Iterable[Lane]) -> tuple[Line, _Place] | None:
+        """Return the line that is next, of those of these lanes that have room."""
         firsts = [
-            min(ring.items(), key=lambda item: (item[1], item[0].key))
-            for lane, ring in self._rings.items()
-            if ring and self._has_room(lane)
+            min(self._rings[lane].items(), key=lambda item: (item[1], item[0].key))
+            for lane in lanes
+            if self._rings[lane] and self._has_room(lane)
         ]
         return min(firsts, key=lambda item: item[1], default=None)
 
@@ -197,7 +198,10 @@ class MemoryGate:
     def _has_room(self, lane: Lane) -> bool:
         if self._max_running is not None and len(self._admitted) >= self._max_running:
             return False
-        return self._held[lane] < places(self._slots(lane))
+        return self._room(lane) > 0
+
+    def _room(self, lane: Lane) -> int:
+        return places(self._slots(lane)) - self._held[lane]
 
     def _is_full(self, holder: Hashable, limit: int | None) -> bool:
         return limit is not None and self._held[holder] >= limit

@@ -36,10 +36,9 @@ cannot be spread over many. A line is `<lane>/<subagent>/<session>`.
 | `ring:<lane>`       | sorted set  | the lines that take part, by urgency of their head, then turn    |
 | `parked:<agent>`    | sorted set  | lines that wait for a slot of the agent                          |
 | `turns`             | hash        | the next turn of each session; under no name the turn it is      |
-| `waiting`           | string      | how many wait in all lines                                       |
 | `workers:<lane>`    | sorted set  | workers by the ms at which they count as gone                    |
 | `sizes`             | hash        | how many tasks each of them can run at once                      |
-| `slots`             | hash        | the sum of that for each lane                                    |
+| `counts`            | hash        | the sum of that for each lane; `waiting`: how many are in lines  |
 | `leader`            | string      | the worker whose janitor sweeps                                  |
 | `swept`             | hash        | what all janitors have done                                      |
 """

@@ -200,17 +200,16 @@ class RedisStore:
     async def traffic(self) -> Traffic:
         gate = self._keys.gate
         lanes = list(Lane)
-        *admitted, slots, waiting, leader, swept = await asyncio.gather(
+        *admitted, counts, leader, swept = await asyncio.gather(
             *(self._reads.read("SCARD", f"{gate}admitted:{lane}") for lane in lanes),
-            self._reads.read("HGETALL", f"{gate}slots"),
-            self._reads.read("GET", f"{gate}waiting"),
+            self._reads.read("HGETALL", f"{gate}counts"),
             self._reads.read("GET", f"{gate}leader"),
             self._reads.read("HGETALL", f"{gate}swept"),
         )
         return Traffic(
             admitted={lane.value: int(count) for lane, count in zip(lanes, admitted, strict=True)},
-            slots={lane: int(slots.get(lane, 0)) for lane in lanes},
-            waiting=int(waiting or 0),
+            slots={lane.value: int(counts.get(lane, 0)) for lane in lanes},
+            waiting=int(counts.get("waiting", 0)),
             leader=leader,
             swept={kind: int(count) for kind, count in swept.items()},
         )

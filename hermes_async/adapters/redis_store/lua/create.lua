@@ -12,7 +12,7 @@ local known = redis.call('HMGET', key('task', standing), 'digest', 'created_at')
 if known[1] then return {0, standing, known[1]} end
 
 if max_queued ~= '0' then
-  local waiting = (redis.call('GET', gate('waiting')) or 0) + redis.call('ZCARD', gate('sent'))
+  local waiting = (redis.call('HGET', gate('counts'), 'waiting') or 0) + redis.call('ZCARD', gate('sent'))
   if waiting >= tonumber(max_queued) then return {2, waiting} end
 end
 if parent ~= '' then

@@ -15,7 +15,7 @@ for _, name in ipairs(LANES) do
   for _, alive in ipairs(redis.call('ZRANGE', gate('workers', name), 0, -1)) do
     sum = sum + redis.call('HGET', gate('sizes'), alive)
   end
-  if sum > 0 then redis.call('HSET', gate('slots'), name, sum) else redis.call('HDEL', gate('slots'), name) end
+  if sum > 0 then redis.call('HSET', gate('counts'), name, sum) else redis.call('HDEL', gate('counts'), name) end
 end
 let_in()
 return {1, READY}

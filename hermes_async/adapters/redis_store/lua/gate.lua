@@ -40,15 +40,22 @@ local function is_full(kind, id, slots)
   return slots and slots ~= '' and redis.call('SCARD', gate(kind, id)) >= tonumber(slots)
 end
 
--- Whether a lane can take one more; how much it can take is what ports.py says.
-local function has_room(lane)
-  local slots = tonumber(redis.call('HGET', gate('slots'), lane) or 0)
-  local places = slots > 0 and slots + math.max(2, math.floor(slots / 4)) or 32
-  if redis.call('SCARD', gate('admitted', lane)) >= places then return false end
-  if MAX_RUNNING == 0 then return true end
+-- How many more a lane can take, and how many that must be before those who wait are let in: ports.py says why.
+local function room_in(lane, slots)
+  slots = tonumber(slots or 0)
+  local places, step = 32, 1
+  if slots > 0 then
+    places, step = slots + math.max(2, math.floor(slots / 4)), math.max(1, math.floor(slots / 8))
+  end
+  return places - redis.call('SCARD', gate('admitted', lane)), step
+end
+
+-- How many more all lanes together can take.
+local function room_in_all()
+  if MAX_RUNNING == 0 then return math.huge end
   local running = 0
   for _, name in ipairs(LANES) do running = running + redis.call('SCARD', gate('admitted', name)) end
-  return running < MAX_RUNNING
+  return MAX_RUNNING - running
 end
 
 local function send(id, task)
@@ -73,7 +80,10 @@ local function grant(id, task)
 end
 
 local function one_less_waits()
-  if redis.call('DECR', gate('waiting')) <= 0 then redis.call('DEL', gate('waiting'), gate('turns')) end
+  if redis.call('HINCRBY', gate('counts'), 'waiting', -1) <= 0 then
+    redis.call('HDEL', gate('counts'), 'waiting')
+    redis.call('DEL', gate('turns'))
+  end
 end
 
 -- Let a line take part, behind those whose turn is before its session's.
@@ -87,39 +97,64 @@ local function place(line)
   return true
 end
 
--- Let the head of a lane's first line in, or take the line out of the ring because it may not go.
+-- Let the head of a lane's first line in, or take the line out of the ring because it may not go: 1 or 0.
 local function take(lane, line, score)
   local ring, queue = gate('ring', lane), gate('line', line)
-  local head = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
-  if not head[1] then return redis.call('ZREM', ring, line) end
-  local task = facts(head[1])
+  local id, rank, next_, next_rank = unpack(redis.call('ZRANGE', queue, 0, 1, 'WITHSCORES'))
+  local task = facts(id)
   local turn = math.max(tonumber(redis.call('HGET', gate('turns'), task.session) or 0), score % RANK)
-  local place_now = math.floor(head[2] / RANK) * RANK + turn
-  if place_now > score then return redis.call('ZADD', ring, place_now, line) end -- its session had its turn
-  if is_full('slots', who(task), task.slots) then return redis.call('ZREM', ring, line) end
+  local place_now = math.floor(rank / RANK) * RANK + turn
+  if place_now > score then -- its session had its turn
+    redis.call('ZADD', ring, place_now, line)
+    return 0
+  end
+  if is_full('slots', who(task), task.slots) then
+    redis.call('ZREM', ring, line)
+    return 0
+  end
   if is_full('slots-of', task.agent, task.agent_slots) then
     redis.call('ZREM', ring, line)
-    return redis.call('ZADD', gate('parked', task.agent), score, line)
+    redis.call('ZADD', gate('parked', task.agent), score, line)
+    return 0
   end
-  redis.call('ZREM', queue, head[1])
+  redis.call('ZREM', queue, id)
   redis.call('HSET', gate('turns'), task.session, turn + 1, '', turn)
-  if not place(line) then redis.call('ZREM', ring, line) end
-  grant(head[1], task)
+  if next_ then
+    redis.call('ZADD', ring, math.floor(next_rank / RANK) * RANK + turn + 1, line)
+  else
+    redis.call('ZREM', ring, line)
+  end
+  grant(id, task)
   one_less_waits()
+  return 1
 end
 
+-- Let in those who wait, as far as there is room: not one by one, where that would only cost time.
 local function let_in()
-  if not redis.call('GET', gate('waiting')) then return end
-  for _ = 1, AT_ONCE do
+  local counts = redis.call('HMGET', gate('counts'), 'waiting', unpack(LANES))
+  if not counts[1] then return end
+  local rooms = {}
+  for i, lane in ipairs(LANES) do
+    if redis.call('EXISTS', gate('ring', lane)) == 1 then
+      local room, step = room_in(lane, counts[i + 1])
+      if room >= step then rooms[lane] = room end
+    end
+  end
+  if not next(rooms) then return end
+  local left = math.min(room_in_all(), AT_ONCE)
+  while left > 0 do
     local lane, line, score
-    for _, name in ipairs(LANES) do
-      local first = redis.call('ZRANGE', gate('ring', name), 0, 0, 'WITHSCORES')
-      if first[1] and (not score or tonumber(first[2]) < score) and has_room(name) then
+    for name, room in pairs(rooms) do
+      local first = room > 0 and redis.call('ZRANGE', gate('ring', name), 0, 0, 'WITHSCORES') or {}
+      if not first[1] then
+        rooms[name] = nil
+      elseif not score or tonumber(first[2]) < score or (tonumber(first[2]) == score and name < lane) then
         lane, line, score = name, first[1], tonumber(first[2])
       end
     end
     if not lane then return end
-    take(lane, line, score)
+    local taken = take(lane, line, score)
+    rooms[lane], left = rooms[lane] - taken, left - taken
   end
 end
 
@@ -128,13 +163,14 @@ local function enter(id, task)
   if task.queue_timeout and task.queue_timeout ~= '' and task.status == 'queued' then
     redis.call('ZADD', key('deadlines'), NOW + task.queue_timeout, 'expired/' .. id)
   end
-  local line, room = line_of(task), has_room(task.lane)
+  local line = line_of(task)
+  local room = room_in(task.lane, redis.call('HGET', gate('counts'), task.lane)) > 0 and room_in_all() > 0
   local free = room and redis.call('EXISTS', gate('ring', task.lane), gate('line', line)) == 0
     and not is_full('slots', who(task), task.slots) and not is_full('slots-of', task.agent, task.agent_slots)
   if free then return grant(id, task) end
   local rank = task.status == 'running' and -1 or 9 - task.priority -- who has begun goes before who has not
   redis.call('ZADD', gate('line', line), rank * RANK + task.born, id)
-  redis.call('INCR', gate('waiting'))
+  redis.call('HINCRBY', gate('counts'), 'waiting', 1)
   if redis.call('ZRANK', gate('line', line), id) == 0 then place(line) end -- else its head is where it may be
   if room then let_in() end
 end
