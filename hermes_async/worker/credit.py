@@ -10,7 +10,7 @@ __all__ = ["Credit"]
 
 
 class Credit(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Adds the number of jobs aside to the consumer's prefetch count, whatever else changes that.
+    """Makes pool and consumer acquainted: the jobs aside are added to the prefetch count.
 
     RabbitMQ's quorum queues ignore it: there the count of a consumer that runs cannot be changed.
     """
@@ -23,6 +23,7 @@ class Credit(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def start(self, consumer: Any) -> None:
         """Begin, with every connection anew."""
+        consumer.pool.consumer = consumer
         consumer.pool.on_aside = _Count(consumer).change
 
 

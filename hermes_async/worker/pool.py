@@ -7,15 +7,18 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from signal import SIGKILL
 from typing import Any
 
 from celery import signals
 from celery.concurrency.base import BasePool
 
+from hermes_async.worker import tracer
 from hermes_async.worker.credit import Credit
+from hermes_async.worker.recycle import Callback, Recycling, Rules
 from hermes_async.worker.slots import Aside, Slots
 from hermes_async.worker.tracer import (
     Job,
@@ -25,6 +28,7 @@ from hermes_async.worker.tracer import (
     rebuild_tracer,
     watch_task_stack,
 )
+from hermes_async.worker.watchdog import Watchdog
 
 __all__ = ["AsyncioPool", "running_pool"]
 
@@ -50,8 +54,13 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     limit: int
     loop: asyncio.AbstractEventLoop
+    #: When the worker process must be replaced.
+    rules = Rules()
+    #: Celery's consumer, in a worker.
+    consumer: Any = None
     _executor: ThreadPoolExecutor
     _thread: threading.Thread | None = None
+    _watchdog: Watchdog
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -61,6 +70,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         #: Is called on the loop when the number of jobs aside has changed.
         self.on_aside: Callable[[], object] = lambda: None
         self.app.steps["consumer"].add(Credit)
+        self._recycling = Recycling()
+        self._is_blocked = False
         # Everything below belongs to the loop's thread.
         self._jobs: dict[int, Job] = {}
         self._slots = Slots(lambda: self.limit, lambda: self.on_aside())
@@ -80,6 +91,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self.loop = asyncio.new_event_loop()
         self._executor = ThreadPoolExecutor(thread_name_prefix="celery-def")
         self.loop.set_default_executor(self._executor)
+        self._watchdog = Watchdog(self.loop, self._begun, self._on_block)
         started = threading.Event()
         self._thread = threading.Thread(
             target=self._run_loop, args=(started,), name="celery-asyncio", daemon=True
@@ -93,7 +105,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def on_terminate(self) -> None:
         """Cold: running jobs are cancelled, and their messages go back to the broker."""
-        self._end(self._abandon_all, patience=2 * GRACE)
+        self._slots.closed = True
+        self._end(self._abandon_all, patience=0.0 if self._is_blocked else 2 * GRACE)
 
     def _end(self, first: Callable[[], Awaitable[Any]], patience: float | None) -> None:
         thread, self._thread = self._thread, None
@@ -109,6 +122,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             end.cancel()
             self._thread = thread
             raise
+        self._watchdog.stop()
         self._executor.shutdown(wait=not (thread.is_alive() or self._strays), cancel_futures=True)
 
     # -- what Celery asks, on any thread ---------------------------------------------------------------
@@ -131,7 +145,12 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         return job
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
-        """Cancel a job and drop its result; Celery has announced that it is revoked."""
+        """Cancel a job and drop its result; Celery has announced that it is revoked.
+
+        With SIGKILL, a job that does not end is the end of this process.
+        """
+        if signal == SIGKILL and pid in self._jobs:
+            self._jobs[pid].to_be_killed = True
         if _is_running(self.loop):
             self._abandon(pid)
         else:
@@ -150,6 +169,37 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         """The broker is lost and will deliver again what has not begun."""
         if self._thread is not None:  # Celery asks this of a stopped pool, too
             self.loop.call_soon_threadsafe(self._forget_waiting)
+
+    # -- replacing the process -------------------------------------------------------------------------
+    def on_recycle(self, callback: Callback) -> None:
+        """Call this, off the loop, before a process that must be replaced ends."""
+        self._recycling.listen(callback)
+
+    def recycle(self, why: str, culprits: Collection[str] = ()) -> None:
+        """End this worker process with a code that has its supervisor start another; callable on any thread.
+
+        Args:
+            why: ends the sentence "This worker process is to be replaced: ".
+            culprits: ids of the tasks that are to blame; all others are handed back.
+        """
+        jobs = self._begun()
+        self._recycling.begin(why, jobs, [job for job in jobs if job.task_id in culprits], self.consumer)
+
+    def _begun(self) -> list[Job]:
+        return [job for job in [*self._jobs.values()] if job.task is not None]
+
+    def _on_block(self, job: Job, seconds: float) -> None:
+        why = self.rules.blocked(job, seconds)
+        if why is not None:
+            self._is_blocked = True
+            job.time_out()
+            self.recycle(why, [job.task_id])
+
+    def _judge(self, job: Job) -> None:
+        zombies = self._slots.zombies
+        why = self.rules.zombies(len(zombies) + len(self._strays), job)
+        if why is not None:
+            self.recycle(why, {job.task_id, *(zombie.task_id for zombie in zombies)})
 
     def _get_info(self) -> dict[str, Any]:
         soft, hard = (self.options.get(limit) or 0 for limit in ("soft_timeout", "timeout"))
@@ -178,6 +228,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def _begin(self, started: threading.Event) -> None:
         signals.worker_process_init.send(sender=self._hostname)
+        self._watchdog.start()
         started.set()
 
     def _submit(self, job: Job) -> None:
@@ -192,6 +243,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     def is_zombie(self, job: Job) -> None:
         """A job does not end although it was abandoned: its slot goes to others."""
         self._slots.give_up(job)
+        self._judge(job)
 
     def aside(self) -> AbstractAsyncContextManager[None]:
         """Within this, the task that is running does not occupy a slot; for waiting for other tasks.
@@ -219,8 +271,15 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             return await asyncio.shield(future)
         finally:
             if not future.done():
-                self._strays.add(future)
-                future.add_done_callback(self._strays.discard)
+                self._stray(future)
+
+    def _stray(self, future: asyncio.Future[Any]) -> None:
+        self._strays.add(future)
+        job = current_job()
+        assert job is not None
+        judging = self.loop.call_later(tracer.INSIST_EVERY, self._judge, job)
+        future.add_done_callback(self._strays.discard)
+        future.add_done_callback(lambda _: judging.cancel())
 
     async def _abandon_all(self) -> None:
         self._forget_waiting()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import anyio
@@ -64,10 +65,10 @@ def listen(runners: Runners) -> None:
     signals.worker_process_shutdown.connect(lambda **_: runners.close_child(), weak=False)
 
 
-def note(runners: Runners, task_id: str, verdict: Verdict) -> None:
+def note(runners: Runners, task_id: str, verdict: Verdict) -> Future[None]:
     """Begin to write what follows from what was seen; whoever calls must not be blocked."""
     station = runners.station()
-    station.start(_write, station, runners.worker, task_id, verdict)
+    return station.start(_write, station, runners.worker, task_id, verdict)
 
 
 async def _write(station: Station, worker: str, task_id: str, verdict: Verdict) -> None:

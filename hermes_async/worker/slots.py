@@ -26,6 +26,8 @@ class Slots:
     def __init__(self, size: Callable[[], int], on_aside: Callable[[], object]) -> None:
         self._size = size
         self._on_aside = on_aside
+        #: Nothing begins any more.
+        self.closed = False
         self.waiting: deque[Job] = deque()
         self.running: set[Job] = set()
         self.zombies: set[Job] = set()
@@ -46,7 +48,7 @@ class Slots:
         while len(self.running) < max(self._size(), 1):
             if self._returning:
                 self._take_back(next(iter(self._returning)))
-            elif self.waiting:
+            elif self.waiting and not self.closed:
                 job = self.waiting.popleft()
                 self.running.add(job)
                 Context().run(job.start)  # not the context of the job that has just ended

@@ -8,7 +8,7 @@ import logging
 import time
 import types
 from collections.abc import Awaitable, Callable, Generator
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
 from functools import partial, wraps
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from celery.app.trace import build_tracer
 from celery.utils.threads import get_ident
 from greenlet import getcurrent, greenlet
 
-__all__ = ["Job", "Pool", "adopt", "adopted", "current_job", "watch_task_stack"]
+__all__ = ["Job", "Pool", "adopt", "adopted", "current_job", "job_of", "watch_task_stack"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,11 @@ def current_job() -> Job | None:
     return _job.get()
 
 
+def job_of(context: Context) -> Job | None:
+    """The job to which a context belongs."""
+    return context.get(_job)
+
+
 class Job:
     """What the pool hands to Celery for one task; Celery keeps only a weak reference to it."""
 
@@ -71,22 +76,46 @@ class Job:
         self.pool = pool
         self.pid = pid
         self.abandoned = False
+        #: Somebody has asked for its end, whatever that costs.
+        self.to_be_killed = False
+        self.task: asyncio.Task[None] | None = None
         self._target, self._args, self._options = target, args, options
-        self._task: asyncio.Task[None] | None = None
+        self._began = 0.0
         self._interruption: BaseException | None = None
         self._timers: list[asyncio.TimerHandle] = []
+
+    @property
+    def name(self) -> str:
+        """The name of the Celery task."""
+        return str(self._args[0])
+
+    @property
+    def task_id(self) -> str:
+        """The id of the Celery task."""
+        return str(self._args[1])
+
+    @property
+    def limit(self) -> float | None:
+        """The hard limit, in seconds."""
+        return self._options.get("timeout")
+
+    @property
+    def age(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self._began
 
     def terminate(self, signal: int | None = None) -> None:
         """Celery calls this beside `terminate_job`, which does the work."""
 
     def start(self) -> None:
         """Begin, in the slot the pool has given."""
-        self._task = self.pool.loop.create_task(self._main(), name=f"celery-job-{self.pid}")
+        self.task = self.pool.loop.create_task(self._main(), name=f"celery-job-{self.pid}")
 
     async def _main(self) -> None:
         _job.set(self)
+        self._began = time.monotonic()
         try:
-            self._options["accept_callback"](self.pid, time.monotonic())
+            self._options["accept_callback"](self.pid, self._began)
             if not self.abandoned:  # revoked between receipt and start
                 self._set_limits()
                 self._report(await self._trace())
@@ -168,13 +197,13 @@ class Job:
         if self._interruption is None or not (error is None or isinstance(error, asyncio.CancelledError)):
             return error
         error, self._interruption = self._interruption, None
-        if self._task is not None:
-            self._task.uncancel()
+        if self.task is not None:
+            self.task.uncancel()
         return error
 
     # -- limits and termination, on the loop -----------------------------------------------------------
     def _set_limits(self) -> None:
-        soft, hard = self._options.get("soft_timeout"), self._options.get("timeout")
+        soft, hard = self._options.get("soft_timeout"), self.limit
         if soft:
             self._later(soft, self._on_soft_limit, soft)
         if hard:
@@ -184,21 +213,31 @@ class Job:
         self._timers.append(self.pool.loop.call_later(delay, function, *args))
 
     def _on_soft_limit(self, limit: float) -> None:
-        if self._task is not None and not self.abandoned:
+        if self.task is not None and not self.abandoned:
             self._options["timeout_callback"](True, limit)
             self._interruption = _SoftLimit(limit)
-            self._task.cancel()
+            self.task.cancel()
 
     def _on_hard_limit(self, limit: float) -> None:
         if not self.abandoned:
             self.abandon()
             self._options["timeout_callback"](False, limit)
 
+    def time_out(self) -> None:
+        """Drop the result because of the hard limit, on any thread: the loop is blocked."""
+        if self.abandoned or self.to_be_killed:
+            return
+        self.abandoned = True
+        try:
+            self._options["timeout_callback"](False, self.limit)
+        except Exception:
+            logger.exception("Celery could not be told that task %s is out of time", self.task_id)
+
     def abandon(self) -> None:
         """Drop the result, whatever becomes of the coroutine, and cancel it until it ends."""
         self.abandoned, self._interruption = True, None
-        if self._task is not None:
-            self._task.cancel()
+        if self.task is not None:
+            self.task.cancel()
             self._later(INSIST_EVERY, self._insist)
 
     def _insist(self) -> None:

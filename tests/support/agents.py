@@ -111,6 +111,14 @@ async def stubborn(ctx: TaskContext, seconds: float) -> str:
 
 
 @subagent
+async def hog(ctx: TaskContext, seconds: float) -> None:
+    """Block the event loop."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+
+@subagent
 def sync_stubborn(ctx: TaskContext, seconds: float) -> str:
     """Swallow every exception, the soft limit's among them."""
     end = time.monotonic() + seconds

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 
 import redis
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -75,6 +76,25 @@ async def nest(self: Task, depth: int) -> None:
             await ended.setdefault(child, asyncio.Event()).wait()
     ended.setdefault(self.request.id, asyncio.Event()).set()
     note("end", self)
+
+
+@app.task(bind=True)
+async def hog(self: Task, seconds: float) -> None:
+    """Block the event loop."""
+    note("start", self)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+
+@app.task(bind=True)
+async def stubborn(self: Task, seconds: float) -> None:
+    """Refuse to be cancelled."""
+    note("start", self)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.05)
 
 
 @app.task(bind=True)

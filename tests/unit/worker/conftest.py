@@ -27,7 +27,8 @@ def raised(info: Any) -> BaseException:
 class Outcome:
     """What Celery is told about one job."""
 
-    def __init__(self) -> None:
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
         self.pid = 0
         self.events: list[str] = []
         self.value: Any = None
@@ -72,7 +73,8 @@ class Bench:
         )
 
     def run(self, function: Callable[..., Any], *args: Any, **limits: float) -> Outcome:
-        outcome, task_id = Outcome(), str(uuid4())
+        task_id = str(uuid4())
+        outcome = Outcome(task_id)
         request = {"id": task_id, "task": function.__name__, "args": args, "kwargs": {}, "delivery_info": {}}
         embed: dict[str, None] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
         self.pool.apply_async(
