@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
@@ -72,6 +73,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self.app.steps["consumer"].add(Credit)
         self._recycling = Recycling()
         self._is_blocked = False
+        self._inbox: deque[Job] = deque()
+        self._is_woken = False
         # Everything below belongs to the loop's thread.
         self._jobs: dict[int, Job] = {}
         self._slots = Slots(lambda: self.limit, lambda: self.on_aside())
@@ -141,7 +144,10 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         for limit in ("soft_timeout", "timeout"):
             options[limit] = options.get(limit) or self.options.get(limit)
         job = Job(self, next(self._pids), target, args, options)
-        self.loop.call_soon_threadsafe(self._submit, job)
+        self._inbox.append(job)
+        if not self._is_woken:  # one wakeup serves all jobs that come before the loop looks
+            self._is_woken = True
+            self.loop.call_soon_threadsafe(self._take)
         return job
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
@@ -231,9 +237,12 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._watchdog.start()
         started.set()
 
-    def _submit(self, job: Job) -> None:
-        self._jobs[job.pid] = job
-        self._slots.submit(job)
+    def _take(self) -> None:
+        self._is_woken = False  # first, so that nothing is left in the inbox
+        while self._inbox:
+            job = self._inbox.popleft()
+            self._jobs[job.pid] = job
+            self._slots.submit(job)
 
     def is_done(self, job: Job) -> None:
         """A job has ended."""

@@ -276,12 +276,14 @@ def _body(task: Any) -> Any:
 
 
 def _bridge(body: Callable[..., Any]) -> Callable[..., Any]:
+    is_async = inspect.iscoroutinefunction(body)
+
     @wraps(body)
     def run(*args: Any, **kwargs: Any) -> Any:
         here, job = getcurrent(), _job.get()
         if job is None or not isinstance(here, _Tracer):
             return body(*args, **kwargs)  # called directly, not by a worker
-        if inspect.iscoroutinefunction(body):
+        if is_async:
             return here.parent.switch(body(*args, **kwargs))
         result = here.parent.switch(
             job.pool.run_in_thread(partial(copy_context().run, body, *args, **kwargs))

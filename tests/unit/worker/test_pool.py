@@ -208,6 +208,21 @@ def test_many_wait_together(bench: Bench) -> None:
     assert time.monotonic() - begin < 3
 
 
+def test_a_burst_wakes_the_loop_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.pool.loop.call_soon_threadsafe((gate := threading.Event()).wait)
+    wake, wakeups = bench.pool.loop.call_soon_threadsafe, list[str]()
+
+    def counted(callback: Callable[..., Any], *args: Any) -> Any:
+        wakeups.append(callback.__qualname__)
+        return wake(callback, *args)
+
+    monkeypatch.setattr(bench.pool.loop, "call_soon_threadsafe", counted)
+    outcomes = [bench.run(add, 1, 1) for _ in range(50)]
+    gate.set()
+    wait_until(lambda: all(outcome.settled() for outcome in outcomes))
+    assert wakeups.count("AsyncioPool._take") == 1
+
+
 def test_slots_are_kept_grown_and_shrunk(bench: Bench) -> None:
     outcomes = [bench.run(nap, 0.8) for _ in range(8)]
     wait_until(lambda: bench.pool.info["waiting"] == 4 and outcomes[3].pid)
