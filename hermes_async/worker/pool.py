@@ -9,7 +9,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from signal import SIGKILL
 from typing import Any
@@ -17,10 +16,10 @@ from typing import Any
 from celery import signals
 from celery.concurrency.base import BasePool
 
-from hermes_async.worker import tracer
 from hermes_async.worker.credit import Credit
 from hermes_async.worker.recycle import Callback, Recycling, Rules
 from hermes_async.worker.slots import Aside, Slots
+from hermes_async.worker.threads import Threads
 from hermes_async.worker.tracer import (
     Job,
     adopt,
@@ -59,8 +58,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     rules = Rules()
     #: Celery's consumer, in a worker.
     consumer: Any = None
-    _executor: ThreadPoolExecutor
     _thread: threading.Thread | None = None
+    _threads: Threads
     _watchdog: Watchdog
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -78,7 +77,6 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         # Everything below belongs to the loop's thread.
         self._jobs: dict[int, Job] = {}
         self._slots = Slots(lambda: self.limit, lambda: self.on_aside())
-        self._strays: set[asyncio.Future[Any]] = set()
 
     def on_loop_stop(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Await this when the pool stops, while the loop still runs; the latest registered comes first."""
@@ -92,8 +90,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             if not adopted(task):
                 adopt(task)
         self.loop = asyncio.new_event_loop()
-        self._executor = ThreadPoolExecutor(thread_name_prefix="celery-def")
-        self.loop.set_default_executor(self._executor)
+        self._threads = Threads(self.loop, self._judge)
         self._watchdog = Watchdog(self.loop, self._begun, self._on_block)
         started = threading.Event()
         self._thread = threading.Thread(
@@ -126,7 +123,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             self._thread = thread
             raise
         self._watchdog.stop()
-        self._executor.shutdown(wait=not (thread.is_alive() or self._strays), cancel_futures=True)
+        self._threads.end()
 
     # -- what Celery asks, on any thread ---------------------------------------------------------------
     def on_apply(
@@ -203,7 +200,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def _judge(self, job: Job) -> None:
         zombies = self._slots.zombies
-        why = self.rules.zombies(len(zombies) + len(self._strays), job)
+        why = self.rules.zombies(len(zombies) + len(self._threads.strays), job)
         if why is not None:
             self.recycle(why, {job.task_id, *(zombie.task_id for zombie in zombies)})
 
@@ -215,7 +212,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             "running": len(self._slots.running),
             "waiting": len(self._slots.waiting),
             "aside": len(self._slots.aside),
-            "zombies": len(self._slots.zombies) + len(self._strays),
+            "zombies": len(self._slots.zombies) + len(self._threads.strays),
             "timeouts": (soft, hard),
         }
 
@@ -273,22 +270,9 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             del self._jobs[self._slots.waiting.popleft().pid]
         self._slots.fill()
 
-    async def run_in_thread(self, function: Callable[[], Any]) -> Any:
-        """Run a `def` body; a thread cannot be cancelled, so an abandoned one is counted until it ends."""
-        future = self.loop.run_in_executor(self._executor, function)
-        try:
-            return await asyncio.shield(future)
-        finally:
-            if not future.done():
-                self._stray(future)
-
-    def _stray(self, future: asyncio.Future[Any]) -> None:
-        self._strays.add(future)
-        job = current_job()
-        assert job is not None
-        judging = self.loop.call_later(tracer.INSIST_EVERY, self._judge, job)
-        future.add_done_callback(self._strays.discard)
-        future.add_done_callback(lambda _: judging.cancel())
+    def run_in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]:
+        """Run a `def` body."""
+        return self._threads.run(function)
 
     async def _abandon_all(self) -> None:
         self._forget_waiting()

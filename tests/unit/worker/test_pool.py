@@ -15,12 +15,14 @@ from celery import current_task, signals
 from celery.exceptions import Reject, Retry
 
 from hermes_async.worker import pool as pool_module
+from hermes_async.worker import threads
 from hermes_async.worker.pool import running_pool
 from tests.support.servers import wait_until
 from tests.unit.worker.conftest import Bench
 
 BODIES: list[Callable[..., Any]] = []
 seen: list[Any] = []
+barriers: dict[int, threading.Barrier] = {}
 mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="clean")
 
 
@@ -131,6 +133,17 @@ async def colour(value: str) -> str:
 @body
 def sleep_in_thread(seconds: float) -> None:
     time.sleep(seconds)
+
+
+@body
+def meet(many: int) -> None:
+    """Wait for so many others in their threads."""
+    barriers.setdefault(many, threading.Barrier(many)).wait(10)
+
+
+@body
+def mark_in_thread(value: str) -> None:
+    seen.append(value)
 
 
 @body
@@ -326,6 +339,35 @@ def test_an_abandoned_def_is_counted_until_its_thread_ends(bench: Bench) -> None
     assert outcome.events == ["accepted", "hard"]
     wait_until(lambda: bench.pool.info["zombies"] == 1)
     wait_until(lambda: bench.pool.info["zombies"] == 0)
+
+
+def test_every_slot_has_a_thread(bench: Bench) -> None:
+    bench.pool.grow(56)
+    outcomes = [bench.run(meet, 60) for _ in range(60)]
+    wait_until(lambda: all(outcome.settled() for outcome in outcomes))
+    assert {outcome.events[-1] for outcome in outcomes} == {"succeeded"}
+
+
+def test_a_def_that_was_cancelled_before_it_had_a_thread_does_not_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threads, "MOST", 1)
+    bench = Bench(2, BODIES)
+    first, second = bench.run(sleep_in_thread, 0.3), bench.run(mark_in_thread, "begun")
+    wait_until(lambda: second.pid)
+    bench.pool.terminate_job(second.pid)
+    wait_until(first.settled)
+    bench.pool.stop()
+    assert seen == []
+
+
+def test_a_cold_stop_leaves_busy_threads_behind(bench: Bench) -> None:
+    outcome = bench.run(sleep_in_thread, 4)
+    wait_until(lambda: outcome.pid)
+    begin = time.monotonic()
+    bench.pool.terminate()
+    assert time.monotonic() - begin < 3
+    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("celery")])
 
 
 def test_context_does_not_leak_from_job_to_job(bench: Bench) -> None:
