@@ -34,6 +34,8 @@ app.conf.update(
     worker_pool=os.environ.get("TEST_POOL", "hermes_async.worker.pool:AsyncioPool"),
 )
 
+app.conf.update(json.loads(os.environ.get("TEST_CONF", "{}")))
+
 #: What `nest` waits for; it works with one worker only.
 ended: dict[str, asyncio.Event] = {}
 
@@ -65,15 +67,16 @@ async def noop() -> None:
 
 
 @app.task(bind=True)
-async def nest(self: Task, depth: int) -> None:
+async def nest(self: Task, depth: int, seconds: float = 0.0) -> None:
     """Wait for another of the same, without a slot."""
     note("start", self)
     pool = running_pool()
     assert pool is not None
     if depth:
         async with pool.aside():
-            child = nest.delay(depth - 1).id
+            child = nest.delay(depth - 1, seconds).id
             await ended.setdefault(child, asyncio.Event()).wait()
+    await asyncio.sleep(seconds)
     ended.setdefault(self.request.id, asyncio.Event()).set()
     note("end", self)
 

@@ -6,9 +6,10 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import psutil
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import current_task, signals
@@ -93,6 +94,19 @@ async def leave() -> None:
 
 
 @body
+async def interrupt() -> None:
+    await asyncio.sleep(0)
+    raise KeyboardInterrupt
+
+
+@body
+async def leave_in_stray_child() -> None:
+    """The child's end is nobody's: it reaches the loop itself."""
+    asyncio.create_task(leave())  # noqa: RUF006
+    await asyncio.sleep(0.05)
+
+
+@body
 async def leave_in_child() -> None:
     await asyncio.gather(leave())
 
@@ -124,10 +138,20 @@ def who_in_def() -> list[str]:
 
 @body
 async def colour(value: str) -> str:
+    """Set a variable of the context, and see it in every kind of child."""
     before = mark.get()
     mark.set(value)
-    await asyncio.sleep(0.01)
-    return f"{before} {mark.get()}"
+
+    async def child() -> str:
+        await asyncio.sleep(0.01)
+        inherited = mark.get()
+        mark.set("of a child")
+        return inherited
+
+    async with asyncio.TaskGroup() as group:
+        children = [group.create_task(child()) for _ in range(2)]
+    values = {task.result() for task in children} | set(await asyncio.gather(child(), child()))
+    return " ".join([before, mark.get(), await asyncio.to_thread(mark.get), *values])
 
 
 @body
@@ -169,6 +193,38 @@ async def leave_a_child_behind() -> None:
 
     seen.append(asyncio.create_task(child()))
     await asyncio.sleep(0)
+
+
+async def numbers(name: str) -> AsyncIterator[int]:
+    try:
+        for number in range(1_000):
+            await asyncio.sleep(0)
+            yield number
+    finally:
+        await asyncio.sleep(0.01)
+        seen.append(f"{name} closed")
+
+
+@body
+async def stop_in_the_middle() -> None:
+    async for number in numbers("stopped"):
+        if number == 1:
+            break
+
+
+@body
+async def sleep_in_the_middle(seconds: float) -> None:
+    async for _ in numbers("cancelled"):
+        await asyncio.sleep(seconds)
+
+
+@body
+async def keep_one() -> None:
+    kept.append(numbers("kept"))
+    await anext(kept[-1])
+
+
+kept: list[AsyncIterator[int]] = []
 
 
 @body
@@ -301,11 +357,15 @@ def test_terminate_cancels_and_drops_the_result(bench: Bench) -> None:
     assert isinstance(seen[0], asyncio.CancelledError)
 
 
-def test_system_exit_loses_the_job_but_not_the_loop(bench: Bench) -> None:
-    for function in (leave, leave_in_child):
+def test_an_exit_loses_the_job_but_not_the_loop(bench: Bench) -> None:
+    for function, kind in ((leave, SystemExit), (leave_in_child, SystemExit), (interrupt, KeyboardInterrupt)):
         outcome = bench.result(function)
         assert outcome.events[-1] == "lost"
-        assert isinstance(outcome.error, SystemExit)
+        assert isinstance(outcome.error, kind)
+    bystander = bench.run(nap, 0.3)
+    assert bench.result(leave_in_stray_child).events[-1] == "succeeded"
+    wait_until(bystander.settled)
+    assert bystander.events[-1] == "succeeded"
     assert bench.result(add, 1, 1).value == "2"
 
 
@@ -374,7 +434,7 @@ def test_context_does_not_leak_from_job_to_job(bench: Bench) -> None:
     bench.pool.shrink(3)
     outcomes = [bench.run(colour, value) for value in ("red", "blue")]
     wait_until(lambda: all(outcome.settled() for outcome in outcomes))
-    assert [outcome.value for outcome in outcomes] == ["'clean red'", "'clean blue'"]
+    assert [outcome.value for outcome in outcomes] == ["'clean red red red'", "'clean blue blue blue'"]
 
 
 def test_flush_forgets_what_has_not_begun(bench: Bench) -> None:
@@ -425,6 +485,32 @@ def test_what_tasks_opened_is_closed_while_the_loop_runs(bench: Bench) -> None:
     bench.pool.stop()
     assert seen[1:] == ["closed", "child ended"]
     assert seen[0].cancelled()
+
+
+def test_asynchronous_generators_are_closed(bench: Bench) -> None:
+    wait_until(bench.run(stop_in_the_middle).settled)
+    wait_until(lambda: seen == ["stopped closed"])
+    bench.run(sleep_in_the_middle, 30, timeout=0.1)
+    wait_until(lambda: seen[1:] == ["cancelled closed"])
+    wait_until(bench.run(keep_one).settled)
+    bench.pool.stop()
+    assert seen[2:] == ["kept closed"]
+    kept.clear()
+
+
+def life_of_a_pool() -> tuple[int, int]:
+    """What is open when it is over: file descriptors, threads."""
+    bench = Bench(4, BODIES)
+    outcomes = [bench.run(*call) for call in ((add, 1, 1), (sleep_in_thread, 0.01), (nap, 30), (fail,))]
+    wait_until(lambda: all(outcome.pid for outcome in outcomes))
+    bench.pool.terminate()
+    assert asyncio.all_tasks(bench.pool.loop) == set()
+    return psutil.Process().num_fds(), threading.active_count()
+
+
+def test_nothing_is_left_open() -> None:
+    life_of_a_pool()  # the first one imports and caches
+    assert life_of_a_pool() == life_of_a_pool()
 
 
 def test_process_signals_are_sent_on_the_loop() -> None:
