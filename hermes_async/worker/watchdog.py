@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import selectors
 import sys
 import sysconfig
 import threading
@@ -48,6 +49,7 @@ class Watchdog:
         self._answered: float | None = None
         self._warn_after = THRESHOLD
         self._suspect: tuple[Job | None, float] = (None, 0.0)
+        self._who = ""
 
     def start(self) -> None:
         """Begin; on the loop's thread."""
@@ -78,21 +80,22 @@ class Watchdog:
             self._bark(time.monotonic())
             return
         if self._warn_after > THRESHOLD:
-            logger.warning("The event loop is free again after %.1f s", self._answered - self._asked)
+            seconds = self._answered - self._asked
+            logger.warning("The event loop is free again: %s has blocked it for %.1f s", self._who, seconds)
         self._ask()
 
     def _bark(self, now: float) -> None:
         frame = sys._current_frames().get(self._loop_thread)
-        if frame is None:
-            return
+        if frame is None or frame.f_code.co_filename == selectors.__file__:
+            return  # it waits for work: the whole process was stopped, and we are awake first
         job = self._job_at(frame)
         if job is not self._suspect[0]:
             self._suspect = (job, now)
         if now - self._asked >= self._warn_after:
             self._warn_after *= 2
-            who = "something that is no task" if job is None else f"task {job.name}[{job.task_id}]"
+            self._who = "something that is no task" if job is None else f"task {job.name}[{job.task_id}]"
             text = "The event loop is blocked for %.1f s by %s, at %s"
-            logger.warning(text, now - self._asked, who, _place(frame))
+            logger.warning(text, now - self._asked, self._who, _place(frame))
         if job is not None:
             self._on_block(job, now - self._suspect[1])
 

@@ -87,7 +87,8 @@ def test_the_task_and_the_place_are_named(
     for text in blocked:
         assert re.fullmatch(rf"The event loop is blocked for \d\.\d s by {who}", text)
     assert 1 <= len(blocked) <= 4  # after 0.1, 0.2, 0.4, 0.8 s
-    assert re.fullmatch(r"The event loop is free again after \d\.\d s", free)
+    again = rf"The event loop is free again: task {function.__name__}\[{outcome.task_id}\] has blocked it for"
+    assert re.fullmatch(rf"{again} [0-9]\.\d s", free)
 
 
 def test_a_callback_of_a_task_is_the_tasks(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
@@ -130,4 +131,13 @@ def test_a_loop_that_is_only_busy_is_not_blocked(
     monkeypatch.setattr(watchdog, "THRESHOLD", 0.3)
     outcomes = [bench.run(many_short_steps, 1.0), *(bench.run(nap, 0.3) for _ in range(3))]
     wait_until(lambda: all(outcome.settled() for outcome in outcomes))
+    assert caplog.messages == []
+
+
+def test_a_loop_that_waits_for_work_is_not_blocked(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process was stopped for a while, and the watchdog is the first to go on."""
+    monkeypatch.setattr(bench.pool._watchdog, "_answer", lambda: None)
+    time.sleep(0.5)
     assert caplog.messages == []
