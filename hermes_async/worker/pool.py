@@ -71,7 +71,6 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self.on_aside: Callable[[], object] = lambda: None
         self.app.steps["consumer"].add(Credit)
         self._recycling = Recycling()
-        self._is_blocked = False
         self._inbox: deque[Job] = deque()
         self._is_woken = False
         # Everything below belongs to the loop's thread.
@@ -106,7 +105,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     def on_terminate(self) -> None:
         """Cold: running jobs are cancelled, and their messages go back to the broker."""
         self._slots.closed = True
-        self._end(self._abandon_all, patience=0.0 if self._is_blocked else 2 * GRACE)
+        hopeless = self._recycling.began and self._watchdog.sees_a_block
+        self._end(self._abandon_all, patience=0.0 if hopeless else 2 * GRACE)
 
     def _end(self, first: Callable[[], Awaitable[Any]], patience: float | None) -> None:
         thread, self._thread = self._thread, None
@@ -194,7 +194,6 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     def _on_block(self, job: Job, seconds: float) -> None:
         why = self.rules.blocked(job, seconds)
         if why is not None:
-            self._is_blocked = True
             job.time_out()
             self.recycle(why, [job.task_id])
 

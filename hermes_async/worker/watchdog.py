@@ -56,6 +56,11 @@ class Watchdog:
         self._loop_thread = threading.get_ident()
         self._thread.start()
 
+    @property
+    def sees_a_block(self) -> bool:
+        """Whether a warning has been logged, and the loop is not free yet."""
+        return self._answered is None and self._warn_after > THRESHOLD
+
     def stop(self) -> None:
         """End the thread."""
         self._stopped.set()
