@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
+from concurrent import futures
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from signal import SIGKILL
 from typing import Any
@@ -100,21 +104,20 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
 
     def on_stop(self) -> None:
         """Warm: every job ends first."""
-        self._end(self._slots.idle.wait, patience=None)
+        self._end(self._slots.idle.wait, patience=math.inf)
 
     def on_terminate(self) -> None:
         """Cold: running jobs are cancelled, and their messages go back to the broker."""
         self._slots.closed = True
-        hopeless = self._recycling.began and self._watchdog.sees_a_block
-        self._end(self._abandon_all, patience=0.0 if hopeless else 2 * GRACE)
+        self._end(self._abandon_all, patience=2 * GRACE)
 
-    def _end(self, first: Callable[[], Awaitable[Any]], patience: float | None) -> None:
+    def _end(self, first: Callable[[], Awaitable[Any]], patience: float) -> None:
         thread, self._thread = self._thread, None
         if thread is None:
             return
         end = asyncio.run_coroutine_threadsafe(self._wind_up(first), self.loop)
         try:
-            end.result(patience)
+            self._await(end, patience)
             thread.join(GRACE)
         except TimeoutError:
             logger.error("A task blocks the event loop of the pool: it is left behind")
@@ -124,6 +127,14 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             raise
         self._watchdog.stop()
         self._threads.end()
+
+    def _await(self, end: Future[None], patience: float) -> None:
+        deadline = time.monotonic() + patience
+        while not futures.wait({end}, timeout=0.2).done:
+            hopeless = self._recycling.began and self._watchdog.sees_a_block
+            if hopeless or time.monotonic() > deadline:
+                raise TimeoutError
+        end.result()
 
     # -- what Celery asks, on any thread ---------------------------------------------------------------
     def on_apply(
@@ -200,7 +211,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     def _judge(self, job: Job) -> None:
         zombies = self._slots.zombies
         why = self.rules.zombies(len(zombies) + len(self._threads.strays), job)
-        if why is not None:
+        if why is not None and self._thread is not None:  # one that stops does not wait for zombies
             self.recycle(why, {job.task_id, *(zombie.task_id for zombie in zombies)})
 
     def _get_info(self) -> dict[str, Any]:

@@ -134,6 +134,16 @@ def test_the_culprit_is_out_of_time_though_the_loop_cannot_tell(
     assert waiting.events == []
 
 
+def test_a_warm_stop_does_not_wait_for_who_blocks_for_ever(bench: Bench, heard: Heard) -> None:
+    culprit = bench.run(block, 3, timeout=0.2)
+    wait_until(lambda: culprit.pid)
+    begin = time.monotonic()
+    bench.pool.stop()
+    assert time.monotonic() - begin < 2.5
+    assert heard.calls == [{culprit.task_id: True}]
+    wait_until(bench.pool.loop.is_closed)
+
+
 def test_who_is_to_be_killed_and_blocks_is_the_end(bench: Bench, heard: Heard) -> None:
     culprit = bench.run(block, 1.0)
     wait_until(lambda: culprit.pid)
@@ -157,6 +167,15 @@ def test_one_zombie_more_than_there_may_be(bench: Bench, heard: Heard) -> None:
         last.task_id,
     }
     assert not heard.calls[0][other.task_id]
+
+
+def test_a_process_that_stops_need_not_be_replaced(bench: Bench, heard: Heard) -> None:
+    zombie, other = bench.run(stubborn, 1.5), bench.run(nap, 1.0)
+    wait_until(lambda: zombie.pid and other.pid)
+    bench.pool.terminate_job(zombie.pid, signal.SIGKILL)
+    bench.pool.stop()
+    assert other.events == ["accepted", "succeeded"]
+    assert heard.calls == []
 
 
 @pytest.mark.parametrize("function", [stubborn, stubborn_thread])
