@@ -6,12 +6,13 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.support.servers import Process, RedisServer, celery_command, wait_until
+from tests.support.servers import Process, RedisServer, celery_command, running_redis, wait_until
 from tests.unit.transport.test_workers import LEASE, NAP, SYNC_NAP, Field
 
 pytestmark = pytest.mark.acceptance
@@ -48,6 +49,15 @@ def yard(redis_server: RedisServer, redis_url: str, spawn: Callable[..., Process
     yard = Yard(redis_server, spawn)
     yield yard
     yard.close()
+
+
+@pytest.fixture
+def own_yard(tmp_path: Path, spawn: Callable[..., Process]) -> Iterator[Yard]:
+    """With a server whose connections the test may cut, those of this process among them."""
+    for server in running_redis(tmp_path / "redis"):
+        yard = Yard(server, spawn)
+        yield yard
+        yard.close()
 
 
 def test_the_autoscaler_grows_and_shrinks_the_pool_around_what_runs(yard: Yard) -> None:
@@ -93,18 +103,18 @@ def test_a_cold_stop_waits_for_nobody(yard: Yard, name: str) -> None:
     assert yard.redis.xpending("celery", "celery")["pending"] == 0
 
 
-def test_a_lost_connection_keeps_those_that_are_aside(yard: Yard) -> None:
-    worker = yard.start("-c", "1")
+def test_a_lost_connection_keeps_those_that_are_aside(own_yard: Yard) -> None:
+    worker = own_yard.start("-c", "1")
     for number in (2, 4, 6):
-        yard.send(NEST, 1, 1.0)
-        yard.wait_for("start", number)  # the child has the slot
-        yard.redis.client_kill_filter(_type="normal", skipme=True)
-        yard.redis.client_kill_filter(_type="pubsub", skipme=True)
-    yard.wait_for("end", 6)
+        own_yard.send(NEST, 1, 1.0)
+        own_yard.wait_for("start", number)  # the child has the slot
+        own_yard.redis.client_kill_filter(_type="normal", skipme=True)
+        own_yard.redis.client_kill_filter(_type="pubsub", skipme=True)
+    own_yard.wait_for("end", 6)
     assert worker.log.count("Connection to broker lost") >= 1
-    yard.wait_until_empty()
-    assert set(yard.starts().values()) == {1}
-    stats = yard.stats()
+    own_yard.wait_until_empty()
+    assert set(own_yard.starts().values()) == {1}
+    stats = own_yard.stats()
     assert (stats["prefetch_count"], stats["pool"]["aside"]) == (1, 0)
 
 
