@@ -201,7 +201,7 @@ def test_a_branch_that_waits_for_the_slot_goes_on_when_another_steps_aside(one: 
 @pytest.mark.parametrize("coming_back", [False, True])
 @pytest.mark.parametrize("how", ["terminate", "hard", "soft"])
 def test_who_is_cancelled_cleans_up_without_a_slot(one: Bench, how: str, coming_back: bool) -> None:
-    limits = {"hard": {"timeout": 0.5}, "soft": {"soft_timeout": 0.5}}.get(how, {})
+    limits = {"hard": {"timeout": 1.0}, "soft": {"soft_timeout": 1.0}}.get(how, {})
     outcome = one.run(step_aside, "job", **limits)
     wait_until(lambda: is_aside(one))
     other = one.run(work, "other")
