@@ -197,6 +197,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             culprits: ids of the tasks that are to blame; all others are handed back.
         """
         jobs = self._begun()
+        if self.consumer is not None:
+            self._slots.closed = True  # what waits has not been touched, and shall not be
         self._recycling.begin(why, jobs, [job for job in jobs if job.task_id in culprits], self.consumer)
 
     def _begun(self) -> list[Job]:

@@ -248,6 +248,20 @@ def test_the_worker_stops_consuming_tells_and_ends(monkeypatch: pytest.MonkeyPat
     assert (consumer.controller.exitcode, recycle.state.should_terminate) == (EXIT_CODE, EXIT_CODE)
 
 
+def test_nothing_begins_any_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(bench.pool, "_recycling", Recycling(leave=print))
+    monkeypatch.setattr(bench.pool, "consumer", Consumer())
+    bench.pool.on_recycle(told.append)
+    running = bench.run(nap, 0.2)
+    wait_until(lambda: running.pid)
+    bench.pool.recycle("enough")
+    late = bench.run(nap, 0.0)
+    wait_until(running.settled)
+    assert told == [[(running.task_id, False)]]
+    assert (late.events, bench.pool.info["waiting"]) == ([], 1)
+
+
 def test_a_process_that_cannot_end_in_order_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recycle, "PATIENCE", 0.1)
     codes: list[int] = []
