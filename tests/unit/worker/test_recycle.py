@@ -249,8 +249,9 @@ def test_the_worker_stops_consuming_tells_and_ends(monkeypatch: pytest.MonkeyPat
 
 
 def test_nothing_begins_any_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Any] = []
-    monkeypatch.setattr(bench.pool, "_recycling", Recycling(leave=print))
+    monkeypatch.setattr(recycle, "PATIENCE", 1.0)
+    told, codes = list[Any](), list[int]()
+    monkeypatch.setattr(bench.pool, "_recycling", Recycling(leave=codes.append))
     monkeypatch.setattr(bench.pool, "consumer", Consumer())
     bench.pool.on_recycle(told.append)
     running = bench.run(nap, 0.2)
@@ -260,6 +261,7 @@ def test_nothing_begins_any_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
     wait_until(running.settled)
     assert told == [[(running.task_id, False)]]
     assert (late.events, bench.pool.info["waiting"]) == ([], 1)
+    wait_until(lambda: codes == [EXIT_CODE])
 
 
 def test_a_process_that_cannot_end_in_order_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
