@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 import anyio
 import anyio.to_thread
-from kombu import Connection, Exchange, Queue
-from kombu.exceptions import KombuError
+from kombu import Connection, Exchange, Producer, Queue
+from kombu.exceptions import KombuError, OperationalError
 from kombu.pidbox import Mailbox
 
+from hermes_async.adapters.confirms import Confirms
 from hermes_async.adapters.redis_store.connection import shown
 from hermes_async.core.ports import Parcel
 from hermes_async.domain.agent import SubagentSpec
@@ -23,8 +24,25 @@ from hermes_async.transport.streams import encode_message, stream_key
 
 logger = logging.getLogger("hermes.queue")
 
+#: Our names of kombu's transports, where they differ.
+SCHEMES = {"redis": "redisstream", "rediss": "redisstreams", "redis+list": "redis"}
+#: Seconds to connect and to wait for a reply.
+CONNECT_TIMEOUT, REPLY_TIMEOUT = 1.4, 2.5
+#: The same as the libraries call it: first redis-py, then py-amqp.
+TIMEOUTS = {
+    "socket_connect_timeout": CONNECT_TIMEOUT,
+    "socket_timeout": REPLY_TIMEOUT,
+    "read_timeout": REPLY_TIMEOUT,
+    "write_timeout": REPLY_TIMEOUT,
+}
+#: The most messages that one round trip carries to Redis.
+BATCH = 1_000
 #: Seconds between the end of an attempt's time and the moment at which Celery kills what still runs.
 GRACE = 10.0
+#: Milliseconds that RabbitMQ waits for the ack of a message, which we send when its task has ended: as many
+#: as it can count. Before 3.12 it knows only a limit for all queues, 30 minutes by default, and closes the
+#: channel then; a worker comes back from that, and its task runs on.
+CONSUMER_TIMEOUT = 2**31 - 1
 #: A Celery body without arguments: `(args, kwargs, embed)`. All that a worker needs is in the record.
 _BODY = b'[[], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
 _ORIGIN = f"{os.getpid()}@{socket.gethostname()}"
@@ -41,11 +59,9 @@ def task_name(agent: str) -> str:
 
 
 def transport_url(url: str) -> str:
-    """Return the broker URL as kombu knows it: `redis://` is our transport over streams."""
-    for ours, theirs in (("redis+list://", "redis://"), ("redis://", "redisstream://")):
-        if url.startswith(ours):
-            return theirs + url.removeprefix(ours)
-    return url
+    """Return the broker URL as kombu knows it: `redis://` and `rediss://` are our transport over streams."""
+    scheme, _, rest = url.partition("://")
+    return f"{SCHEMES.get(scheme, scheme)}://{rest}"
 
 
 def time_limits(lane: Lane, options: SubagentSpec) -> tuple[float | None, float | None]:
@@ -54,10 +70,9 @@ def time_limits(lane: Lane, options: SubagentSpec) -> tuple[float | None, float 
     In the async lane the runner itself ends an attempt in time; Celery's hard limit is there for a coroutine
     that does not listen.
     """
-    limits = [limit for limit in (options.timeout, options.total_timeout) if limit is not None]
-    if not limits:
+    if options.timeout is None:
         return None, None
-    return min(limits) + GRACE, options.timeout if lane is Lane.PROCESS else None
+    return options.timeout + GRACE, options.timeout if lane is Lane.PROCESS else None
 
 
 class CeleryQueue:
@@ -74,36 +89,40 @@ class CeleryQueue:
         self._where = shown(url)
         self._to_store = shares_store and transport_url(url).startswith("redisstream")
         #: kombu's lists serve 0 first, everybody else 9.
-        self._is_reversed = transport_url(url).startswith(("redis://", "rediss://"))
-        timeouts = {"socket_timeout": 2.5, "socket_connect_timeout": 1.4, "confirm_publish": True}
-        connection = Connection(transport_url(url), connect_timeout=1.4, transport_options=timeouts)
+        self._is_reversed = transport_url(url).startswith("redis://")
+        #: Over Redis a message that is written is there.
+        self._confirms = url.startswith("amqp")
+        connection = Connection(
+            transport_url(url), connect_timeout=CONNECT_TIMEOUT, transport_options=TIMEOUTS
+        )
         self._connections = connection.Pool(limit=2)
 
     def parcel(self, task: Task) -> Parcel | None:
         """Return the message for the store to add, or None when the broker is elsewhere."""
         if not self._to_store:
             return None
-        name, priority = queue_name(task.lane), task.birth.options.priority
+        name, priority = queue_name(task.birth.lane), task.birth.options.priority
         body = encode_message(
             _BODY, queue=name, headers=_headers(task), correlation_id=task.id, priority=priority
         )
         return Parcel(stream_key(name, priority), body)
 
     async def publish_all(self, tasks: Sequence[Task]) -> None:
-        """Hand tasks to the broker, off the event loop, and wait for its confirmation.
+        """Hand tasks to the broker, off the event loop, and wait until it has confirmed them all.
 
         Raises:
-            QueueUnavailable: the broker cannot be reached.
+            QueueUnavailable: it has perhaps only some. All may be published again: a second message of a
+                task finds that there is nothing to claim.
         """
-        for task in tasks:
-            await self._in_thread(self._publish, task)
+        if tasks:
+            await self._in_thread(self._publish_all, tasks)
 
     async def revoke(self, task_ids: Sequence[str], *, force: bool) -> None:
         """Ask every worker to stop the tasks: SIGUSR1 lets a process clean up, SIGKILL does not."""
         signal = "SIGKILL" if force else "SIGUSR1"
-        asked = {"task_id": list(task_ids), "terminate": True, "signal": signal}
+        arguments = {"task_id": list(task_ids), "terminate": True, "signal": signal}
         try:
-            await self._in_thread(self._broadcast, asked)
+            await self._in_thread(self._broadcast, arguments)
         except QueueUnavailable as exc:  # the record knows; the worker learns it with its next renewal
             logger.warning("the cancel of %s is not broadcast: %s", ", ".join(task_ids), exc)
 
@@ -120,36 +139,64 @@ class CeleryQueue:
 
     def _with_connection(self, function: Callable[[Connection, Any], None], argument: Any) -> None:
         with self._connections.acquire(block=True) as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0, timeout=2.5)
-            function(connection, argument)
+            try:
+                connection.ensure_connection(max_retries=1, interval_start=0, timeout=REPLY_TIMEOUT)
+                function(connection, argument)
+            except BaseException as exc:
+                connection.collect()  # who knows what is still on the wire
+                if isinstance(exc, connection.channel_errors):
+                    raise OperationalError(str(exc)) from exc
+                raise
 
-    def _publish(self, connection: Connection, task: Task) -> None:
-        name, priority = queue_name(task.lane), task.birth.options.priority
-        if self._is_reversed:
-            priority = 9 - priority
+    def _publish_all(self, connection: Connection, tasks: Sequence[Task]) -> None:
         with connection.Producer(serializer="json") as producer:
-            producer.publish(
-                _BODY,
-                exchange="",
-                routing_key=name,
-                content_type="application/json",
-                content_encoding="utf-8",
-                headers=_headers(task),
-                correlation_id=task.id,
-                priority=priority,
-                declare=[declared_queue(task.lane)],
-                retry=True,
-                retry_policy={"max_retries": 1, "interval_start": 0},
-            )
+            # Once more at once, for a connection that was closed while it was idle.
+            send = connection.ensure(producer, self._send_all, max_retries=1, interval_start=0)
+            send(producer, tasks)
+
+    def _send_all(self, producer: Producer, tasks: Sequence[Task]) -> None:
+        for lane in {task.birth.lane for task in tasks}:
+            producer.maybe_declare(declared_queue(lane))
+        confirms = Confirms.of(producer.channel) if self._confirms else None
+        if confirms:
+            confirms.expect(len(tasks))
+        with producer.batch(BATCH):
+            for task in tasks:
+                self._send(producer, task)
+        if confirms:
+            confirms.wait(REPLY_TIMEOUT)
+
+    def _send(self, producer: Producer, task: Task) -> None:
+        priority = task.birth.options.priority
+        producer.publish(
+            _BODY,
+            exchange="",
+            routing_key=queue_name(task.birth.lane),
+            content_type="application/json",
+            content_encoding="utf-8",
+            headers=_headers(task),
+            correlation_id=task.id,
+            priority=9 - priority if self._is_reversed else priority,
+            mandatory=True,  # to a queue that somebody has deleted RabbitMQ would confirm it, too
+        )
 
     def _broadcast(self, connection: Connection, arguments: dict[str, Any]) -> None:
         self._mailbox(connection)._broadcast("revoke", arguments)
 
 
 def declared_queue(lane: Lane) -> Queue:
-    """Return a lane's queue as both sides declare it."""
+    """Return a lane's queue as both sides declare it.
+
+    On RabbitMQ it is a classic queue: a quorum queue refuses `x-max-priority`.
+    """
     name = queue_name(lane)
-    return Queue(name, Exchange(""), routing_key=name, max_priority=9)
+    return Queue(
+        name,
+        Exchange(""),
+        routing_key=name,
+        max_priority=9,
+        queue_arguments={"x-consumer-timeout": CONSUMER_TIMEOUT},
+    )
 
 
 def _headers(task: Task) -> dict[str, Any]:
@@ -165,7 +212,7 @@ def _headers(task: Task) -> dict[str, Any]:
         "eta": None,
         "expires": None,
         "retries": 0,
-        "timelimit": time_limits(task.lane, task.birth.options),
+        "timelimit": time_limits(task.birth.lane, task.birth.options),
         "argsrepr": "()",
         "kwargsrepr": "{}",
         "origin": _ORIGIN,

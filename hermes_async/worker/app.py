@@ -40,9 +40,12 @@ DEFAULTS: dict[str, Any] = {
     "task_create_missing_queues": False,
     "worker_prefetch_multiplier": 1,
     "worker_autoscaler": "hermes_async.worker.autoscale:ThresholdAutoscaler",
+    "worker_consumer": "hermes_async.worker.consumer:OneThreadConsumer",
     "worker_cancel_long_running_tasks_on_connection_loss": False,
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
+    # What a broker refuses for now (RabbitMQ a late ack; Redis on a full disk a write) must end no worker.
+    "broker_channel_error_retry": True,
     "broker_heartbeat": 30,
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from hermes_async.adapters.celery_queue import CeleryQueue, declared_queue, queu
 from hermes_async.adapters.memory import MemoryQueue
 from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.domain.task import Lane, Task
+from tests.support.rabbitmq import reachable_rabbitmq
 from tests.support.servers import wait_until
 from tests.support.values import make_task
 
@@ -38,13 +38,13 @@ class MemoryWire:
 
     async def send(self, task: Task) -> None:
         assert self.queue.parcel(task) is None
-        await self.queue.publish(task)
+        await self.queue.publish_all([task])
 
     async def receive(self) -> str:
         return await asyncio.wait_for(self.queue.get(), 5)
 
-    async def revoke(self, task_id: str, *, force: bool) -> list[tuple[str, bool]]:
-        await self.queue.revoke(task_id, force=force)
+    async def revoke(self, *task_ids: str, force: bool) -> list[tuple[str, bool]]:
+        await self.queue.revoke(task_ids, force=force)
         return self.revoked
 
     async def close(self) -> None:
@@ -76,7 +76,7 @@ class CeleryWire:
         parcel = self.queue.parcel(task)
         assert (parcel is None) == (self.store is None)
         if self.store is None:
-            await self.queue.publish(task)
+            await self.queue.publish_all([task])
         else:
             await self.store.create(task, parcel, None)
 
@@ -87,21 +87,21 @@ class CeleryWire:
         await asyncio.to_thread(self._drain, lane)
         return self.got.pop(0)
 
-    async def revoke(self, task_id: str, *, force: bool) -> list[tuple[str, bool]]:
+    async def revoke(self, *task_ids: str, force: bool) -> list[tuple[str, bool]]:
         node = Mailbox("celery", type="fanout", accept=["json"])(self.reader).Node(
             "reader@test",
             channel=self.reader.default_channel,
             handlers={"revoke": lambda state, **arguments: self.heard.append(arguments)},
         )
         consumer = node.listen()
-        listening = asyncio.create_task(asyncio.to_thread(self._listen, task_id))
+        listening = asyncio.create_task(asyncio.to_thread(self._listen, list(task_ids)))
         await asyncio.to_thread(self._subscribed)
-        await self.queue.revoke(task_id, force=force)
+        await self.queue.revoke(task_ids, force=force)
         await listening
         consumer.cancel()
         assert all(each["terminate"] is True for each in self.heard)
-        mine = [each for each in self.heard if each["task_id"] == task_id]
-        return [(each["task_id"], each["signal"] == "SIGKILL") for each in mine]
+        (mine,) = (each for each in self.heard if each["task_id"] == list(task_ids))  # one broadcast for all
+        return [(task_id, mine["signal"] == "SIGKILL") for task_id in task_ids]
 
     async def close(self) -> None:
         await self.queue.close()
@@ -133,9 +133,9 @@ class CeleryWire:
         self.got.append(Received(dict(message.headers), dict(message.properties), body, raw))
         message.ack()
 
-    def _listen(self, task_id: str) -> None:
+    def _listen(self, task_ids: list[str]) -> None:
         for _ in range(100):
-            if any(each["task_id"] == task_id for each in self.heard):
+            if any(each["task_id"] == task_ids for each in self.heard):
                 return
             try:
                 self.reader.drain_events(timeout=0.1)
@@ -151,10 +151,7 @@ class CeleryWire:
 
 def make_wire(kind: str, request: pytest.FixtureRequest) -> CeleryWire:
     if kind == "amqp":
-        try:
-            socket.create_connection(("127.0.0.1", 5672), 0.5).close()
-        except OSError:
-            pytest.skip("no RabbitMQ on 127.0.0.1:5672")
+        reachable_rabbitmq()
         return CeleryWire(AMQP, None)
     url = request.getfixturevalue("redis_url")
     if kind == "lists":
@@ -199,10 +196,17 @@ async def test_the_most_urgent_comes_first(wire: CeleryWire | MemoryWire) -> Non
     assert [await wire.receive() for _ in sent] == [sent[priority].id for priority in (9, 5, 0)]
 
 
+async def test_many_are_published_in_one_go(wire: CeleryWire | MemoryWire) -> None:
+    tasks = [make_task() for _ in range(50)]
+    await wire.queue.publish_all(tasks)
+    await wire.queue.publish_all([])
+    assert [await wire.receive() for _ in tasks] == [task.id for task in tasks]
+
+
 @pytest.mark.parametrize("force", [False, True])
 async def test_a_cancel_reaches_every_worker(wire: CeleryWire | MemoryWire, force: bool) -> None:
-    task = make_task()
-    assert await wire.revoke(task.id, force=force) == [(task.id, force)]
+    ids = [make_task().id for _ in range(2)]
+    assert await wire.revoke(*ids, force=force) == [(task_id, force) for task_id in ids]
 
 
 # -- Celery's message ------------------------------------------------------------------------------------

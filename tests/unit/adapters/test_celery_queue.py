@@ -30,6 +30,7 @@ def anyio_backend() -> str:
     [
         ("redis://h:1/0", "redisstream://h:1/0"),
         ("redisstream://h:1/0", "redisstream://h:1/0"),
+        ("rediss://h:1/0", "redisstreams://h:1/0"),
         ("redis+list://h:1/0", "redis://h:1/0"),
         ("amqp://h//", "amqp://h//"),
     ],
@@ -70,7 +71,7 @@ async def test_a_broker_that_is_not_there_is_told_without_its_password(scheme: s
     queue = CeleryQueue(f"{scheme}://user:secret@127.0.0.1:{port}/0", shares_store=False)
     began = time.monotonic()
     with pytest.raises(QueueUnavailable) as told:
-        await queue.publish(make_task())
+        await queue.publish_all([make_task()])
     assert f"the broker at {scheme}://127.0.0.1:{port}/0 does not work" in str(told.value)
     assert "secret" not in str(told.value)
     assert time.monotonic() - began < 3
@@ -82,8 +83,8 @@ async def test_a_cancel_that_cannot_be_broadcast_is_noted_and_no_error(
 ) -> None:
     queue = CeleryQueue(f"redis://127.0.0.1:{free_port()}/0", shares_store=False)
     with caplog.at_level(logging.WARNING, "hermes.queue"):
-        await queue.revoke(["t00-x"], force=True)
-    assert "the cancel of t00-x is not broadcast" in caplog.text
+        await queue.revoke(["t00-x", "t00-y"], force=True)
+    assert "the cancel of t00-x, t00-y is not broadcast" in caplog.text
     await queue.close()
 
 
@@ -92,7 +93,7 @@ async def test_a_silent_broker_is_told_in_time() -> None:
         queue = CeleryQueue(f"redis://127.0.0.1:{port}/0", shares_store=False)
         began = time.monotonic()
         with pytest.raises(QueueUnavailable):
-            await queue.publish(make_task())
+            await queue.publish_all([make_task()])
         assert time.monotonic() - began < 6
         await queue.close()
 
@@ -109,7 +110,7 @@ async def test_publishing_leaves_the_loop_free_and_no_thread_behind(redis_url: s
             await asyncio.sleep(0)
 
     ticking = asyncio.create_task(tick())
-    await asyncio.gather(*(queue.publish(make_task()) for _ in range(20)))
+    await asyncio.gather(*(queue.publish_all([make_task()]) for _ in range(20)))
     ticking.cancel()
     assert ticks > 4  # a loop that is blocked by each publish ticks once or twice in all
     await queue.close()

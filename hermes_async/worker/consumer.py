@@ -1,0 +1,20 @@
+"""Celery's consumer, which talks to the broker on one thread only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.worker.consumer import Consumer
+
+__all__ = ["OneThreadConsumer"]
+
+
+class OneThreadConsumer(Consumer):  # type: ignore[misc]
+    """After a reconnect, Celery fetches one more message for each task that ends, on the thread where it ends.
+
+    On the thread of the async pool that is a question to RabbitMQ over a connection which the main thread
+    reads: the answer never comes, and the event loop waits for it for ever.
+    """
+
+    def _restore_prefetch_count_after_connection_restart(self, *args: Any) -> None:
+        self.call_soon(super()._restore_prefetch_count_after_connection_restart, *args)
