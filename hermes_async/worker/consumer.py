@@ -10,7 +10,7 @@ __all__ = ["OneThreadConsumer"]
 
 
 class OneThreadConsumer(Consumer):  # type: ignore[misc]
-    """After a reconnect, Celery fetches one more message for each task that ends, on the thread where it ends.
+    """After a reconnect Celery fetches one more message for every task that ends, on the thread where it did.
 
     On the thread of the async pool that is a question to RabbitMQ over a connection which the main thread
     reads: the answer never comes, and the event loop waits for it for ever.

@@ -19,12 +19,14 @@ print(json.dumps({"tasks": tasks, "conf": {name: app.conf[name] for name in %r}}
 """
 PROMISED = {
     "accept_content": ["json"],
+    "broker_channel_error_retry": True,
     "broker_connection_max_retries": None,
     "result_backend": None,
     "task_acks_late": True,
     "task_acks_on_failure_or_timeout": True,
     "task_ignore_result": True,
     "task_reject_on_worker_lost": True,
+    "worker_consumer": "hermes_async.worker.consumer:OneThreadConsumer",
     "worker_cancel_long_running_tasks_on_connection_loss": False,
 }
 
