@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,9 +15,11 @@ from hermes_async.transport.message import PRIORITIES, Line, dead_letter_key, st
 
 __all__ = ["Entries", "Entry", "Group", "arrived", "claimed"]
 
+logger = logging.getLogger(__name__)
+
 #: A consumer that has not looked for this long and holds nothing is forgotten.
 CONSUMER_IDLE_MS = 3_600_000
-#: How many entries one look for lapsed leases gives back, for each stream.
+#: How many entries one look at a stream gives back, so that the server does other things in between.
 REAP_BATCH = 100
 
 
@@ -88,7 +91,8 @@ class Entries:
                 pipe.xpending_range(
                     self.key(line), self.group.name, entry_id, entry_id, 1, self.group.consumer
                 )
-            return {tag for tag, pending in zip(tags, pipe.execute(), strict=True) if pending}
+            replies = _without_groups(pipe)
+        return {tag for tag, pending in zip(tags, replies, strict=True) if pending}
 
     # -- settling --------------------------------------------------------------------------------------
     def ack(self, tags: Iterable[str]) -> None:
@@ -105,21 +109,26 @@ class Entries:
         with self.client.pipeline(transaction=False) as pipe:
             for key, ids in self._by_stream(tags):
                 pipe.xclaim(key, self.group.name, self.group.consumer, 0, ids, justid=True)
-            pipe.execute()
+            _without_groups(pipe)
 
     def give_back(self, tags: Iterable[str], *, failed: bool = False, allowed: int | None = None) -> None:
         """Let another consumer have the entries; failed deliveries are counted, and too many are the end."""
+        lines = []
         with self.client.pipeline(transaction=False) as pipe:
             for tag in tags:
                 line, entry_id = Line.of_tag(tag)
                 chosen = [entry_id, entry_id, 1, self.group.consumer]
                 self._send_requeue(pipe, line, chosen, failed=failed, allowed=allowed)
-            pipe.execute()
+                lines.append(line)
+            self._moved(lines, pipe.execute())
 
     def reap(self, queues: Iterable[str], idle_ms: int) -> int:
         """Give back what dead consumers left behind; returns how many entries that were."""
-        chosen = ["IDLE", idle_ms, "-", "+", REAP_BATCH]
-        return self._requeue_all(queues, chosen, failed=True)
+        names, total, moved = list(queues), 0, REAP_BATCH
+        while moved >= REAP_BATCH:
+            moved = self._requeue_all(names, ["IDLE", idle_ms, "-", "+", REAP_BATCH], failed=True)
+            total += moved
+        return total
 
     def leave(self, queues: Iterable[str]) -> None:
         """Give back what was claimed for this consumer but never arrived, then remove the consumer."""
@@ -168,10 +177,11 @@ class Entries:
         return streams.items()
 
     def _requeue_all(self, queues: Iterable[str], chosen: list[Any], *, failed: bool) -> int:
+        lines = list(self.lines(queues).values())
         with self.client.pipeline(transaction=False) as pipe:
-            for line in self.lines(queues).values():
+            for line in lines:
                 self._send_requeue(pipe, line, chosen, failed=failed)
-            return sum(pipe.execute())
+            return self._moved(lines, pipe.execute())
 
     def _send_requeue(
         self, pipe: Any, line: Line, chosen: list[Any], *, failed: bool, allowed: int | None = None
@@ -182,6 +192,15 @@ class Entries:
         self._requeue(
             keys=keys, args=[group.name, limit, int(failed), group.dead_letters_kept, *chosen], client=pipe
         )
+
+    def _moved(self, lines: list[Line], replies: list[list[int]]) -> int:
+        for line, (_, buried) in zip(lines, replies, strict=True):
+            if buried:
+                where = self.group.prefix + dead_letter_key(line.queue)
+                logger.warning(
+                    "messages of %s that failed for good: %d; they are now in %s", line.queue, buried, where
+                )
+        return sum(moved for moved, _ in replies)
 
     def _remove(self, consumers: Iterable[tuple[str, str]]) -> None:
         with self.client.pipeline(transaction=False) as pipe:
@@ -210,6 +229,15 @@ def _pairs(flat: list[str | bytes]) -> dict[str, str]:
 
 def _text(reply: str | bytes) -> str:
     return reply.decode() if isinstance(reply, bytes) else reply
+
+
+def _without_groups(pipe: Any) -> list[Any]:
+    """The replies to commands of which some may name a group that is gone, and its entries with it."""
+    replies = pipe.execute(raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, Exception) and not str(reply).startswith("NOGROUP"):
+            raise reply
+    return [None if isinstance(reply, Exception) else reply for reply in replies]
 
 
 def _waiting(length: Any, pending: Any) -> int:

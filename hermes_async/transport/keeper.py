@@ -34,6 +34,8 @@ class Keeper:
         self.entries = entries
         self.lease = lease
         self.held: set[str] = set()
+        #: Those of them whose channel is closed although their tasks run on.
+        self.orphans: set[str] = set()
         self._acks: deque[str] = deque()
         self._channels: set[object] = set()
         self._queues: set[str] = set()
@@ -56,7 +58,7 @@ class Keeper:
 
     def detach(self, channel: object, running: Iterable[str]) -> None:
         """A channel closes; with the last one, everything that is not running goes back and the beat ends."""
-        if channel not in self._channels:
+        if channel not in self._channels or self.is_inherited():
             return
         self._channels.remove(channel)
         if not self._channels:
@@ -71,12 +73,12 @@ class Keeper:
 
     def ack(self, tag: str) -> None:
         """An entry is done; the server is told at the next flush."""
-        self.held.discard(tag)
+        self._let_go(tag)
         self._acks.append(tag)
 
     def reject(self, tag: str) -> None:
         """An entry could not be processed: it is delivered again, unless that has happened too often."""
-        self.held.discard(tag)
+        self._let_go(tag)
         self.entries.give_back([tag], failed=True)
 
     def give_back(self, tags: Iterable[str]) -> None:
@@ -99,6 +101,10 @@ class Keeper:
         except BaseException:
             self._acks.extend(tags)
             raise
+
+    def _let_go(self, tag: str) -> None:
+        self.held.discard(tag)
+        self.orphans.discard(tag)
 
     def is_inherited(self) -> bool:
         """In a forked child everything belongs to the parent."""

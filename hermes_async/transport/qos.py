@@ -30,6 +30,16 @@ def _is_set(exit_code: int | bool | None) -> bool:
 class QoS(virtual.QoS):  # type: ignore[misc]
     """Prefetch credit of one channel; the keeper knows what is in flight."""
 
+    def can_consume(self) -> bool:
+        """Whether there is room for one more."""
+        room = self.can_consume_max_estimate()
+        return room is None or room > 0
+
+    def can_consume_max_estimate(self) -> int | None:
+        """How many more there is room for; what a lost connection has left running takes up its room."""
+        room: int | None = super().can_consume_max_estimate()
+        return room if room is None else max(room - len(self.channel.keeper.orphans), 0)
+
     def append(self, message: Any, delivery_tag: str) -> None:
         """A message is delivered."""
         self.channel.keeper.hold(delivery_tag)
@@ -52,9 +62,10 @@ class QoS(virtual.QoS):  # type: ignore[misc]
     def restore_unacked(self, client: Any = None) -> None:
         """Give back every message that is not being worked on."""
         self._flush()
-        running = running_tags()
+        running = running_tags().intersection(self._delivered)
         tags = [tag for tag in self._delivered if tag not in running]
         self._delivered.clear()
+        self.channel.keeper.orphans |= running
         self.channel.keeper.give_back(tags)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:

@@ -1,8 +1,9 @@
 -- Puts claimed entries of KEYS[1] back at its end, or on KEYS[2] once they have failed ARGV[2] times.
 -- ARGV: group, deliveries allowed, 1 if this delivery counts as failed else 0, length kept of KEYS[2], then what
 -- XPENDING takes to choose the entries. An entry that is no longer pending belongs to somebody else: it is left alone.
+-- Returns how many entries were moved, and how many of them to KEYS[2].
 local stream, dead, group = KEYS[1], KEYS[2], ARGV[1]
-local allowed, failed, kept = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local allowed, failed, kept, buried = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], 0
 
 local function move(id, fields)
   local text, failures = false, 0
@@ -12,6 +13,7 @@ local function move(id, fields)
   end
   failures = failures + failed
   if failed == 1 and failures >= allowed then
+    buried = buried + 1
     redis.call('XADD', dead, 'MAXLEN', '~', kept, '*', 'm', text or '', 'n', failures)
   else
     redis.call('XADD', stream, '*', 'm', text or '', 'n', failures)
@@ -20,7 +22,7 @@ end
 
 local chosen = redis.pcall('XPENDING', stream, group, unpack(ARGV, 5))
 if chosen.err then
-  if string.find(chosen.err, 'NOGROUP', 1, true) then return 0 end -- the stream is gone, and the entries with it
+  if string.find(chosen.err, 'NOGROUP', 1, true) then return {0, 0} end -- the stream is gone, and the entries with it
   return chosen
 end
 for _, pending in ipairs(chosen) do
@@ -29,4 +31,4 @@ for _, pending in ipairs(chosen) do
   redis.call('XACK', stream, group, pending[1])
   redis.call('XDEL', stream, pending[1])
 end
-return #chosen
+return {#chosen, buried}

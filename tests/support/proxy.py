@@ -25,8 +25,8 @@ class Proxy:
         self._forgotten: set[Pair] = set()
         self._open = threading.Event()
         self._open.set()
-        self._ended = False
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def freeze(self) -> None:
         """Fall silent: whatever is sent, now and on new connections, is kept, and no connection is closed."""
@@ -52,14 +52,15 @@ class Proxy:
 
     def close(self) -> None:
         """Cut everything and end the threads."""
-        self._ended = True
-        self.reset()
-        self._open.set()
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self._accepting.join()
         self._listener.close()
+        self._open.set()
+        self.reset()
 
     def _accept(self) -> None:
         with suppress(OSError):
-            while not self._ended:
+            while True:
                 inner, _ = self._listener.accept()
                 outer = socket.create_connection(("127.0.0.1", self._target))
                 pair = inner, outer

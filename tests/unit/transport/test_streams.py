@@ -5,71 +5,19 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 import redis
 from kombu import Connection, Consumer, Exchange, Producer, Queue
-from kombu.message import Message
 from kombu.simple import SimpleQueue
 
 from hermes_async.transport.entries import Entries, Group
 from hermes_async.transport.message import Line, dead_letter_key
 from hermes_async.transport.streams import DEFAULT_PRIORITY, FIELD, encode_message, stream_key
+from tests.support.inbox import QUEUE, Connect, Inbox, publish
 from tests.support.servers import RedisServer, wait_until
-
-QUEUE = Queue("jobs", Exchange(""), routing_key="jobs")
-Connect = Callable[..., Connection]
-
-
-@pytest.fixture
-def client(redis_server: RedisServer, redis_url: str) -> Iterator[redis.Redis]:
-    with redis_server.client() as client:
-        yield client
-
-
-@pytest.fixture
-def connect(redis_server: RedisServer, redis_url: str) -> Iterator[Connect]:
-    connections = []
-
-    def open_connection(**options: Any) -> Connection:
-        connection = Connection(redis_server.broker, transport_options={"lease": 1.0, **options})
-        connections.append(connection)
-        return connection
-
-    yield open_connection
-    for connection in connections:
-        connection.release()
-
-
-class Inbox:
-    """A consumer that keeps what it receives."""
-
-    def __init__(self, connection: Connection, *, prefetch: int = 0, no_ack: bool = False) -> None:
-        self.connection = connection
-        self.messages: list[Message] = []
-        self.consumer = Consumer(connection, [QUEUE], on_message=self.messages.append, no_ack=no_ack)
-        if prefetch:
-            self.consumer.qos(prefetch_count=prefetch)
-        self.consumer.consume()
-
-    def drain(self, count: int, timeout: float = 5.0) -> list[Any]:
-        """Payloads, as soon as there are so many messages."""
-        deadline = time.monotonic() + timeout
-        while len(self.messages) < count and time.monotonic() < deadline:
-            with suppress(TimeoutError):
-                self.connection.drain_events(timeout=0.1)
-        return [message.payload for message in self.messages]
-
-
-def publish(connection: Connection, *bodies: Any, **options: Any) -> None:
-    producer = Producer(connection)
-    for body in bodies:
-        producer.publish(body, routing_key="jobs", declare=[QUEUE], **options)
 
 
 def test_names() -> None:
@@ -236,6 +184,15 @@ def test_what_a_dead_consumer_left_is_delivered_again(connect: Connect, client: 
     assert inbox.messages[0].headers["x-deliveries"] == 2
 
 
+def test_a_dead_consumer_s_many_messages_are_given_back_at_once(
+    connect: Connect, client: redis.Redis
+) -> None:
+    publish(connect(), *range(250))
+    Entries(client, Group(consumer="dead")).claim(["jobs"], 250, [0])
+    assert Entries(client, Group(consumer="other")).reap(["jobs"], 0) == 250
+    assert client.xpending("jobs", "celery")["pending"] == 0
+
+
 def test_consumers_that_vanished_are_forgotten(
     connect: Connect, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,6 +270,20 @@ def test_no_thread_and_no_connection_is_left(connect: Connect, client: redis.Red
     connection.release()
     assert "redisstream-lease" not in [thread.name for thread in threading.enumerate()]
     wait_until(lambda: len(client.client_list()) == before)
+
+
+def test_a_cancelled_consumer_leaves_no_thread_although_its_connection_stays(
+    connect: Connect, client: redis.Redis
+) -> None:
+    inbox = Inbox(connect(), no_ack=True)
+    publish(inbox.connection, "x")
+    inbox.drain(1)
+    inbox.consumer.cancel()
+    assert "redisstream-lease" not in [thread.name for thread in threading.enumerate()]
+    assert (client.xlen("jobs"), client.xinfo_consumers("jobs", "celery")) == (0, [])
+    publish(inbox.connection, "y")
+    inbox.consumer.consume()
+    assert inbox.drain(2) == ["x", "y"]
 
 
 def test_closing_without_a_server_leaves_no_thread(tmp_path: Path) -> None:

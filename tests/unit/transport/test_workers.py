@@ -2,105 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 import redis
-from celery import Celery
 
-import hermes_async.transport.streams  # noqa: F401  (registers redisstream://)
-from tests.support.servers import Process, RedisServer, celery_command, running_redis, wait_until
+from tests.support.field import LEASE, NAP, SYNC_NAP, Field
+from tests.support.proxy import proxy_to
+from tests.support.servers import wait_until
 
 pytestmark = pytest.mark.acceptance
-
-NAP, SYNC_NAP = "tests.support.tasks.nap", "tests.support.tasks.sync_nap"
-LEASE = 2.0
-
-
-class Note(NamedTuple):
-    """What a task has written down."""
-
-    what: str
-    id: str
-    at: float
-    pid: int
-
-
-class Field:
-    """A broker, an app that publishes, and the workers of one test."""
-
-    def __init__(self, server: RedisServer, spawn: Callable[..., Process]) -> None:
-        self.server = server
-        self.redis = server.client()
-        self.app = Celery("publisher", broker=server.broker, set_as_current=False)
-        self.app.conf.task_ignore_result = True
-        self._spawn = spawn
-
-    def worker(self, slots: int = 10, pool: str = "", **options: Any) -> Process:
-        env = {"TEST_BROKER": self.server.broker, "TEST_OPTIONS": json.dumps({"lease": LEASE, **options})}
-        if pool:
-            env["TEST_POOL"] = pool
-        args = [
-            "worker",
-            "-l",
-            "INFO",
-            "-c",
-            str(slots),
-            "-n",
-            f"w{os.urandom(3).hex()}@%h",
-            "--without-mingle",
-        ]
-        return self._spawn(celery_command("tests.support.tasks", *args, "--without-gossip"), env, "worker")
-
-    def ready(self, *args: Any, **options: Any) -> Process:
-        worker = self.worker(*args, **options)
-        worker.wait_for_log("ready.")
-        return worker
-
-    def send(self, name: str, *args: Any, **options: Any) -> str:
-        return str(self.app.send_task(name, args, **{"priority": 5, **options}).id)
-
-    def notes(self, what: str) -> list[Note]:
-        notes = (Note(*json.loads(line)) for line in self.redis.lrange("notes", 0, -1))
-        return [note for note in notes if note.what == what]
-
-    def wait_for(self, what: str, count: int, timeout: float = 15.0) -> list[Note]:
-        wait_until(lambda: len(self.notes(what)) >= count, timeout)
-        return self.notes(what)
-
-    def starts(self) -> Counter[str]:
-        return Counter(note.id for note in self.notes("start"))
-
-    def wait_until_empty(self) -> None:
-        keys = [f"celery{suffix}" for suffix in ("", *(f":{p}" for p in range(10)))]
-        wait_until(lambda: sum(self.redis.xlen(key) for key in keys) == 0)
-
-    def close(self) -> None:
-        self.app.close()
-        self.redis.close()
-
-
-@pytest.fixture
-def field(redis_server: RedisServer, redis_url: str, spawn: Callable[..., Process]) -> Iterator[Field]:
-    field = Field(redis_server, spawn)
-    yield field
-    field.close()
-
-
-@pytest.fixture
-def own_field(tmp_path: Path, spawn: Callable[..., Process]) -> Iterator[Field]:
-    """With a server that the test may break."""
-    for server in running_redis(tmp_path / "redis", aof=True):
-        field = Field(server, spawn)
-        yield field
-        field.close()
 
 
 def test_three_hundred_coroutines_wait_together_and_limits_hold(field: Field) -> None:
@@ -180,12 +92,16 @@ def test_a_cold_stop_hands_the_tasks_on_even_after_a_warm_one(field: Field) -> N
     assert field.redis.xpending("celery", "celery")["pending"] == 0
 
 
+def blip(field: Field) -> None:
+    for kind in ("normal", "pubsub"):
+        field.redis.client_kill_filter(_type=kind, skipme=True)
+
+
 def test_a_connection_blip_duplicates_nothing(field: Field) -> None:
     worker = field.ready(10)
     ids = {field.send(NAP, LEASE + 1) for _ in range(8)}
     field.wait_for("start", 8)
-    for kind in ("normal", "pubsub"):
-        field.redis.client_kill_filter(_type=kind, skipme=True)
+    blip(field)
     worker.wait_for_log("Connection to broker lost")
     field.wait_for("end", 8)
     last = field.send(NAP, 0)
@@ -193,6 +109,19 @@ def test_a_connection_blip_duplicates_nothing(field: Field) -> None:
     field.wait_until_empty()
     assert set(field.starts().values()) == {1}
     assert set(field.starts()) == {*ids, last}
+
+
+def test_after_a_blip_a_worker_fetches_no_more_than_it_has_slots(field: Field) -> None:
+    worker = field.ready(2)
+    first = {field.send(NAP, 3) for _ in range(2)}
+    field.wait_for("start", 2)
+    second = {field.send(NAP, 0.1) for _ in range(3)}
+    blip(field)
+    wait_until(lambda: worker.log.count("Connected to") == 2)
+    assert not field.notes("end")
+    assert first | second == {note.id for note in field.wait_for("end", 5)}
+    assert worker.log.partition("succeeded")[0].count("received") == 2
+    field.wait_until_empty()
 
 
 def test_flushall_is_survived(field: Field) -> None:
@@ -211,6 +140,61 @@ def test_a_coroutine_that_always_exits_ends_in_the_dead_letters(field: Field) ->
     wait_until(lambda: field.redis.xlen("celery.dead") == 1)
     assert field.starts()[poison] == 3
     assert worker.alive
+
+
+def test_who_slept_longer_than_its_lease_takes_nothing_from_who_took_over(field: Field) -> None:
+    sleeper = field.ready(4)
+    ids = {field.send(NAP, 4) for _ in range(4)}
+    field.wait_for("start", 4)
+    sleeper.signal(signal.SIGSTOP)
+    heir = field.ready(4)
+    wait_until(lambda: len([note for note in field.notes("start") if note.pid == heir.pid]) == 4, 15)
+    sleeper.signal(signal.SIGCONT)
+    wait_until(lambda: len([note for note in field.notes("end") if note.pid == sleeper.pid]) == 4)
+    last = field.send(NAP, 0)  # it is at work again, and its acks were sent before
+    wait_until(lambda: field.starts()[last])
+    assert field.redis.xlen("celery") >= 4  # what the heir runs is still there, should it die
+    field.wait_for("end", 9)
+    field.wait_until_empty()
+    assert {id_ for id_, count in field.starts().items() if count == 2} == ids
+
+
+def test_a_silent_network_is_noticed_and_nothing_is_lost(field: Field) -> None:
+    with proxy_to(field.server.port) as proxy:
+        field.broker = f"redisstream://127.0.0.1:{proxy.port}/0"
+        worker = field.ready(4, health_check_interval=1, socket_timeout=1.0)
+        proxy.freeze()
+        for _ in range(10):
+            field.send("tests.support.tasks.noop")
+        proxy.forget()
+        field.wait_until_empty()
+        assert worker.alive
+        worker.kill()
+
+
+def test_a_server_that_refuses_for_a_while_ends_no_worker(own_field: Field) -> None:
+    worker = own_field.ready(4)
+    task = own_field.send(NAP, 5)
+    own_field.wait_for("start", 1)
+    port = own_field.redis.connection_pool.connection_kwargs["port"]
+    own_field.redis.replicaof("127.0.0.1", port)
+    worker.wait_for_log("ReadOnlyError")
+    own_field.redis.replicaof("NO", "ONE")
+    own_field.wait_for("end", 1)
+    last = own_field.send(NAP, 0)
+    wait_until(lambda: own_field.starts()[last], 20)
+    own_field.wait_until_empty()
+    assert own_field.starts() == {task: 1, last: 1}
+    assert worker.alive
+
+
+def test_a_task_may_refuse_its_message_and_is_told_when_it_comes_again(field: Field) -> None:
+    field.ready(4)
+    task = field.send("tests.support.tasks.refuse_once")
+    assert [note.id for note in field.wait_for("redelivered", 1)] == [task]
+    field.wait_until_empty()
+    assert field.starts() == {task: 1}
+    assert field.redis.xlen("celery.dead") == 0
 
 
 def test_nothing_is_lost_when_the_server_restarts(own_field: Field) -> None:
