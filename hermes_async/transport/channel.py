@@ -299,7 +299,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
     def _make_keeper(self) -> Keeper:
         settings = self._connparams()
-        settings["socket_timeout"] = settings.get("socket_timeout") or max(self.lease / 3, 1.0)
+        settings["socket_timeout"] = min(self.socket_timeout or self.lease, max(self.lease / 3, 1.0))
         client = Redis(connection_pool=ConnectionPool(**settings))
         consumer = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         return Keeper(Entries(client, self._group(consumer)), float(self.lease))

@@ -85,6 +85,7 @@ class Keeper:
         """Entries were not processed, which is nobody's fault."""
         returned = [tag for tag in tags if tag in self.held]
         self.held.difference_update(returned)  # first, so that whatever cannot be given back now lapses
+        self.orphans.difference_update(returned)
         if returned:
             self.entries.give_back(returned)
 

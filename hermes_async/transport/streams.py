@@ -67,8 +67,6 @@ class Transport(redis.Transport):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = Poller()
-        # Kombu asks the options, not the channel, how often to look after the connections.
-        self.client.transport_options.setdefault("health_check_interval", Channel.health_check_interval)
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Celery's worker drives this transport."""
