@@ -48,6 +48,8 @@ DEFAULTS: dict[str, Any] = {
     "broker_channel_error_retry": True,
     "broker_heartbeat": 30,
 }
+#: Seconds between two looks at connections that may have fallen silent.
+HEALTH_CHECK_EVERY = 10
 
 
 def create_app(settings: Settings) -> Celery:
@@ -103,7 +105,9 @@ def _is_setting(name: str, value: Any) -> bool:
 
 def _transport_options(broker: str, lease: float) -> dict[str, Any]:
     """Return options of our own transport: a message is on lease as long as the task that it names."""
-    return {"lease": lease} if transport_url(broker).startswith("redisstream") else {}
+    if not transport_url(broker).startswith("redisstream"):
+        return {}
+    return {"lease": lease, "health_check_interval": HEALTH_CHECK_EVERY}
 
 
 def _register(app: Celery, runners: Runners, agent: Subagent[..., Any]) -> None:
