@@ -39,10 +39,10 @@ TIMEOUTS = {
 BATCH = 1_000
 #: Seconds between the end of an attempt's time and the moment at which Celery kills what still runs.
 GRACE = 10.0
-#: Milliseconds that RabbitMQ waits for the ack of a message, which we send when its task has ended: as many
-#: as it can count. Before 3.12 it knows only a limit for all queues, 30 minutes by default, and closes the
-#: channel then; a worker comes back from that, and its task runs on.
-CONSUMER_TIMEOUT = 2**31 - 1
+#: Milliseconds that RabbitMQ waits for the ack of a message, which we send when its task has ended: 24 days.
+#: Before 3.12 it knows only a limit for all queues, 30 minutes by default, and closes the channel then; a
+#: worker comes back from that, its task runs on, and the second message finds that there is nothing to claim.
+CONSUMER_TIMEOUT = 24 * 86_400_000
 #: A Celery body without arguments: `(args, kwargs, embed)`. All that a worker needs is in the record.
 _BODY = b'[[], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
 _ORIGIN = f"{os.getpid()}@{socket.gethostname()}"
@@ -92,8 +92,9 @@ class CeleryQueue:
         self._is_reversed = transport_url(url).startswith("redis://")
         #: Over Redis a message that is written is there.
         self._confirms = url.startswith("amqp")
+        options = dict(TIMEOUTS)
         connection = Connection(
-            transport_url(url), connect_timeout=CONNECT_TIMEOUT, transport_options=TIMEOUTS
+            transport_url(url), connect_timeout=CONNECT_TIMEOUT, transport_options=options
         )
         self._connections = connection.Pool(limit=2)
 
