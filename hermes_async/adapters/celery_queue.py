@@ -70,9 +70,10 @@ def time_limits(lane: Lane, options: SubagentSpec) -> tuple[float | None, float 
     In the async lane the runner itself ends an attempt in time; Celery's hard limit is there for a coroutine
     that does not listen.
     """
-    if options.timeout is None:
+    limits = [limit for limit in (options.timeout, options.total_timeout) if limit is not None]
+    if not limits:
         return None, None
-    return options.timeout + GRACE, options.timeout if lane is Lane.PROCESS else None
+    return min(limits) + GRACE, options.timeout if lane is Lane.PROCESS else None
 
 
 class CeleryQueue:
@@ -102,7 +103,7 @@ class CeleryQueue:
         """Return the message for the store to add, or None when the broker is elsewhere."""
         if not self._to_store:
             return None
-        name, priority = queue_name(task.birth.lane), task.birth.options.priority
+        name, priority = queue_name(task.lane), task.birth.options.priority
         body = encode_message(
             _BODY, queue=name, headers=_headers(task), correlation_id=task.id, priority=priority
         )
@@ -156,7 +157,7 @@ class CeleryQueue:
             send(producer, tasks)
 
     def _send_all(self, producer: Producer, tasks: Sequence[Task]) -> None:
-        for lane in {task.birth.lane for task in tasks}:
+        for lane in {task.lane for task in tasks}:
             producer.maybe_declare(declared_queue(lane))
         confirms = Confirms.of(producer.channel) if self._confirms else None
         if confirms:
@@ -172,7 +173,7 @@ class CeleryQueue:
         producer.publish(
             _BODY,
             exchange="",
-            routing_key=queue_name(task.birth.lane),
+            routing_key=queue_name(task.lane),
             content_type="application/json",
             content_encoding="utf-8",
             headers=_headers(task),
@@ -213,7 +214,7 @@ def _headers(task: Task) -> dict[str, Any]:
         "eta": None,
         "expires": None,
         "retries": 0,
-        "timelimit": time_limits(task.birth.lane, task.birth.options),
+        "timelimit": time_limits(task.lane, task.birth.options),
         "argsrepr": "()",
         "kwargsrepr": "{}",
         "origin": _ORIGIN,
