@@ -33,7 +33,9 @@ class Broker(Field):
 
     def prefetch(self) -> int:
         """What the consumer believes, without the jobs that are aside."""
-        ((_, stats),) = self.app.control.inspect(timeout=5, limit=1).stats().items()
+        with self.app.connection() as connection:  # another test may have cut a pooled one
+            inspect = self.app.control.inspect(timeout=5, limit=1, connection=connection)
+            ((_, stats),) = inspect.stats().items()
         return int(stats["prefetch_count"])
 
     def close(self) -> None:

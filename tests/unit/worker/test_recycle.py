@@ -338,7 +338,8 @@ def test_a_worker_in_which_a_task_cannot_be_killed_is_replaced(
     def spoil() -> set[str]:
         culprit = field.send(name, 60)
         wait_until(lambda: field.starts()[culprit])
-        field.app.control.revoke(culprit, terminate=True, signal="SIGKILL")
+        with field.app.connection() as connection:  # another test may have cut a pooled one
+            field.app.control.revoke(culprit, connection=connection, terminate=True, signal="SIGKILL")
         return {culprit}
 
     assert "is to be killed, and" in replaced(field, first, spoil)
