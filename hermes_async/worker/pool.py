@@ -48,7 +48,9 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     """One event loop in one thread; a slot for each coroutine.
 
     `async def` bodies run on the loop, `def` bodies in its thread pool. To close what tasks have opened on
-    the loop, register an async function with `on_loop_stop`; inside a task, `running_pool()` is the pool.
+    the loop, register an async function with `on_loop_stop`; inside a task, `running_pool()` is the pool, and
+    what waits for other tasks there does so `aside`. A worker process that a task has spoiled ends itself, to
+    be replaced: by `rules`, or because somebody called `recycle`.
     Celery's `worker_process_init` and `worker_process_shutdown` are sent on the loop's thread.
     """
 
