@@ -18,7 +18,7 @@ from hermes_async.adapters import celery_queue
 from hermes_async.adapters.celery_queue import CeleryQueue, declared_queue, queue_name, transport_url
 from hermes_async.adapters.memory import MemoryQueue
 from hermes_async.adapters.redis_store import RedisStore
-from hermes_async.domain.task import Lane, Task
+from hermes_async.domain.task import Address, Lane, Task
 from tests.support.rabbitmq import reachable_rabbitmq
 from tests.support.servers import wait_until
 from tests.support.values import make_task
@@ -229,16 +229,20 @@ async def test_a_message_is_celery_s_and_carries_nothing_of_the_input(broker: Ce
 
 
 async def test_a_child_names_its_parent_and_root(broker: CeleryWire) -> None:
-    task = make_task()
-    birth = task.birth.model_copy(update={"parent_task_id": "t00-p", "root_task_id": "t00-r"})
+    parent = make_task()
+    if broker.store:  # which takes no child of a task that does not run
+        await broker.store.create(parent, None, None)
+        assert await broker.store.claim(parent.id, "w1", 60.0)
+    task = make_task(parent_task_id=parent.id, parent_attempt=1)
+    birth = task.birth.model_copy(update={"root_task_id": "t00-r"})
     await broker.send(task.model_copy(update={"birth": birth}))
     headers = (await broker.message()).headers
-    assert (headers["parent_id"], headers["root_id"]) == ("t00-p", "t00-r")
+    assert (headers["parent_id"], headers["root_id"]) == (parent.id, "t00-r")
 
 
 async def test_a_def_waits_in_the_other_lane_with_a_soft_limit(broker: CeleryWire) -> None:
     task = make_task(options={"timeout": 7.0})
-    birth = task.birth.model_copy(update={"lane": Lane.PROCESS})
+    birth = task.birth.model_copy(update={"to": Address(lane=Lane.PROCESS)})
     await broker.send(task.model_copy(update={"birth": birth}))
     message = await broker.message(Lane.PROCESS)
     assert list(message.headers["timelimit"]) == [17.0, 7.0]

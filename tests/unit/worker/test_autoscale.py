@@ -232,7 +232,8 @@ def test_a_pool_whose_loop_is_blocked_does_not_grow(
     tasks: list[Task], monkeypatch: pytest.MonkeyPatch, answers: bool, slots: int
 ) -> None:
     monkeypatch.setattr(CpuMeter, "read", lambda *_: 0.0)
-    pool: Any = AsyncioPool(2)
+    pool: Any = AsyncioPool(2, app=SimpleNamespace(steps={"consumer": set()}))
+    pool._threads = SimpleNamespace(strays=())
     pool.loop = SimpleNamespace(call_soon_threadsafe=lambda call: call() if answers else None)
     scaler = ThresholdAutoscaler(pool, 4, 2, worker=StubWorker())
     for _ in range(4):
