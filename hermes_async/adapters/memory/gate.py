@@ -111,7 +111,9 @@ class MemoryGate:
         """A task gives back what it holds, or no longer waits."""
         held = self._admitted.pop(task.id, None)
         if held is None:
-            self._take_out(Line.of(task), task.id)
+            if self._take_out(Line.of(task), task.id):
+                self._pass_on(task)
+                self.let_in()
             return
         self._held.subtract(_held_by(held))
         if held.birth.options.concurrency_limit:
@@ -139,13 +141,14 @@ class MemoryGate:
     def _take(self, line: Line, place: _Place) -> None:
         """Let the head of a line in, or take the line out of the ring because it may not go."""
         ring, waiting = self._rings[line.lane], self._lines[line]
-        head = min(waiting, key=lambda task_id: waiting[task_id])
+        head = self._head(line)
         task = self._task_of(head)
         now = (waiting[head][0], max(self._turns[line.session_id], place[1]))
         if now > place:  # its session had its turn
             ring[line] = now
         elif self._is_full(Line.of(task).who, task.birth.options.concurrency_limit):
             del ring[line]
+            self._pass_on(task)
         elif self._is_full(task.agent, task.address.concurrency_limit):
             self._parked[task.agent][line] = ring.pop(line)
         else:
@@ -153,18 +156,20 @@ class MemoryGate:
             self._take_out(line, head)
             self._grant(task)
 
-    def _take_out(self, line: Line, task_id: str) -> None:
+    def _take_out(self, line: Line, task_id: str) -> bool:
+        """Return whether the task did wait."""
         waiting = self._lines.get(line, {})
         if waiting.pop(task_id, None) is None:
-            return
+            return False
         if waiting:
             self._place(line)
-            return
+            return True
         self._lines.pop(line, None)
         self._rings[line.lane].pop(line, None)
         if not self._lines:
             self._turns.clear()
             self._turn = 0
+        return True
 
     def _place(self, line: Line) -> bool:
         """Let a line take part, behind those whose turn is before its session's."""
@@ -180,8 +185,17 @@ class MemoryGate:
         while parked:
             line = min(parked, key=lambda line: (parked[line], line.key))
             del parked[line]
-            if self._place(line):
+            if self._place(line) and self._task_of(self._head(line)).agent == agent:
                 return
+
+    def _pass_on(self, task: Task) -> None:
+        """A task that waited does not take a slot of its agent, which may have been offered to it."""
+        if not self._is_full(task.agent, task.address.concurrency_limit):
+            self._unpark(task.agent)
+
+    def _head(self, line: Line) -> str:
+        waiting = self._lines[line]
+        return min(waiting, key=lambda task_id: waiting[task_id])
 
     def _grant(self, task: Task) -> None:
         self._admitted[task.id] = task

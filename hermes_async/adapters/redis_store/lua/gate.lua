@@ -97,6 +97,23 @@ local function place(line)
   return true
 end
 
+-- A slot of an agent is free: the next of the lines that wait for it takes part again.
+local function unpark(agent)
+  while true do
+    local first = redis.call('ZPOPMIN', gate('parked', agent))
+    if not first[1] then return end
+    local head = redis.call('ZRANGE', gate('line', first[1]), 0, 0)
+    if place(first[1]) and facts(head[1]).agent == agent then return end
+  end
+end
+
+-- A task that waited does not take the slot of its agent, which may have been offered to it: to the next, then.
+local function pass_on(task)
+  if task.agent_slots and task.agent_slots ~= '' and not is_full('slots-of', task.agent, task.agent_slots) then
+    unpark(task.agent)
+  end
+end
+
 -- Let the head of a lane's first line in, or take the line out of the ring because it may not go: 1 or 0.
 local function take(lane, line, score)
   local ring, queue = gate('ring', lane), gate('line', line)
@@ -110,6 +127,7 @@ local function take(lane, line, score)
   end
   if is_full('slots', who(task), task.slots) then
     redis.call('ZREM', ring, line)
+    pass_on(task)
     return 0
   end
   if is_full('slots-of', task.agent, task.agent_slots) then
@@ -133,21 +151,22 @@ end
 local function let_in()
   local counts = redis.call('HMGET', gate('counts'), 'waiting', unpack(LANES))
   if not counts[1] then return end
-  local rooms = {}
+  local rooms, empty = {}, {}
   for i, lane in ipairs(LANES) do
-    if redis.call('EXISTS', gate('ring', lane)) == 1 then
-      local room, step = room_in(lane, counts[i + 1])
-      if room >= step then rooms[lane] = room end
-    end
+    local room, step = room_in(lane, counts[i + 1])
+    if room >= step then rooms[lane] = room end
   end
   if not next(rooms) then return end
   local left = math.min(room_in_all(), AT_ONCE)
   while left > 0 do
     local lane, line, score
     for name, room in pairs(rooms) do
-      local first = room > 0 and redis.call('ZRANGE', gate('ring', name), 0, 0, 'WITHSCORES') or {}
+      local first = {}
+      if room > 0 and not empty[name] then
+        first = redis.call('ZRANGE', gate('ring', name), 0, 0, 'WITHSCORES')
+      end
       if not first[1] then
-        rooms[name] = nil
+        empty[name] = true
       elseif not score or tonumber(first[2]) < score or (tonumber(first[2]) == score and name < lane) then
         lane, line, score = name, first[1], tonumber(first[2])
       end
@@ -155,6 +174,7 @@ local function let_in()
     if not lane then return end
     local taken = take(lane, line, score)
     rooms[lane], left = rooms[lane] - taken, left - taken
+    if taken == 0 then empty = {} end -- a slot was passed on, perhaps to another lane
   end
 end
 
@@ -175,14 +195,6 @@ local function enter(id, task)
   if room then let_in() end
 end
 
--- A slot of an agent is free: one of the lines that waited for it takes part again.
-local function unpark(agent)
-  while true do
-    local first = redis.call('ZPOPMIN', gate('parked', agent))
-    if not first[1] or place(first[1]) then return end
-  end
-end
-
 -- A task gives back what it holds, or no longer waits.
 local function leave(id)
   local task = facts(id)
@@ -192,6 +204,8 @@ local function leave(id)
     if redis.call('ZREM', gate('line', line), id) == 1 then
       if not place(line) then redis.call('ZREM', gate('ring', task.lane), line) end
       one_less_waits()
+      pass_on(task)
+      let_in()
     end
     return
   end
