@@ -10,8 +10,9 @@ import pytest
 from hermes_async.adapters.memory import MemoryStore
 from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.core.ports import Store
+from hermes_async.domain.agent import NO_LIMITS, GateLimits
 
-#: Makes a store; its argument is how many events of a session are kept.
+#: Makes a store; it may be told how many events of a session are kept, and the limits of the project.
 MakeStore = Callable[..., Store]
 
 
@@ -22,10 +23,13 @@ def anyio_backend() -> str:
 
 @pytest.fixture(params=["memory", "redis"])
 def make_store(request: pytest.FixtureRequest) -> MakeStore:
-    if request.param == "memory":
-        return lambda length=10_000: MemoryStore(max_length=length)
-    url = request.getfixturevalue("redis_url")
-    return lambda length=10_000: RedisStore(url, log_length=length)
+    def in_memory(length: int = 10_000, limits: GateLimits = NO_LIMITS) -> Store:
+        return MemoryStore(max_length=length, limits=limits)
+
+    def over_redis(length: int = 10_000, limits: GateLimits = NO_LIMITS) -> Store:
+        return RedisStore(request.getfixturevalue("redis_url"), log_length=length, limits=limits)
+
+    return in_memory if request.param == "memory" else over_redis
 
 
 @pytest.fixture
