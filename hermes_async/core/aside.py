@@ -43,27 +43,29 @@ class Aside:
     @asynccontextmanager
     async def __call__(self) -> AsyncIterator[None]:
         """Be aside for as long as the context lasts."""
-        async with self._step_out():
-            self._waiting += 1
+        self._limits.pause(True)
+        try:
+            async with self._step_out():
+                self._waiting += 1
+                try:
+                    await self._leave()
+                    yield
+                finally:  # in the background: whoever is cancelled and cleans up must not wait for a place
+                    self._waiting -= 1
+                    self._return = asyncio.create_task(
+                        self._come_back(), name=f"hermes-aside {self._task.id}"
+                    )
+                await asyncio.shield(self._return)
+        finally:
             self._limits.pause(self._waiting > 0)
-            try:
-                await self._leave()
-                yield
-            except BaseException:  # to be cancelled, perhaps: whoever cleans up must not wait for a place
-                self._waiting -= 1
-                self._return = asyncio.create_task(self._come_back(), name=f"hermes-aside {self._task.id}")
-                raise
-            self._waiting -= 1
-            await self._come_back()
 
     async def _leave(self) -> None:
         async with self._turn:
             if not self._is_out:
-                await patiently(lambda: self._store.step_aside(self._task), f"{self._task.id} aside")
-                self._is_out = True
+                self._is_out = True  # first: who is cancelled now does not know whether it was done
+                await self._give_back()
 
     async def _come_back(self) -> None:
-        self._limits.pause(self._waiting > 0)
         async with self._turn:
             if self._is_out and not self._waiting:
                 async with self._store.watch(self._task.session_id) as hint:
@@ -78,4 +80,8 @@ class Aside:
             ):  # or it is not our attempt any more, and whoever runs it is told otherwise
                 return True
             await hint.wait(ASK_EVERY)
+        await self._give_back()  # it stood in line, or has the place by now
         return False
+
+    async def _give_back(self) -> None:
+        await patiently(lambda: self._store.step_aside(self._task), f"{self._task.id} aside")
