@@ -50,6 +50,8 @@ class Limits:
             return f"no sign of life for {options.idle_timeout:g} s"
         if self.reason is Reason.TOTAL_TIMEOUT:
             return f"not done within its total_timeout of {options.total_timeout:g} s"
+        if options.timeout is None:  # it was stopped, and not by a limit
+            return "stopped"
         return f"no result within {options.timeout:g} s"
 
     def _look(self, strike: Callable[[], object]) -> None:
