@@ -59,7 +59,9 @@ class Janitor:
 
     async def _end_task(self, reason: Reason, task_id: str) -> bool:
         task = await self._journal.store.load(task_id)
-        if task is None or not await self._journal.append(decide(task, Overdue(reason))):
+        if task is None or (reason is Reason.EXPIRED and task.status is not TaskStatus.QUEUED):
+            return False  # it has begun meanwhile
+        if not await self._journal.append(decide(task, Overdue(reason))):
             return False
         if task.status is TaskStatus.RUNNING:  # its worker should have, and may not be well
             await self._journal.queue.revoke([task_id], force=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from hermes_async.domain.errors import QueueUnavailable
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import MAX_LOSSES
 from hermes_async.domain.task import Task, TaskStatus
+from tests.support.agents import tuned
 from tests.support.servers import wait_until_async
 from tests.support.values import make_event
 from tests.unit.core.conftest import Bench, MakeBench
@@ -158,6 +160,21 @@ async def test_a_task_that_has_begun_does_not_expire(bench: Bench) -> None:
     assert await bench.store.claim(task.id, "w1", 60.0)
     bench.clock.ahead += 6
     assert (await bench.hermes.janitor.sweep()).expired == 0
+
+
+async def test_a_task_that_begins_just_now_does_not_expire(bench: Bench) -> None:
+    task = await bench.dispatch(tuned(echo, queue_timeout=5.0), "x")
+    bench.clock.ahead += 6.0
+    overdue = await bench.store.overdue()
+    assert await bench.store.claim(task.id, "w1", 60.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench.store, "overdue", lambda: answer(overdue))
+        assert (await bench.hermes.janitor.sweep()).expired == 0
+    assert (await bench.record(task)).status is TaskStatus.RUNNING
+
+
+async def answer(value: Any) -> Any:
+    return value
 
 
 async def test_a_task_whose_worker_does_not_end_it_in_time_is_ended_and_revoked(bench: Bench) -> None:
