@@ -12,7 +12,6 @@ import pytest
 from hermes_async.adapters.memory import MemoryQueue, MemoryStore
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.registry import Registry
-from hermes_async.core.runner import Runner
 from hermes_async.core.subagent import Subagent
 from hermes_async.domain.agent import AgentsConfig, SubagentSpec
 from hermes_async.domain.task import Lane
@@ -42,9 +41,8 @@ async def LocalHermes(
     await hermes.store.enlist("local too", Lane.PROCESS, slots, LEASE)
     running: dict[str, asyncio.Task[Any]] = {}
     queue.on_revoke(lambda task_id, force: _stop(running.get(task_id)))
-    runner = hermes.runner("local", lease=LEASE, step_out=free.step_out)
     helpers = [
-        asyncio.create_task(_work(queue, runner, running, free)),
+        asyncio.create_task(_work(queue, hermes, running, free)),
         asyncio.create_task(_sweep(hermes)),
     ]
     try:
@@ -68,34 +66,52 @@ class _Slots:
         self._free += 1
         self._moved.set()
 
-    async def take(self) -> None:
+    def take(self) -> None:
+        """Take one, though there may be none: whoever is cancelled cleans up at once."""
+        self._free -= 1
+
+    async def are_free(self) -> None:
+        """Wait until one is free."""
         while self._free <= 0:
             self._moved.clear()
             await self._moved.wait()
-        self._free -= 1
+
+
+class _Slot:
+    """That of one task; it is free from the moment its first branch waits until the last goes on."""
+
+    def __init__(self, slots: _Slots) -> None:
+        self._slots = slots
+        self._branches = 0
 
     @asynccontextmanager
     async def step_out(self) -> AsyncIterator[None]:
-        self.give()
+        self._branches += 1
+        if self._branches == 1:
+            self._slots.give()
         try:
             yield
-        except BaseException:
-            self._free -= 1  # whoever is cancelled cleans up at once
-            raise
-        await self.take()
+            if self._branches == 1:
+                await self._slots.are_free()
+        finally:
+            self._branches -= 1
+            if not self._branches:
+                self._slots.take()
 
 
 async def _work(
-    queue: MemoryQueue, runner: Runner, running: dict[str, asyncio.Task[Any]], free: _Slots
+    queue: MemoryQueue, hermes: Hermes, running: dict[str, asyncio.Task[Any]], slots: _Slots
 ) -> None:
     def done(task: asyncio.Task[Any]) -> None:
-        free.give()
+        slots.give()
         if running.get(task.get_name()) is task:
             del running[task.get_name()]
 
     while True:
-        await free.take()
         task_id = await queue.get()
+        await slots.are_free()  # only now: a free slot must not wait for a message while a task wants it back
+        slots.take()
+        runner = hermes.runner("local", LEASE, _Slot(slots).step_out)
         running[task_id] = task = asyncio.create_task(runner.run(task_id), name=task_id)
         task.add_done_callback(done)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 
 from hermes_async import TaskCancelled, TaskContext, TaskFailed, subagent
 from hermes_async.core.hermes import Hermes
-from hermes_async.domain.agent import AgentsConfig, AgentSpec, RetryPolicy, SubagentSpec
+from hermes_async.domain.agent import AgentsConfig, AgentSpec, GateLimits, RetryPolicy, SubagentSpec
 from hermes_async.domain.errors import InvalidInput, UnknownAgent
+from hermes_async.domain.failure import Reason
 from hermes_async.domain.task import TaskStatus
 from hermes_async.testing import LocalHermes, stub
 from tests.support.servers import wait_until_async
@@ -156,3 +158,266 @@ async def test_the_fixture_is_the_same(
 ) -> None:
     async with local_hermes(double) as hermes:
         assert await (await hermes.session().dispatch(double, 1)) == 2
+
+
+# -- families --------------------------------------------------------------------------------------------
+@subagent
+async def nest(ctx: TaskContext, depth: int) -> int:
+    if depth == 0:
+        return 0
+    return 1 + await (await ctx.dispatch(nest, depth - 1))
+
+
+@subagent
+async def fan(ctx: TaskContext, width: int) -> int:
+    children = await ctx.dispatch_many(double, [{"n": n} for n in range(width)])
+    return sum(await asyncio.gather(*children))
+
+
+@subagent
+async def grandparents(ctx: TaskContext, width: int) -> int:
+    children = [await ctx.dispatch(fan, width) for _ in range(width)]
+    return sum(await asyncio.gather(*children))
+
+
+async def done(handle: Any) -> Any:
+    async with asyncio.timeout(10.0):
+        return await handle
+
+
+async def test_one_slot_is_enough_for_any_nesting() -> None:
+    for limits in (GateLimits(), GateLimits(max_running=1)):
+        async with LocalHermes(nest, config=AgentsConfig(limits=limits), slots=1) as hermes:
+            assert await done(await hermes.session().dispatch(nest, 4)) == 4
+
+
+async def test_one_slot_is_enough_for_whole_families_at_once() -> None:
+    async with LocalHermes(double, fan, grandparents, slots=1) as hermes:
+        handles = [await hermes.session(name).dispatch(grandparents, 3) for name in "abc"]
+        assert await done(asyncio.gather(*handles)) == [18, 18, 18]
+
+
+async def test_limits_of_subagents_and_agents_hold_while_tasks_nest() -> None:
+    use = SubagentSpec(id="nest", agent="nest", concurrency_limit=1)
+    config = AgentsConfig(
+        agents={
+            "nest": AgentSpec(run="tests.unit.test_testing:nest", concurrency_limit=1, subagents=(use,)),
+            "boss": AgentSpec(type="conversational", subagents=(use,)),
+        }
+    )
+    async with LocalHermes(nest, config=config) as hermes:
+        handles = [await hermes.session(name, parent="boss").dispatch("nest", depth=3) for name in "ab"]
+        assert await done(asyncio.gather(*handles)) == [3, 3]
+        traffic = await hermes.traffic()
+        assert (sum(traffic.admitted.values()), traffic.waiting) == (0, 0)
+
+
+async def test_children_of_one_parent_run_one_by_one_in_one_slot() -> None:
+    running, most = 0, 0
+
+    @subagent
+    async def busy(ctx: TaskContext) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.005)
+        running -= 1
+
+    @subagent
+    async def spread(ctx: TaskContext) -> None:
+        nonlocal running, most
+        await asyncio.gather(*await ctx.dispatch_many(busy, [{}] * 5))
+        running += 1  # it has its slot again
+        most = max(most, running)
+        await asyncio.sleep(0.005)
+        running -= 1
+
+    async with LocalHermes(busy, spread, slots=1) as hermes:
+        session = hermes.session()
+        await done(asyncio.gather(*[await session.dispatch(spread) for _ in range(3)]))
+    assert most == 1
+
+
+async def test_a_parent_may_follow_the_events_of_its_child() -> None:
+    @subagent
+    async def speaker(ctx: TaskContext) -> None:
+        for n in range(3):
+            ctx.partial(n, name=f"part {n}")
+            await asyncio.sleep(0.02)
+
+    @subagent
+    async def listener(ctx: TaskContext) -> list[str]:
+        child = await ctx.dispatch(speaker)
+        return [event.type async for event in child.events()]
+
+    async with LocalHermes(speaker, listener, slots=1) as hermes:
+        types = await done(await hermes.session().dispatch(listener))
+    assert types == ["task.queued", "task.started", *["task.partial"] * 3, "task.completed"]
+
+
+async def test_a_parent_may_lose_its_patience_and_go_on() -> None:
+    @subagent
+    async def impatient(ctx: TaskContext) -> list[int]:
+        slow = await ctx.dispatch(forever)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await slow
+        await slow.cancel()
+        results = []
+        for n in range(3):
+            results.append(await (await ctx.dispatch(double, n)))
+        return results
+
+    async with LocalHermes(double, forever, impatient, slots=1) as hermes:
+        assert await done(await hermes.session().dispatch(impatient)) == [0, 2, 4]
+        assert await done(await hermes.session().dispatch(double, 1)) == 2
+
+
+async def test_a_cancel_reaches_whom_a_parent_waits_for_and_frees_every_slot() -> None:
+    @subagent
+    async def hopeful(ctx: TaskContext, depth: int) -> None:
+        await (await (ctx.dispatch(hopeful, depth - 1) if depth else ctx.dispatch(forever)))
+
+    async with LocalHermes(hopeful, forever, double, slots=1) as hermes:
+        session = hermes.session()
+        top = await session.dispatch(hopeful, 3)
+        await wait_until_async(lambda: _runs(hermes, "forever"))
+        waiting = await session.dispatch(double, 5)
+        assert await top.cancel()
+        with pytest.raises(TaskCancelled):
+            await done(top)
+        assert await done(waiting) == 10
+        await wait_until_async(lambda: _all_ended(hermes))
+        by_agent = {(task.agent, task.status) for task in await hermes.tasks()}
+        assert by_agent == {
+            ("hopeful", TaskStatus.CANCELLED),
+            ("forever", TaskStatus.CANCELLED),
+            ("double", TaskStatus.COMPLETED),
+        }
+        traffic = await hermes.traffic()
+        assert (sum(traffic.admitted.values()), traffic.waiting) == (0, 0)
+
+
+async def test_without_cascade_the_children_go_on() -> None:
+    @subagent
+    async def forgetful(ctx: TaskContext) -> None:
+        await (await ctx.dispatch(forever))
+
+    async with LocalHermes(forgetful, forever) as hermes:
+        top = await hermes.session().dispatch(forgetful)
+        await wait_until_async(lambda: _runs(hermes, "forever"))
+        assert await top.cancel(cascade=False)
+        with pytest.raises(TaskCancelled):
+            await done(top)
+        assert await _runs(hermes, "forever")
+
+
+async def _runs(hermes: Hermes, agent: str) -> bool:
+    return bool(await hermes.tasks(agent=agent, status=TaskStatus.RUNNING))
+
+
+async def _all_ended(hermes: Hermes) -> bool:
+    return all(task.status.is_terminal for task in await hermes.tasks())
+
+
+# -- time limits -----------------------------------------------------------------------------------------
+@subagent(idle_timeout=0.3)
+async def talkative(ctx: TaskContext, times: int) -> str:
+    for n in range(times):
+        await asyncio.sleep(0.1)
+        ctx.progress(n)
+    return "done"
+
+
+@subagent(idle_timeout=0.3)
+def talkative_in_a_thread(ctx: TaskContext, times: int) -> str:
+    for n in range(times):
+        time.sleep(0.1)
+        ctx.progress(n)
+    return "done"
+
+
+@subagent(idle_timeout=0.3)
+async def silent(ctx: TaskContext) -> None:
+    ctx.partial("so far")
+    await asyncio.Event().wait()
+
+
+@subagent(idle_timeout=0.3)
+def silent_in_a_thread(ctx: TaskContext) -> None:
+    ctx.partial("so far")
+    while not ctx.cancelled:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("agent", [talkative, talkative_in_a_thread])
+async def test_who_gives_signs_of_life_is_not_idle(agent: Any) -> None:
+    async with LocalHermes(agent) as hermes:
+        assert await done(await hermes.session().dispatch(agent, 6)) == "done"
+
+
+@pytest.mark.parametrize("agent", [silent, silent_in_a_thread])
+async def test_who_is_silent_is_ended_and_what_it_had_is_kept(agent: Any) -> None:
+    async with LocalHermes(agent) as hermes:
+        handle = await hermes.session().dispatch(agent)
+        with pytest.raises(TaskFailed, match=r"idle_timeout.*no sign of life for 0.3 s"):
+            await done(handle)
+        task = await handle.task()
+        assert (task.reason, task.partials) == (Reason.IDLE_TIMEOUT, {"output": "so far"})
+
+
+async def test_who_waits_for_its_children_is_not_idle() -> None:
+    @subagent(idle_timeout=0.2)
+    async def patient(ctx: TaskContext) -> str:
+        child = await ctx.dispatch(talkative, 6)
+        return str(await child)
+
+    async with LocalHermes(patient, talkative, slots=1) as hermes:
+        assert await done(await hermes.session().dispatch(patient)) == "done"
+
+
+async def test_a_task_has_only_its_total_time_over_all_attempts() -> None:
+    @subagent(total_timeout=0.5, retry_limit=100, retry=RetryPolicy(initial=0.1, jitter=False, factor=1.0))
+    async def stubborn(ctx: TaskContext) -> None:
+        ctx.partial(ctx.attempt)
+        await asyncio.sleep(0.05)
+        raise ValueError("again")
+
+    @subagent(total_timeout=0.3, retry_limit=9)
+    async def slow(ctx: TaskContext) -> None:
+        ctx.partial(ctx.attempt)
+        await asyncio.Event().wait()
+
+    async with LocalHermes(stubborn, slow) as hermes:
+        for agent in (stubborn, slow):
+            handle = await hermes.session().dispatch(agent)
+            with pytest.raises(TaskFailed, match="not done within its total_timeout"):
+                await done(handle)
+            task = await handle.task()
+            assert task.reason is Reason.TOTAL_TIMEOUT
+            assert task.partials["output"] == task.attempt
+
+
+async def test_who_waits_too_long_for_its_start_expires() -> None:
+    @subagent(queue_timeout=0.2)
+    async def late(ctx: TaskContext) -> None:
+        """Never begins."""
+
+    async with LocalHermes(forever, late, slots=1) as hermes:
+        await hermes.session().dispatch(forever)
+        with pytest.raises(TaskFailed, match=r"expired.*not started within its queue_timeout of 0.2 s"):
+            await done(await hermes.session().dispatch(late))
+
+
+async def test_another_agent_takes_over_the_same_task() -> None:
+    @subagent(fallback="double", retry_limit=1, retry=NOW)
+    async def hopeless(ctx: TaskContext, n: int) -> int:
+        raise ValueError("no")
+
+    async with LocalHermes(hopeless, double) as hermes:
+        handle = await hermes.session().dispatch(hopeless, 4)
+        assert await done(handle) == 8
+        task = await handle.task()
+        assert (task.agent, task.attempt, task.birth.subagent) == ("double", 3, "hopeless")
+        agents = [event.agent async for event in handle.events() if event.type == "task.started"]
+        assert agents == ["hopeless", "hopeless", "double"]
