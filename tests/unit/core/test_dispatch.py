@@ -10,8 +10,15 @@ import pytest
 from hermes_async.core.context import TaskContext
 from hermes_async.core.dispatch import Origin
 from hermes_async.core.subagent import subagent
-from hermes_async.domain.agent import AgentsConfig, AgentSpec, SubagentSpec
-from hermes_async.domain.errors import IdempotencyConflict, InvalidInput, StoreUnavailable, UnknownAgent
+from hermes_async.domain.agent import AgentsConfig, AgentSpec, GateLimits, SubagentSpec
+from hermes_async.domain.errors import (
+    IdempotencyConflict,
+    InvalidInput,
+    StoreUnavailable,
+    TaskRejected,
+    UnknownAgent,
+)
+from hermes_async.domain.failure import Reason
 from hermes_async.domain.task import Lane
 from tests.unit.core.conftest import MakeBench
 
@@ -140,3 +147,68 @@ async def test_a_child_belongs_to_its_parent_s_tree(make_bench: MakeBench) -> No
 async def test_a_def_goes_to_the_process_lane(make_bench: MakeBench) -> None:
     bench = make_bench(count)
     assert (await bench.dispatch(count)).lane is Lane.PROCESS
+
+
+# -- limits, and many at once ----------------------------------------------------------------------------
+@subagent
+async def dig(ctx: TaskContext) -> str:
+    child = await ctx.dispatch(dig)
+    return child.id
+
+
+async def test_tasks_are_delegated_so_many_levels_deep_and_no_deeper(make_bench: MakeBench) -> None:
+    bench = make_bench(dig, config=AgentsConfig(limits=GateLimits(max_depth=3)))
+    task_id = (await bench.dispatch(dig)).id
+    for depth in range(2):
+        done = await bench.runner.run(task_id)
+        assert done is not None
+        task_id = done.data.output
+        child = await bench.store.load(task_id)
+        assert child is not None
+        assert child.birth.depth == depth + 1
+    event = await bench.runner.run(task_id)
+    assert event is not None
+    assert event.type == "task.failed"
+    assert event.data.error.type == "TaskRejected"
+    assert event.data.error.message == (
+        "dig was not accepted: tasks may be delegated 3 levels deep, and this would be one more; "
+        "do the work yourself"
+    )
+    assert len(await bench.hermes.tasks()) == 3
+
+
+async def test_many_are_dispatched_in_the_order_of_their_inputs(make_bench: MakeBench) -> None:
+    bench = make_bench(echo)
+    handles = await bench.session.dispatch_many(echo, [{"text": str(n)} for n in range(50)])
+    assert [(await handle.task()).birth.input["text"] for handle in handles] == [str(n) for n in range(50)]
+    assert [await bench.queue.get() for _ in handles] == [handle.id for handle in handles]
+    assert await bench.session.dispatch_many(echo, []) == []
+
+
+@pytest.mark.parametrize("inputs", [[{"text": "a"}, {}], [{"text": "a"}, {"text": "b", "tmies": 2}]])
+async def test_one_input_that_does_not_fit_starts_none(make_bench: MakeBench, inputs: Any) -> None:
+    bench = make_bench(echo)
+    with pytest.raises(InvalidInput):
+        await bench.session.dispatch_many(echo, inputs)
+    assert await bench.hermes.tasks() == []
+
+
+async def test_of_many_that_are_too_many_the_first_stand(make_bench: MakeBench) -> None:
+    bench = make_bench(echo, config=AgentsConfig(limits=GateLimits(max_queued=3)))
+    with pytest.raises(TaskRejected, match="3 tasks wait already") as refused:
+        await bench.session.dispatch_many(echo, [{"text": str(n)} for n in range(5)])
+    assert refused.value.reason is Reason.LIMIT_EXCEEDED
+    texts = [task.birth.input["text"] for task in await bench.hermes.tasks()]
+    assert texts == ["2", "1", "0"]
+
+
+async def test_who_is_to_be_cancelled_starts_nobody(make_bench: MakeBench) -> None:
+    bench = make_bench(echo, parent)
+    top = await bench.dispatch(parent)
+    await bench.store.claim(top.id, "w1", 60.0, "again")
+    await bench.store.cancel(top.id, force=False, cascade=True)
+    origin = Origin.of(await bench.record(top))
+    with pytest.raises(TaskRejected, match=r"parent task .* is to be cancelled") as refused:
+        await bench.hermes._dispatcher.of(origin).dispatch(echo, "late")
+    assert refused.value.reason is None
+    assert len(await bench.hermes.tasks()) == 1
