@@ -106,7 +106,7 @@ class RedisNudges:
     async def _heard(self) -> Mapping[str, str] | None:
         """Wait for a message; a connection that died without a word is found out by a ping."""
         message: Mapping[str, str] | None = await self._pubsub.get_message(timeout=SILENCE)
-        if message:
+        if message or not self._hints:  # while nobody listens, redis-py does not read the answer to a ping
             return message
         await self._pubsub.ping()
         deadline = time.monotonic() + REPLY_TIMEOUT
