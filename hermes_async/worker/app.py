@@ -8,12 +8,14 @@ import importlib.util
 import logging
 import warnings
 from contextlib import ExitStack
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 from celery import Celery
 from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
+from celery.signals import worker_init
 
 from hermes_async.adapters.celery_queue import declared_queue, queue_name, task_name, transport_url
 from hermes_async.bootstrap import read_settings, registry, servers
@@ -77,6 +79,7 @@ def create_app(settings: Settings) -> Celery:
     app.steps["worker"].update((SideJobs, Ending, Handover))
     signals.listen(runners)
     lanes.listen(settings.agents.async_worker_pool)
+    worker_init.connect(_fit_bodies, weak=False)
     return app
 
 
@@ -121,7 +124,7 @@ def _register(app: Celery, runners: Runners, agent: Subagent[..., Any]) -> None:
 
     body = on_loop if agent.lane is Lane.ASYNC else here
     body.__doc__ = agent.description
-    app.task(
+    task = app.task(
         body,
         name=name,
         bind=True,
@@ -129,6 +132,14 @@ def _register(app: Celery, runners: Runners, agent: Subagent[..., Any]) -> None:
         throws=(AgentFailed,),
         Request=signals.WatchedRequest,
     )
+    task.run_here = partial(here, task)
+
+
+def _fit_bodies(sender: Any, **_: Any) -> None:
+    """In a worker of the process lane, an `async def` runs there: it may have lost its worker too often."""
+    if lanes.lane_served(sender) is Lane.PROCESS:
+        for task in sender.app.tasks.values():
+            task.run = getattr(task, "run_here", task.run)
 
 
 def _hush() -> None:
