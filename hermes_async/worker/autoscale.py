@@ -123,15 +123,17 @@ class ThresholdAutoscaler(Autoscaler):  # type: ignore[misc]
         return bool(self.processes != before.slots)
 
     def _look(self) -> Look:
-        self._cpu = self._meter.read(self.pool.info["processes"], monotonic())
+        info = self.pool.info
+        aside = info.get("aside", 0)  # they need no slot
+        self._cpu = self._meter.read(info["processes"], monotonic())
         if isinstance(self.pool, AsyncioPool) and not self._pulse.read(self.pool.loop):
             self._cpu = 1.0
         return Look(
             self.processes,
             self.min_concurrency,
             self.max_concurrency,
-            running=len(state.active_requests),
-            held=len(state.reserved_requests),
+            running=len(state.active_requests) - aside,
+            held=len(state.reserved_requests) - aside,
             cpu=self._cpu,
         )
 

@@ -17,6 +17,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from celery.exceptions import Ignore, Retry
 
 from hermes_async.bootstrap import Servers
+from hermes_async.core.aside import StepOut
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.registry import Registry
 from hermes_async.core.runner import Attempt, Runner, raised
@@ -40,6 +41,8 @@ class Runners:
         self.servers = servers
         self.lease = settings.lease
         self.retention = settings.retention
+        #: What a task of the process lane does with its process while it waits for others.
+        self.step_out: StepOut = nullcontext
         #: Names this worker in leases; a restarted one is another.
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._parent = os.getpid()
@@ -93,7 +96,7 @@ def run_here(runners: Runners, task_id: str) -> str:
     """Run a task of the process lane: a `def` in this thread, where its limits can reach it."""
     station = runners.station()
     station.interrupted = False
-    runner = station.hermes.runner(runners.worker, runners.lease)
+    runner = station.hermes.runner(runners.worker, runners.lease, runners.step_out)
     attempt = station.call(runner.claim, task_id)
     if attempt is None:
         return told(None)
@@ -114,7 +117,11 @@ def _outcome(station: Station, attempt: Attempt) -> Outcome:
             raise
         return raised(exc)
     finally:
-        attempt.limits.stop()
+        station.call(_unwatch, attempt)  # on its loop: a signal is sent before that, or never
+
+
+async def _unwatch(attempt: Attempt) -> None:
+    attempt.limits.stop()
 
 
 async def _watch(attempt: Attempt) -> None:

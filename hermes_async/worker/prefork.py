@@ -1,11 +1,22 @@
-"""The pool of the process lane: Celery's prefork, which never takes a child with a task for an idle one."""
+"""The pool of the process lane: Celery's prefork, with a process more for each that waits for other tasks."""
 
 from __future__ import annotations
 
+import os
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.prefork import TaskPool
+
+from hermes_async.worker.credit import Credit
+
+#: Seconds between two looks whether the pool has a process too many.
+LOOK_EVERY = 2.0
+#: A process id, and whether that process is aside.
+_WORD = struct.Struct("!q?")
 
 
 class Children(AsynPool):  # type: ignore[misc]
@@ -17,22 +28,112 @@ class Children(AsynPool):  # type: ignore[misc]
         return sum(map(self._has_task, self._pool))
 
     def _worker_active(self, child: Any) -> bool:
-        """Tell whom a shrinking pool must let live; Celery forgets who was handed a task this very moment."""
+        """Tell whom a shrinking pool must let live; Celery forgets who was handed a task this very moment.
+
+        Whoever was told to go and is still there is nobody to be told so again.
+        """
         is_starting = child.inqW_fd not in self._all_inqueues
-        return is_starting or self._has_task(child)
+        return is_starting or child._controlled_termination or self._has_task(child)
 
     def _has_task(self, child: Any) -> bool:
         return any(job._write_to is child for job in tuple(self._cache.values()))
 
 
+class AsideLine:
+    """On it the processes of a pool tell when they are aside, because their task waits for others."""
+
+    def __init__(self) -> None:
+        self.hears, self._says = os.pipe()
+        os.set_blocking(self.hears, False)
+        self._aside: set[int] = set()
+        #: Of this process.
+        self._branches = 0
+
+    @asynccontextmanager
+    async def step_out(self) -> AsyncIterator[None]:
+        """Be aside, from the first branch of a task until the last; on the loop of a child."""
+        self._branches += 1
+        if self._branches == 1:
+            self._say(aside=True)
+        try:
+            yield
+        finally:
+            self._branches -= 1
+            if not self._branches:
+                self._say(aside=False)
+
+    def _say(self, *, aside: bool) -> None:
+        os.write(self._says, _WORD.pack(os.getpid(), aside))  # so short that it is atomic
+
+    def hear(self) -> None:
+        """Note what the processes have said."""
+        with suppress(BlockingIOError):
+            for pid, aside in _WORD.iter_unpack(os.read(self.hears, 1000 * _WORD.size)):
+                (self._aside.add if aside else self._aside.discard)(pid)
+
+    def count(self, alive: set[int]) -> int:
+        """Return how many are aside; one that has died is not."""
+        self._aside &= alive
+        return len(self._aside)
+
+    def close(self) -> None:
+        """Give the pipe back."""
+        os.close(self.hears)
+        os.close(self._says)
+
+
 class PreforkPool(TaskPool):  # type: ignore[misc]
-    """Celery's pool with these children."""
+    """Celery's pool with these children.
+
+    A process that is aside cannot take another task, so there is one more for as long: no depth of nesting
+    can fill the pool. Those are no slots; nobody who asks how large the pool is sees them.
+    """
 
     Pool = Children
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: Is called when the number of processes aside has changed.
+        self.on_aside: Callable[[], object] = lambda: None
+        self._extra = 0
+        self._line = AsideLine()
+        self.app.hermes.step_out = self._line.step_out  # before there are children, who inherit it
+        self.app.steps["consumer"].add(Credit)
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Listen to the children, too."""
+        super().register_with_event_loop(hub)
+        hub.add_reader(self._line.hears, self._heard)
+        hub.call_repeatedly(LOOK_EVERY, self._shed)
+
+    @property
+    def num_processes(self) -> int:
+        """How many slots there are."""
+        return int(super().num_processes) - self._extra
+
+    def _heard(self) -> None:
+        self._line.hear()
+        more = self._count_aside() - self._extra
+        if more > 0:
+            self._extra += more
+            self._pool.grow(more)
+            self._pool.maintain_pool()  # at once: Celery would start them within some seconds
+        self.on_aside()
+
+    def _shed(self) -> None:
+        """End idle processes of which there are too many; not at once, for whoever waits may wait again."""
+        with suppress(ValueError):  # all are busy
+            while self._extra > self._count_aside():
+                self._pool.shrink(1)
+                self._extra -= 1
+
+    def _count_aside(self) -> int:
+        return self._line.count({child.pid for child in self._pool._pool})
 
     def _get_info(self) -> dict[str, Any]:
         return {
             **super()._get_info(),
             "max-concurrency": self.num_processes,
             "running": self._pool.busy,
+            "aside": self._count_aside(),
         }
