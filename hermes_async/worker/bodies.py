@@ -43,6 +43,8 @@ class Runners:
         self.retention = settings.retention
         #: What a task of the process lane does with its process while it waits for others.
         self.step_out: StepOut = nullcontext
+        #: Requests, by task id, that were told to clean up.
+        self.interrupted: dict[str, Any] = {}
         #: Names this worker in leases; a restarted one is another.
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._parent = os.getpid()

@@ -100,7 +100,7 @@ async def _side_jobs(
     station: Station, runners: Runners, end: EndRequests, enlist: Callable[[Store], Awaitable[None]]
 ) -> None:
     hermes = await station.opened()
-    keeper = LeaseKeeper(hermes, runners.worker, runners.lease, end)
+    keeper = LeaseKeeper(hermes, runners.worker, runners.lease, end, runners.interrupted)
     caretaker = Caretaker(hermes, runners.worker, runners.lease)
     await asyncio.gather(
         _forever(partial(enlist, hermes.store), runners.lease / 3),
@@ -130,7 +130,9 @@ def _end_soon(worker: Any, requests: list[Any], signal: str) -> None:
 def _end(pool: Any, requests: Iterable[Any], signal: str) -> None:
     """Stop tasks, on the worker's main thread: SIGUSR1 lets them clean up, SIGKILL does not."""
     for request in requests:
-        if request in state.active_requests:
+        if (
+            request in state.active_requests or signal == "SIGKILL"
+        ):  # whoever was interrupted is active no more
             request.terminate(pool, signal=signal)
 
 
@@ -148,10 +150,14 @@ class LeaseKeeper:
         worker: the name in the leases.
         lease: seconds.
         end: stops requests of this worker; nothing is broadcast, for another worker may rightly have them.
+        interrupted: requests, by task id, that were told to clean up: Celery forgets them, we do not.
     """
 
-    def __init__(self, hermes: Hermes, worker: str, lease: float, end: EndRequests) -> None:
+    def __init__(
+        self, hermes: Hermes, worker: str, lease: float, end: EndRequests, interrupted: dict[str, Any]
+    ) -> None:
         self._journal = hermes.journal
+        self._interrupted = interrupted
         self._worker, self._lease, self._end = worker, lease, end
         #: Requests that were not ours at the last renewal: claimed in a moment, or just ended, or lost.
         self._doubtful: set[Any] = set()
@@ -160,31 +166,33 @@ class LeaseKeeper:
 
     async def renew(self) -> None:
         """Renew the leases of all running tasks; stop those that are cancelled or no longer ours."""
-        active = running()
-        renewal = await self._journal.store.renew(self._worker, sorted(active), self._lease)
+        active, interrupted = running(), self._interrupted.copy()
+        requests = {**interrupted, **active}
+        renewal = await self._journal.store.renew(self._worker, sorted(requests), self._lease)
+        for task_id in interrupted.keys() - set(renewal.held):
+            del self._interrupted[task_id]
         missing = {active[task_id] for task_id in active.keys() - set(renewal.held)}
         doubtful, self._doubtful = missing & self._doubtful, missing
         lost = [request for request in doubtful if await self._is_lost(request.id)]
         self._stop(lost, "it is not ours any more")
-        await self._cancel({task_id: active[task_id] for task_id in renewal.cancelled})
+        await self._cancel({task_id: requests[task_id] for task_id in renewal.cancelled})
 
     async def _cancel(self, requests: Mapping[str, Any]) -> None:
         """Ask each task once to clean up, in case it has not heard of its cancel; kill who takes too long."""
         now = time.monotonic()
-        fresh = requests.keys() - self._cancelling.keys()
+        fresh = requests.keys() - self._cancelling.keys() - self._interrupted.keys()
         self._cancelling = {task_id: self._cancelling.get(task_id, now) for task_id in requests}
-        stubborn = [id_ for id_, since in self._cancelling.items() if now - since >= CANCEL_GRACE]
+        late = [id_ for id_, since in self._cancelling.items() if now - since >= CANCEL_GRACE]
         self._stop([requests[task_id] for task_id in fresh], "it is to be cancelled")
-        for task_id in stubborn:
-            await self._settle(task_id)
-        why = f"it did not end within {CANCEL_GRACE:g} s of its cancel"
-        self._stop([requests[task_id] for task_id in stubborn], why, "SIGKILL")
+        stubborn = [requests[task_id] for task_id in late if await self._settle(task_id)]
+        self._stop(stubborn, f"it did not end within {CANCEL_GRACE:g} s of its cancel", "SIGKILL")
 
-    async def _settle(self, task_id: str) -> None:
-        """Write the end of a task that does not write it itself; what it may still do is refused."""
+    async def _settle(self, task_id: str) -> bool:
+        """Write the end of a task that does not write it itself; False: it just did."""
         task = await self._journal.store.load(task_id)
-        if task is not None and task.worker == self._worker:
-            await self._journal.append(task_event(task, "task.cancelled"))
+        if task is None or task.worker != self._worker:
+            return False
+        return bool(await self._journal.append(task_event(task, "task.cancelled")))
 
     async def _is_lost(self, task_id: str) -> bool:
         """Tell what others ended or took over from what has not been claimed yet, or has ended by itself."""

@@ -32,6 +32,11 @@ Verdict = Callable[[Task], AnyEvent | None]
 class WatchedRequest(Request):  # type: ignore[misc]
     """Celery's side of a task in the main process: it sees the ends that the body cannot tell of."""
 
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """Somebody stops the task, which may take its time; Celery does not wait for its end."""
+        self.app.hermes.interrupted[self.id] = self
+        super().terminate(pool, signal)
+
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """The pool has interrupted the task, or is about to kill it."""
         super().on_timeout(soft, timeout)

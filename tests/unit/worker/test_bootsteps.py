@@ -49,7 +49,8 @@ class Round:
         self.bench = bench
         self.stopped: list[str] = []
         self.killed: list[str] = []
-        self.keeper = LeaseKeeper(bench.hermes, "w1", LEASE, self._end)
+        self.interrupted: dict[str, Any] = {}
+        self.keeper = LeaseKeeper(bench.hermes, "w1", LEASE, self._end, self.interrupted)
 
     def _end(self, requests: list[Any], signal: str) -> None:
         ends = {"SIGUSR1": self.stopped, "SIGKILL": self.killed}
@@ -162,6 +163,28 @@ async def test_a_cancel_that_takes_too_long_is_settled_and_the_task_killed(
     assert round_.killed == [request.id]
     assert (await round_.bench.record(task)).status is TaskStatus.CANCELLED
     assert await round_.bench.store.append(make_event(task, "task.completed")) == 0
+
+
+async def test_who_cleans_up_is_not_forgotten_until_it_has_ended(
+    round_: Round, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (task, request), (slow, stubborn) = [await round_.accepted(claimed_by="w1") for _ in range(2)]
+    for each in (request, stubborn):  # as a cancel does: Celery forgets whom it has told
+        await round_.bench.store.cancel(each.id, force=False, cascade=True)
+        state.active_requests.discard(each)
+        round_.interrupted[each.id] = each
+    for _ in range(3):
+        round_.bench.clock.ahead += LEASE * 0.9
+        await round_.keeper.renew()
+    assert await round_.bench.store.lapsed() == []
+    assert await round_.bench.store.append(make_event(task, "task.cancelled"))
+    await round_.keeper.renew()
+    assert (list(round_.interrupted), round_.stopped) == ([stubborn.id], [])
+    monkeypatch.setattr(bootsteps, "CANCEL_GRACE", 0.0)
+    for _ in range(2):
+        await round_.keeper.renew()
+    assert (round_.killed, round_.interrupted) == ([stubborn.id], {})
+    assert (await round_.bench.record(slow)).status is TaskStatus.CANCELLED
 
 
 async def test_requests_may_come_and_go_while_they_are_read() -> None:
