@@ -1,0 +1,293 @@
+"""Real workers under the gate: families, limits, time limits, fallback, poison, cancels of trees."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from hermes_async.bootstrap import connect
+from hermes_async.core.handle import TaskHandle
+from hermes_async.domain.failure import Reason
+from hermes_async.domain.lifecycle import MAX_LOSSES
+from hermes_async.domain.task import Lane, TaskStatus
+from hermes_async.settings import Settings
+from hermes_async.worker.bootsteps import CANCEL_GRACE
+from hermes_async.worker.command import worker_command
+from tests.acceptance.test_workers_lanes import LEASE, Site, ended, told, until_said
+from tests.support import agents, families
+from tests.support.agents import tuned
+from tests.support.servers import Process, wait_until_async
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.anyio, pytest.mark.timeout(120)]
+S = TaskStatus
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@asynccontextmanager
+async def site_of(
+    url: str, folder: Path, spawn: Callable[..., Process], config: str = ""
+) -> AsyncIterator[Site]:
+    """With the agents of both modules, and what an agents.yaml says."""
+    file = folder / "agents.yaml"
+    file.write_text('version: "2.4"\n' + config)
+    env = {
+        "HERMES_CONFIG": str(file),
+        "HERMES_TASK_QUEUE": url,
+        "HERMES_MODULES": "tests.support.agents,tests.support.families",
+        "HERMES_LEASE": str(LEASE),
+    }
+    async with connect(Settings.read(environ=env)) as hermes:
+        yield Site(hermes, env, spawn)
+
+
+@pytest.fixture
+async def site(redis_url: str, tmp_path: Path, spawn: Callable[..., Process]) -> AsyncIterator[Site]:
+    async with site_of(redis_url, tmp_path, spawn) as site:
+        yield site
+
+
+class Crew:
+    """Workers of a lane with so many slots each."""
+
+    def __init__(self, site: Site, spawn: Callable[..., Process]) -> None:
+        self._site, self._spawn = site, spawn
+
+    async def __call__(self, lane: Lane, slots: int, count: int = 1) -> list[Process]:
+        started = [
+            self._spawn(worker_command(lane, concurrency=slots), self._site.env, lane) for _ in range(count)
+        ]
+        for worker in started:
+            await until_said(worker, "ready.")
+        return started
+
+
+@pytest.fixture
+def crew(site: Site, spawn: Callable[..., Process]) -> Crew:
+    return Crew(site, spawn)
+
+
+async def done(*handles: TaskHandle[Any], timeout: float = 40.0) -> list[Any]:
+    async with asyncio.timeout(timeout):
+        return list(await asyncio.gather(*handles))
+
+
+async def nothing_is_held(site: Site) -> bool:
+    traffic = await site.hermes.traffic()
+    return (sum(traffic.admitted.values()), traffic.waiting) == (0, 0)
+
+
+def most_at_once(spans: Sequence[tuple[float, float]]) -> int:
+    """How many of them overlapped."""
+    edges = sorted([(start, 1) for start, _ in spans] + [(end, -1) for _, end in spans])
+    now = most = 0
+    for _, step in edges:
+        now += step
+        most = max(most, now)
+    return most
+
+
+# -- families --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("slots", [1, 2])
+async def test_nesting_is_deeper_than_an_async_worker_has_slots(site: Site, crew: Crew, slots: int) -> None:
+    await crew(Lane.ASYNC, slots)
+    handles = [await site.dispatch(families.nest, 4) for _ in range(3)]
+    assert await done(*handles) == [4, 4, 4]
+    await wait_until_async(lambda: nothing_is_held(site))
+
+
+async def test_nesting_is_deeper_than_there_are_processes(site: Site, crew: Crew) -> None:
+    (worker,) = await crew(Lane.PROCESS, 1)
+    handles = [await site.dispatch(families.nest_in_child, 3) for _ in range(2)]
+    began = time.monotonic()
+    assert await done(*handles) == [3, 3]
+    assert time.monotonic() - began < 20  # no timer of Celery or of leases was waited for
+    assert await done(await site.dispatch(families.nest_in_child, 3)) == [3]
+    await wait_until_async(lambda: nothing_is_held(site))
+    main = psutil.Process(worker.pid)
+    await wait_until_async(lambda: len(main.children()) == 1, 20)  # as many as before
+    values = await done(*[await site.dispatch(families.timed_in_child, 0.3) for _ in range(4)])
+    assert most_at_once(values) == 1  # and as many slots
+
+
+async def test_a_cancel_frees_the_processes_of_a_family(site: Site, crew: Crew) -> None:
+    await crew(Lane.PROCESS, 1)
+    top = await site.dispatch(families.nest_in_child, 2, 60.0)
+    await wait_until_async(lambda: run(site, "nest_in_child", 3), 30)
+    assert await top.cancel()
+    assert (await ended(top)).status is S.CANCELLED
+    await wait_until_async(lambda: nothing_is_held(site))
+    tasks = await site.hermes.tasks()
+    assert [task.status for task in tasks] == [S.CANCELLED] * 3
+    assert await done(await site.dispatch(agents.sync_echo, "x")) == ["x"]
+
+
+async def run(site: Site, agent: str, count: int) -> bool:
+    """Whether so many of an agent's tasks run."""
+    return len(await site.hermes.tasks(agent=agent, status=S.RUNNING)) == count
+
+
+async def test_a_cancel_stops_a_tree_across_workers_and_lanes(site: Site, crew: Crew) -> None:
+    await crew(Lane.ASYNC, 50, count=2)
+    await crew(Lane.PROCESS, 1)
+    top = await site.dispatch(families.clan, 2, 60.0)
+    await wait_until_async(lambda: run(site, "clan", 7), 20)
+    await wait_until_async(lambda: run(site, "timed_in_child", 1), 20)
+    waiting = await site.hermes.tasks(agent="timed_in_child", status=S.QUEUED)  # there is one process
+    assert len(waiting) == 3
+    assert await top.cancel()
+    assert (await ended(top)).status is S.CANCELLED
+    await wait_until_async(lambda: nothing_is_held(site), 20)
+    for task in await site.hermes.tasks(limit=100):
+        assert task.status is S.CANCELLED, task
+    for task in waiting:
+        assert await told(await site.hermes.handle(task.id)) == ["queued", "cancel_requested", "cancelled"]
+
+
+# -- limits ----------------------------------------------------------------------------------------------
+LIMITS = """
+agents:
+  boss:
+    type: conversational
+    subagents:
+      - {id: timed, agent: timed, concurrency_limit: 3}
+      - {id: rare, agent: timed_in_child}
+  timed: {run: "tests.support.families:timed"}
+  timed_in_child: {run: "tests.support.families:timed_in_child", concurrency_limit: 2}
+"""
+
+
+async def test_limits_hold_by_the_agents_own_clocks(
+    redis_url: str, tmp_path: Path, spawn: Callable[..., Process]
+) -> None:
+    async with site_of(redis_url, tmp_path, spawn, LIMITS) as site:
+        crew = Crew(site, spawn)
+        await crew(Lane.ASYNC, 50, count=2)
+        await crew(Lane.PROCESS, 4)
+        spans: dict[str, Any] = {}
+        for name in ("a", "b"):
+            session = site.hermes.session(name, parent="boss")
+            spans[name] = await session.dispatch_many("timed", [{"seconds": 0.2}] * 12)
+            spans[f"{name} rare"] = await session.dispatch_many("rare", [{"seconds": 0.2}] * 6)
+        values = {name: await done(*handles) for name, handles in spans.items()}
+        assert [most_at_once(values[name]) for name in ("a", "b")] == [3, 3]
+        assert most_at_once([*values["a rare"], *values["b rare"]]) == 2  # over all sessions
+        assert [task.attempt for task in await site.hermes.tasks(limit=100)] == [1] * 36
+        await wait_until_async(lambda: nothing_is_held(site))
+
+
+# -- time ------------------------------------------------------------------------------------------------
+async def test_idle_and_total_time_in_the_process_lane_strike_nobody_else(site: Site, crew: Crew) -> None:
+    await crew(Lane.PROCESS, 1)  # so that each task has the process of the one before
+    idle = await site.dispatch(tuned(families.hush, idle_timeout=0.5), 30.0)
+    innocent = [await site.dispatch(agents.sync_nap, 0.3) for _ in range(2)]
+    total = await site.dispatch(tuned(families.hush, total_timeout=6.0), 30.0)
+    alive = await site.dispatch(tuned(families.chat, idle_timeout=1.0), 20)
+    task = await ended(idle)
+    assert task.error is not None
+    assert (task.status, task.reason, task.partials) == (S.FAILED, Reason.IDLE_TIMEOUT, {"output": "a word"})
+    assert task.error.message == "no sign of life for 0.5 s"
+    task = await ended(total)
+    assert (task.status, task.reason, task.partials) == (S.FAILED, Reason.TOTAL_TIMEOUT, {"output": "a word"})
+    for handle in innocent:
+        assert ((await ended(handle)).status, (await handle.task()).attempt) == (S.COMPLETED, 1)
+    assert (await ended(alive)).output == "done"
+
+
+async def test_limits_that_strike_at_the_very_end_hit_no_other_task(site: Site, crew: Crew) -> None:
+    await crew(Lane.PROCESS, 1)
+    handles = [await site.dispatch(tuned(families.hush, idle_timeout=0.1), 0.1) for _ in range(40)]
+    handles += [await site.dispatch(agents.sync_nap, 0.05) for _ in range(5)]
+    for handle in handles:
+        task = await ended(handle, timeout=60)
+        assert task.status is S.COMPLETED or task.reason is Reason.IDLE_TIMEOUT, task
+        assert task.attempt == 1
+    assert [(await handle.task()).status for handle in handles[40:]] == [S.COMPLETED] * 5
+
+
+async def test_a_def_without_a_timeout_can_be_cancelled(site: Site, crew: Crew) -> None:
+    await crew(Lane.PROCESS, 1)
+    handle = await site.dispatch(tuned(agents.sync_nap, timeout=None), 60.0)
+    await site.running(handle)
+    assert await handle.cancel()
+    assert (await ended(handle)).status is S.CANCELLED
+    assert await told(handle) == ["queued", "started", "cancel_requested", "session.message", "cancelled"]
+
+
+@pytest.mark.parametrize(
+    ("lane", "stubborn", "after"),
+    [(Lane.ASYNC, agents.stubborn, agents.echo), (Lane.PROCESS, agents.sync_stubborn, agents.sync_echo)],
+)
+async def test_who_does_not_heed_its_cancel_is_settled_and_killed_after_the_grace(
+    site: Site, crew: Crew, lane: Lane, stubborn: Any, after: Any
+) -> None:
+    (worker,) = await crew(lane, 1)
+    handle = await site.dispatch(stubborn, 300.0)
+    await site.running(handle)
+    asked = time.monotonic()
+    assert await handle.cancel()
+    assert (await ended(handle, timeout=CANCEL_GRACE + 15)).status is S.CANCELLED
+    assert time.monotonic() - asked >= CANCEL_GRACE - 1
+    await until_said(worker, f"did not end within {CANCEL_GRACE:g} s of its cancel")
+    assert await done(await site.dispatch(after, "x")) == ["x"]  # its slot is free
+
+
+async def test_who_takes_longer_than_its_lease_to_clean_up_may(site: Site, crew: Crew) -> None:
+    await crew(Lane.ASYNC, 1)
+    handle = await site.dispatch(families.tidy, 2 * LEASE)
+    await site.running(handle)
+    assert await handle.cancel()
+    assert (await ended(handle)).status is S.CANCELLED
+    assert await told(handle) == ["queued", "started", "cancel_requested", "session.message", "cancelled"]
+
+
+# -- other lanes -----------------------------------------------------------------------------------------
+async def test_the_other_lane_takes_over_when_an_agent_fails(site: Site, crew: Crew) -> None:
+    await crew(Lane.ASYNC, 5)
+    await crew(Lane.PROCESS, 1)
+    handle = await site.dispatch(families.hopeless, 7)
+    task = await ended(handle)
+    assert (task.output, task.agent, task.birth.subagent) == ([7, 3], "rescue", "hopeless")
+    assert await told(handle) == ["queued", *["started", "retrying"] * 2, "started", "completed"]
+
+
+async def test_poison_is_told_apart_from_its_neighbours(site: Site, crew: Crew) -> None:
+    workers = await crew(Lane.ASYNC, 20, count=2)
+    (processes,) = await crew(Lane.PROCESS, 2)
+    innocents = [await site.dispatch(agents.nap, 2.0) for _ in range(10)]
+    bad = await site.dispatch(families.poison)
+
+    async def restart_the_dead() -> None:
+        while True:
+            if not all(worker.alive for worker in workers):
+                workers[:] = [worker for worker in workers if worker.alive]
+                workers.extend(await crew(Lane.ASYNC, 20, count=2 - len(workers)))
+            await asyncio.sleep(0.1)
+
+    keeper = asyncio.create_task(restart_the_dead())
+    try:
+        task = await ended(bad, timeout=90)
+        records = [await ended(handle, timeout=60) for handle in innocents]
+    finally:
+        keeper.cancel()
+    assert (task.status, task.reason, task.losses, task.attempt) == (
+        S.FAILED,
+        Reason.WORKER_LOST,
+        MAX_LOSSES - 1,
+        MAX_LOSSES,
+    )
+    assert task.lane is Lane.PROCESS
+    assert [record.status for record in records] == [S.COMPLETED] * 10
+    assert max(record.losses for record in records) < MAX_LOSSES
+    assert processes.alive
+    await wait_until_async(lambda: nothing_is_held(site))
