@@ -95,7 +95,7 @@ class PreforkPool(TaskPool):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         #: Is called when the number of processes aside has changed.
         self.on_aside: Callable[[], object] = lambda: None
-        self._extra = 0
+        self._extra = self._told = 0
         self._line = AsideLine()
         self.app.hermes.step_out = self._line.step_out  # before there are children, who inherit it
         self.app.steps["consumer"].add(Credit)
@@ -118,7 +118,7 @@ class PreforkPool(TaskPool):  # type: ignore[misc]
             self._extra += more
             self._pool.grow(more)
             self._pool.maintain_pool()  # at once: Celery would start them within some seconds
-        self.on_aside()
+        self._tell()
 
     def _shed(self) -> None:
         """End idle processes of which there are too many; not at once, for whoever waits may wait again."""
@@ -126,6 +126,13 @@ class PreforkPool(TaskPool):  # type: ignore[misc]
             while self._extra > self._count_aside():
                 self._pool.shrink(1)
                 self._extra -= 1
+        self._tell()  # of one that has died
+
+    def _tell(self) -> None:
+        aside = self._count_aside()
+        if aside != self._told:
+            self._told = aside
+            self.on_aside()
 
     def _count_aside(self) -> int:
         return self._line.count({child.pid for child in self._pool._pool})
