@@ -128,6 +128,14 @@ async def test_leaving_stops_what_runs_and_leaves_no_task_of_the_loop() -> None:
     assert (await handle.task()).status is TaskStatus.QUEUED
 
 
+async def test_leaving_stops_families_too() -> None:
+    before = asyncio.all_tasks()
+    async with LocalHermes(hopeful, forever, slots=1) as hermes:
+        await hermes.session().dispatch(hopeful, 2)
+        await wait_until_async(lambda: _runs(hermes, "forever"))
+    assert asyncio.all_tasks() == before
+
+
 async def test_the_configuration_is_that_of_agents_yaml() -> None:
     use = SubagentSpec(id="times_two", agent="double")
     config = AgentsConfig(agents={"boss": AgentSpec(type="conversational", subagents=(use,))})
@@ -166,6 +174,11 @@ async def nest(ctx: TaskContext, depth: int) -> int:
     if depth == 0:
         return 0
     return 1 + await (await ctx.dispatch(nest, depth - 1))
+
+
+@subagent
+async def hopeful(ctx: TaskContext, depth: int) -> None:
+    await (await (ctx.dispatch(hopeful, depth - 1) if depth else ctx.dispatch(forever)))
 
 
 @subagent
@@ -274,10 +287,6 @@ async def test_a_parent_may_lose_its_patience_and_go_on() -> None:
 
 
 async def test_a_cancel_reaches_whom_a_parent_waits_for_and_frees_every_slot() -> None:
-    @subagent
-    async def hopeful(ctx: TaskContext, depth: int) -> None:
-        await (await (ctx.dispatch(hopeful, depth - 1) if depth else ctx.dispatch(forever)))
-
     async with LocalHermes(hopeful, forever, double, slots=1) as hermes:
         session = hermes.session()
         top = await session.dispatch(hopeful, 3)
