@@ -23,13 +23,13 @@ from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.core.ports import PUBLISH_GRACE, RESEND_AFTER, UNKNOWN_SLOTS, Store, Traffic, places
 from hermes_async.domain.agent import GateLimits
 from hermes_async.domain.errors import TaskRejected
-from hermes_async.domain.events import AnyEvent, AttemptLostData, RetryingData
+from hermes_async.domain.events import AnyEvent, RetryingData
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.lifecycle import apply, moves
 from hermes_async.domain.task import Address, Lane, Task, TaskStatus
 from tests.contract.conftest import MakeStore, closing
 from tests.support.servers import wait_until_async
-from tests.support.values import make_event, make_task
+from tests.support.values import falling, make_event, make_task, suspect
 
 pytestmark = pytest.mark.anyio
 LEASE = 60.0
@@ -591,16 +591,6 @@ async def test_a_cancel_and_an_end_make_one_end(gate: Gate) -> None:
 
 
 # -- tasks that move -------------------------------------------------------------------------------------
-def falling(task: Task) -> AnyEvent:
-    data = RetryingData(error=ErrorInfo(type="E"), delay=0.0, failures=0, agent="spare")
-    return make_event(task, "task.retrying", data)
-
-
-def suspect(task: Task) -> AnyEvent:
-    data = AttemptLostData(cause="worker_lost", losses=2, moved_to=Lane.PROCESS)
-    return make_event(task, "task.attempt_lost", data)
-
-
 SPARE = Address(lane=Lane.PROCESS, concurrency_limit=1)
 SPARE_HERE = Address(concurrency_limit=1)
 

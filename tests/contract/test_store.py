@@ -28,11 +28,11 @@ from hermes_async.domain.agent import GateLimits
 from hermes_async.domain.errors import IdempotencyConflict
 from hermes_async.domain.events import INBOX_TYPES, AnyEvent, MessageData, RetryingData, SessionMessage
 from hermes_async.domain.failure import ErrorInfo
-from hermes_async.domain.lifecycle import LEGAL
+from hermes_async.domain.lifecycle import LEGAL, apply
 from hermes_async.domain.task import Address, Lane, Task, TaskStatus
 from tests.contract.conftest import MakeStore, closing
 from tests.support.servers import wait_until_async
-from tests.support.values import DATA, folded, make_event, make_task
+from tests.support.values import DATA, falling, folded, make_event, make_task, suspect
 
 pytestmark = pytest.mark.anyio
 LEASE = 60.0
@@ -635,8 +635,15 @@ class TwoStores(RuleBasedStateMachine):
         address=st.sampled_from([Address(), Address(concurrency_limit=2), Address(lane=Lane.PROCESS)]),
     )
     def create(self, session_id: str, key: str, priority: int, limit: int | None, address: Address) -> None:
-        options = {"priority": priority, "concurrency_limit": limit}
-        task = make_task(session_id, id=new_task_id(session_id), input={}, options=options, to=address)
+        options = {"priority": priority, "concurrency_limit": limit, "fallback": "spare"}
+        task = make_task(
+            session_id,
+            id=new_task_id(session_id),
+            input={},
+            options=options,
+            to=address,
+            fallback=Address(concurrency_limit=1),
+        )
         written = self.both(lambda store: store.create(task, None, key or None))
         if written.id == task.id:
             self.tasks.append(task)
@@ -677,6 +684,15 @@ class TwoStores(RuleBasedStateMachine):
         task = self.task(number)
         if self.both(lambda store: store.claim(task.id, "w1", LEASE)):
             self.append(number, type_, 0, 1, False)
+
+    @precondition(lambda self: self.tasks)
+    @rule(number=st.integers(0, 9), event_of=st.sampled_from([falling, suspect]))
+    def move(self, number: int, event_of: Any) -> None:
+        """To another agent, or to another lane."""
+        task = self.task(number)
+        if task.status is TaskStatus.RUNNING:
+            event = event_of(task)
+            self.both(lambda store: store.append(event, moved=apply(task, event)))
 
     @precondition(lambda self: self.tasks)
     @rule(worker=st.sampled_from(WORKERS))

@@ -28,7 +28,7 @@ from hermes_async.domain.events import (
 )
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.lifecycle import apply
-from hermes_async.domain.task import Address, Birth, Progress, Task, Usage
+from hermes_async.domain.task import Address, Birth, Lane, Progress, Task, Usage
 
 _numbers = itertools.count(1)
 _ERROR = ErrorInfo(type="ValueError", message="no ❄", traceback="…")
@@ -90,6 +90,18 @@ def make_task(
 def make_event(task: Task, type_: str, data: Any = None, *, n: int | str = "") -> AnyEvent:
     """An event of the task's present attempt, with data that suits its type."""
     return task_event(task, type_, data if data is not None else DATA[type_], n=n)
+
+
+def falling(task: Task) -> AnyEvent:
+    """The agent `spare` is to take over."""
+    data = RetryingData(error=ErrorInfo(type="E"), delay=0.0, failures=0, agent="spare")
+    return make_event(task, "task.retrying", data)
+
+
+def suspect(task: Task) -> AnyEvent:
+    """The process lane is to find out who kills the workers."""
+    data = AttemptLostData(cause="worker_lost", losses=2, moved_to=Lane.PROCESS)
+    return make_event(task, "task.attempt_lost", data)
 
 
 def folded(task: Task, events: Iterable[AnyEvent]) -> Task:
