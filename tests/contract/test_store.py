@@ -106,6 +106,15 @@ async def test_an_idempotency_key_stands_for_one_task(store: Store) -> None:
     assert len(await log(store)) == 1
 
 
+async def test_an_idempotency_key_stands_for_its_task_when_another_agent_has_taken_over(store: Store) -> None:
+    task = make_task(input={"a": 1}, options={"fallback": "spare"}, fallback=Address())
+    await store.create(task, None, "key")
+    event = falling(await claimed(store, task.id))
+    await store.append(event, moved=apply(await loaded(store, task), event))
+    found = await store.create(make_task(input={"a": 1}), None, "key")
+    assert (found.id, found.agent) == (task.id, "spare")
+
+
 async def test_an_idempotency_key_belongs_to_its_session(store: Store) -> None:
     elsewhere = make_task("other")
     await store.create(make_task(), None, "key")

@@ -38,9 +38,14 @@ class Entry:
 
 def same(known: Task, task: Task, key: str | None) -> Task:
     """Return the known task of an idempotency key, or raise because the input is another."""
-    if (known.agent, known.birth.input) != (task.agent, task.birth.input):
+    if _asked(known) != _asked(task):
         raise IdempotencyConflict(f"idempotency key {key!r} was used with another input, by task {known.id}")
     return known
+
+
+def _asked(task: Task) -> tuple[str, object]:
+    """Return what was asked for; another agent may have taken over since."""
+    return task.birth.options.agent or task.birth.subagent, task.birth.input
 
 
 def admits(task: Task, event: AnyEvent) -> bool:
