@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import signal
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -55,7 +57,15 @@ class Station:
 
     def call(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
         """Wait for a coroutine; a soft limit that strikes meanwhile is meant for the agent, and noted."""
-        return self._result(self.start(function, *args))
+        future: Future[T] | None = None
+        while True:
+            try:
+                if future is None:
+                    with _deaf():  # or it would not be known whether the coroutine has begun
+                        future = self.start(function, *args)
+                return self._result(future)
+            except SoftTimeLimitExceeded:
+                self.interrupted = True
 
     def close(self) -> None:
         """Close the Hermes and end the thread."""
@@ -86,6 +96,16 @@ class Station:
         self._thread.join(PATIENCE)
         if not self._thread.is_alive():
             self._loop.close()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Let soft limits wait until afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 async def open_patiently(registry: Registry, servers: Servers) -> Hermes:

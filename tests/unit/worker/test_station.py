@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -109,3 +111,28 @@ def test_it_closes_without_ever_having_opened(tmp_path: Path) -> None:
     station = Station(REGISTRY, Servers("redis://127.0.0.1:1/0", "redis://127.0.0.1:1/0"))
     station.close()
     wait_until(lambda: "hermes-station" not in {thread.name for thread in threading.enumerate()})
+
+
+def test_a_soft_limit_that_strikes_while_it_begins_waits(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would know whether the coroutine has begun."""
+
+    def strike(*_: object) -> None:
+        raise SoftTimeLimitExceeded
+
+    begun, start = [], station.start
+
+    def struck(*args: Any) -> Any:
+        signal.raise_signal(signal.SIGUSR1)
+        begun.append(args)
+        return start(*args)
+
+    before = signal.signal(signal.SIGUSR1, strike)
+    try:
+        monkeypatch.setattr(station, "start", struck)
+        assert station.call(add, 1, 2) == 3
+    finally:
+        monkeypatch.undo()
+        signal.signal(signal.SIGUSR1, before)
+    assert (len(begun), station.interrupted) == (1, True)
