@@ -1,0 +1,240 @@
+"""The judge: pure functions from evidence to violations of what DESIGN promises, I1 to I9.
+
+I2 (at most one committed callback per task and callback) is not judged: there are no callbacks yet.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import StrEnum
+from itertools import accumulate
+from typing import NamedTuple
+
+from hermes_async.domain.events import INBOX_TYPES
+from hermes_async.domain.lifecycle import TERMINAL_TYPES
+from hermes_async.domain.task import TaskStatus
+from tests.acceptance.faults.evidence import Evidence
+from tests.acceptance.faults.ledger import Line
+
+#: Seconds within which a dispatch is refused when Redis is away (I7).
+REFUSED_WITHIN = 3.0
+#: Bytes by which a process may grow (I8).
+GROWTH = 100_000_000
+FOREVER = float("inf")
+
+
+class Kind(StrEnum):
+    """The second half of the report: what must be zero."""
+
+    LOST = "lost"
+    DUPLICATED = "duplicated"
+    OUT_OF_ORDER = "out of order"
+    FOREIGN = "foreign"
+    OVER_LIMIT = "over limit"
+    LEAKED = "leaked"
+    SLOW = "slow"
+
+
+class Violation(NamedTuple):
+    """A broken promise."""
+
+    kind: Kind
+    text: str
+
+
+Check = Callable[[Evidence], Iterator[Violation]]
+
+
+def judge(evidence: Evidence) -> list[Violation]:
+    """Return everything that is wrong."""
+    return [violation for check in CHECKS for violation in check(evidence)]
+
+
+def every_task_ends_once(evidence: Evidence) -> Iterator[Violation]:
+    """I1: what was accepted has one terminal status, one terminal event, and the result that was asked for."""
+    ends = Counter(fact.task for _, fact in evidence.facts if fact.type in TERMINAL_TYPES)
+    for line in evidence.told("accepted"):
+        record = evidence.records.get(line.task)
+        if record is None or not TaskStatus(record.status).is_terminal:
+            yield Violation(Kind.LOST, f"{line.task} was accepted and is {record and record.status}")
+        elif record.status == TaskStatus.COMPLETED and record.output != line.stamp:
+            yield Violation(Kind.FOREIGN, f"{line.task} returned {record.output!r}, not {line.stamp!r}")
+    for task, count in ends.items():
+        if count > 1:
+            yield Violation(Kind.DUPLICATED, f"{task} has {count} terminal events")
+    for task, record in evidence.records.items():
+        if TaskStatus(record.status).is_terminal and not ends[task]:
+            yield Violation(Kind.LOST, f"{task} is {record.status}, but no event says so")
+
+
+def a_key_stands_for_one_task(evidence: Evidence) -> Iterator[Violation]:
+    """I1: however often a parent had to ask, its idempotency key made one task."""
+    tasks = defaultdict(set)
+    for line in evidence.told("accepted"):
+        if line.key:
+            tasks[line.key].add(line.task)
+    for key, ids in tasks.items():
+        if len(ids) > 1:
+            yield Violation(Kind.DUPLICATED, f"{key} became {len(ids)} tasks")
+
+
+def the_log_is_dense(evidence: Evidence) -> Iterator[Violation]:
+    """I3: the numbers of a session's events are 1, 2, 3, ... and each fact is there once."""
+    for session, log in evidence.logs.items():
+        numbers = [fact.seq for fact in log]
+        if numbers != list(range(1, len(log) + 1)):
+            yield Violation(Kind.OUT_OF_ORDER, f"the log of {session} is not dense")
+        for id_, count in Counter(fact.id for fact in log).items():
+            if count > 1:
+                yield Violation(Kind.DUPLICATED, f"{id_} is {count} times in the log of {session}")
+
+
+def followers_see_the_log(evidence: Evidence) -> Iterator[Violation]:
+    """I3: who follows a session sees its log, each event once and in order, whatever breaks in between."""
+    seen: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+    for line in evidence.told("seen"):
+        seen[line.session, line.through].append((line.seq, line.id))
+    for (session, through), events in seen.items():
+        log = [(fact.seq, fact.id) for fact in evidence.logs.get(session, ())]
+        yield from _compared(f"the {through} of {session}", events, log)
+
+
+def _compared(who: str, seen: list[tuple[int, str]], log: list[tuple[int, str]]) -> Iterator[Violation]:
+    missed = len(set(log) - set(seen))
+    again = len(seen) - len(set(seen))
+    if missed:
+        yield Violation(Kind.LOST, f"{who} missed {missed} events")
+    if again:
+        yield Violation(Kind.DUPLICATED, f"{who} saw {again} events again")
+    if seen != sorted(seen, key=lambda event: event[0]):
+        yield Violation(Kind.OUT_OF_ORDER, f"{who} saw events out of order")
+    if set(seen) - set(log):
+        yield Violation(Kind.FOREIGN, f"{who} saw events that are not in the log")
+
+
+def the_inbox_delivers(evidence: Evidence) -> Iterator[Violation]:
+    """What a parent must not miss comes at least once, and never again after it was acknowledged."""
+    acked: set[tuple[str, int]] = set()
+    delivered: set[tuple[str, int]] = set()
+    for line in evidence.lines:
+        place = (line.session, line.seq)
+        if line.what == "acked":
+            acked.add(place)
+        if line.what == "delivered":
+            delivered.add(place)
+            if place in acked:
+                yield Violation(Kind.DUPLICATED, f"{line.type} {place} came again after its ack")
+    for session, fact in evidence.facts:
+        if fact.type in INBOX_TYPES and (session, fact.seq) not in delivered:
+            yield Violation(Kind.LOST, f"{fact.type} {session}/{fact.seq} was never delivered")
+    for session, left in evidence.inboxes.items():
+        for seq in left:
+            if (session, seq) in acked:
+                yield Violation(Kind.DUPLICATED, f"{session}/{seq} is in the inbox after its ack")
+
+
+def sessions_are_apart(evidence: Evidence) -> Iterator[Violation]:
+    """I4: a session hears of its own tasks only."""
+    home = {line.task: line.session for line in evidence.told("accepted")}
+    told = [(session, fact.task, "log") for session, fact in evidence.facts]
+    told += [(line.session, line.task, line.what) for line in evidence.lines if line.what in _HEARD]
+    for session, task, where in told:
+        if home.get(task, session) != session:
+            yield Violation(Kind.FOREIGN, f"{task} of {home[task]} is in the {where} of {session}")
+
+
+_HEARD = {"seen", "delivered"}
+
+
+def limits_hold(evidence: Evidence) -> Iterator[Violation]:
+    """I5: no more bodies than its limit run at once for an agent in a session."""
+    ends = _ends(evidence)
+    running: dict[tuple[str, str], list[tuple[float, int]]] = defaultdict(list)
+    for line in evidence.told("began"):
+        if line.agent in evidence.limits:
+            end = min((at for at in ends[_attempt(line)] + ends[line.pid] if at >= line.at), default=FOREVER)
+            running[line.session, line.agent] += [(line.at, 1), (end, -1)]
+    for (session, agent), steps in running.items():
+        most = max(accumulate(step for _, step in sorted(steps)))
+        if most > evidence.limits[agent]:
+            yield Violation(Kind.OVER_LIMIT, f"{session} ran {most} {agent} at once")
+
+
+def _ends(evidence: Evidence) -> Mapping[object, list[float]]:
+    """When attempts ended or were given up by the record, and when processes were killed.
+
+    What an attempt does after the record has given it up does not count: nothing that it writes is accepted.
+    """
+    ends: defaultdict[object, list[float]] = defaultdict(list)
+    for line in evidence.told("ended"):
+        ends[_attempt(line)].append(line.at)
+    for line in evidence.told("killed"):
+        for pid in line.pids:
+            ends[pid].append(line.at)
+    offset = next((line.wall - line.at for line in evidence.told("opened")), 0.0)
+    for _, fact in evidence.facts:
+        if fact.type == "task.attempt_lost":
+            ends[fact.task, fact.attempt].append(fact.time - offset)
+    return ends
+
+
+def _attempt(line: Line) -> tuple[str, int]:
+    return line.task, line.attempt
+
+
+def nothing_is_left(evidence: Evidence) -> Iterator[Violation]:
+    """I6, I9: no keys, messages, sockets or processes remain."""
+    for what in evidence.leftovers:
+        yield Violation(Kind.LEAKED, what)
+
+
+def refusals_are_quick(evidence: Evidence) -> Iterator[Violation]:
+    """I7: who cannot be served is told so soon."""
+    for line in evidence.told("refused"):
+        if line.seconds > REFUSED_WITHIN:
+            yield Violation(Kind.SLOW, f"a dispatch was refused after {line.seconds:.1f} s: {line.why}")
+
+
+def memory_is_bounded(evidence: Evidence) -> Iterator[Violation]:
+    """I8: whoever lived through the whole run has not grown much."""
+    sizes: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for line in evidence.told("memory"):
+        sizes[line.name, line.of].append(line.bytes)
+    for (name, _), grown in sizes.items():
+        if grown[-1] - grown[0] > GROWTH:
+            yield Violation(Kind.LEAKED, f"{name} grew by {(grown[-1] - grown[0]) / 1e6:.0f} MB")
+
+
+CHECKS: tuple[Check, ...] = (
+    every_task_ends_once,
+    a_key_stands_for_one_task,
+    the_log_is_dense,
+    followers_see_the_log,
+    the_inbox_delivers,
+    sessions_are_apart,
+    limits_hold,
+    nothing_is_left,
+    refusals_are_quick,
+    memory_is_bounded,
+)
+
+
+def recoveries(evidence: Evidence) -> list[float]:
+    """Return, for each attempt that a fault cost, the seconds from the fault to the beginning of the next one."""
+    began = {_attempt(line): line for line in evidence.told("began")}
+    faults = [line for line in evidence.lines if line.what in ("fault", "killed")]
+    found = []
+    for _, fact in evidence.facts:
+        before, after = began.get((fact.task, fact.attempt)), began.get((fact.task, fact.attempt + 1))
+        if fact.type == "task.attempt_lost" and before and after:
+            causes = [line for line in faults if before.at < line.at < after.at]
+            deaths = [line for line in causes if before.pid in (line.pids or ())]
+            found += [after.at - line.at for line in (deaths or causes)[-1:]]
+    return sorted(found)
+
+
+def counts(violations: Iterable[Violation]) -> Mapping[Kind, int]:
+    """Return how many there are of each kind, all kinds included."""
+    found = Counter(violation.kind for violation in violations)
+    return {kind: found[kind] for kind in Kind}
