@@ -123,6 +123,12 @@ class Stage:
         """The running processes of a kind, such as `async`."""
         return sorted(name for name in self.processes if name.startswith(kind))
 
+    def have(self, *names: str) -> None:
+        """Let these run and no others."""
+        self.revive()
+        self.stop(*(name for name in list(self.processes) if name not in names))
+        self.start(*(name for name in names if name not in self.processes))
+
     def revive(self) -> None:
         """Start again what has died, as a supervisor does."""
         dead = [name for name, process in self.processes.items() if not process.alive]
