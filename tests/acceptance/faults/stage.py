@@ -84,11 +84,11 @@ class Stage:
         return self.server.client()
 
     # -- processes -------------------------------------------------------------------------------------
-    def start(self, *names: str) -> None:
+    def start(self, *names: str, env: Mapping[str, str] | None = None) -> None:
         """Start processes at once, and wait until all are ready."""
         for name in names:
             log = self.folder / f"{name}.{next(self._numbers)}.log"
-            self.processes[name] = Process(self._command(name), log, self.env)
+            self.processes[name] = Process(self._command(name), log, {**self.env, **(env or {})})
         for name in names:
             self.processes[name].wait_for_log(self._ready(name), PATIENCE)
 
