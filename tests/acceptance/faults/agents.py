@@ -100,3 +100,38 @@ def sync_doomed(ctx: TaskContext, stamp: str, attempts: int = 1) -> str:
     with noted(ctx, sync_doomed):
         die_at("start" if ctx.attempt <= attempts else "", "start")
         return stamp
+
+
+@subagent
+async def anything(ctx: TaskContext, value: object) -> object:
+    """Return what came in."""
+    return value
+
+
+@subagent
+def sync_anything(ctx: TaskContext, value: object) -> object:
+    """The same in a process of its own."""
+    return value
+
+
+@subagent
+async def returns(ctx: TaskContext, kind: str) -> object:
+    """Return something that has no JSON form."""
+    return monster(kind)
+
+
+@subagent
+def sync_returns(ctx: TaskContext, kind: str) -> object:
+    """The same in a process of its own."""
+    return monster(kind)
+
+
+def monster(kind: str) -> object:
+    """Something that a record cannot keep."""
+    loop: list[object] = []
+    loop.append(loop)
+    deep: object = "deep"
+    for _ in range(10_000):
+        deep = [deep]
+    monsters = {"nan": float("nan"), "surrogate": "\ud800", "deep": deep, "large": "x" * 64_000_000}
+    return {**monsters, "object": object(), "loop": loop}[kind]

@@ -27,7 +27,9 @@ SOON = 3.0
 @pytest.mark.parametrize("mode", [Mode.DROP, Mode.RESET, Mode.HALF_OPEN, Mode.SLOW])
 async def test_a_partition_delays_and_loses_nothing(stage: Stage, hermes: Hermes, mode: Mode) -> None:
     session = hermes.session(f"network {mode}")
-    short, long = [await session.dispatch("work", name, seconds) for name, seconds in (("s", 1.0), ("l", 6.0))]
+    short, long = [
+        await session.dispatch("work", name, seconds) for name, seconds in (("s", 1.0), ("l", 6.0))
+    ]
     inboxes = asyncio.create_task(_emptied(session, 3))
     await running(short, long)
     stage.proxy.set(mode)
