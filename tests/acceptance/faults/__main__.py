@@ -1,4 +1,4 @@
-"""`bin/chaos --minutes N [--seed S] [--json]`: rounds of chaos, a table at the end, and 1 if a promise was broken."""
+"""`bin/chaos --minutes N [--seed S] [--json]`: rounds of chaos, a table, and 1 if a promise was broken."""
 
 from __future__ import annotations
 
@@ -41,14 +41,22 @@ def summary(reports: list[Report]) -> dict[str, Any]:
         tasks.update(report.tasks)
         faults.update(report.faults)
         broken.update(report.counts)
-    slowest = Report(0, {}, {}, [], sorted(each for report in reports for each in report.recoveries))
     return {
         "seeds": [report.seed for report in reports],
         "tasks": dict(tasks),
         "faults": dict(faults),
-        "recovery": {"p50": round(slowest.recovery(0.5), 2), "p99": round(slowest.recovery(0.99), 2)},
+        "recovery": {
+            **_percentiles("lost attempt", [each for report in reports for each in report.recoveries]),
+            **_percentiles("all at work", [each for report in reports for each in report.returns]),
+        },
         "must be zero": {kind.value: broken[kind] for kind in Kind},
     }
+
+
+def _percentiles(what: str, seconds: list[float]) -> dict[str, float]:
+    """Return the median and the 99th percentile, 0 of nothing."""
+    ranked = sorted(seconds) or [0.0]
+    return {f"{what} p{share}": round(ranked[len(ranked) * share // 100], 2) for share in (50, 99)}
 
 
 def show(figures: dict[str, Any]) -> None:

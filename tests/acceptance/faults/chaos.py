@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
-from tests.acceptance.faults.checker import Kind, Violation, counts, judge, recoveries
+from tests.acceptance.faults.checker import Kind, Violation, counts, judge, recoveries, returns
 from tests.acceptance.faults.evidence import Evidence, collect, leftovers
 from tests.acceptance.faults.nemesis import schedule, torment
 from tests.acceptance.faults.stage import PATIENCE, Stage
@@ -29,23 +29,19 @@ class Report:
     tasks: Mapping[str, int]
     faults: Mapping[str, int]
     violations: list[Violation]
+    #: Seconds until a lost attempt had a successor, and until every worker was at work again.
     recoveries: list[float]
+    returns: list[float]
 
     @property
     def counts(self) -> Mapping[Kind, int]:
         return counts(self.violations)
 
-    def recovery(self, share: float) -> float:
-        """The seconds within which this share of the lost attempts had a successor."""
-        if not self.recoveries:
-            return 0.0
-        return self.recoveries[min(len(self.recoveries) - 1, int(share * len(self.recoveries)))]
-
 
 def run(folder: Path, seed: int, seconds: float, say: Callable[[str], None] = lambda _: None) -> Report:
     """Play a schedule on a stage of its own; the folder keeps the ledger and every log."""
     steps = schedule(seed, seconds)
-    with Stage(folder, sessions=2, seed=seed).open() as stage:
+    with Stage(folder, seed=seed).open() as stage:
         stage.start(*WORKERS, "relay")
         stage.start(*PARENTS)
         _note_memory(stage)
@@ -63,7 +59,7 @@ def run(folder: Path, seed: int, seconds: float, say: Callable[[str], None] = la
 def _report(seed: int, evidence: Evidence) -> Report:
     faults = Counter(line.name for line in evidence.told("fault"))
     tasks = Counter(f"{record.status} {record.reason or ''}".strip() for record in evidence.records.values())
-    return Report(seed, tasks, faults, judge(evidence), recoveries(evidence))
+    return Report(seed, tasks, faults, judge(evidence), recoveries(evidence), returns(evidence))
 
 
 def _note_memory(stage: Stage) -> None:
@@ -99,7 +95,7 @@ def _everything_is_seen(stage: Stage, seen: Mapping[tuple[str, str], int]) -> bo
     with stage.admin() as client:
         for key in client.keys("hermes:*:session:*"):
             session = key.rpartition(":")[2]
-            last = int(client.hget(key, "seq") or 0)  # type: ignore[arg-type]
+            last = int(client.hget(key, "seq") or 0)
             if {seen[session, "feed"], seen[session, "relay"]} != {last}:
                 return False
             if client.xlen(key.replace(":session:", ":inbox:")):

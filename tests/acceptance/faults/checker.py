@@ -34,6 +34,7 @@ class Kind(StrEnum):
     OVER_LIMIT = "over limit"
     LEAKED = "leaked"
     SLOW = "slow"
+    STUCK = "stuck"
 
 
 class Violation(NamedTuple):
@@ -52,7 +53,7 @@ def judge(evidence: Evidence) -> list[Violation]:
 
 
 def every_task_ends_once(evidence: Evidence) -> Iterator[Violation]:
-    """I1: what was accepted has one terminal status, one terminal event, and the result that was asked for."""
+    """I1: what was accepted ends in one status, with one event that says so and the result asked for."""
     ends = Counter(fact.task for _, fact in evidence.facts if fact.type in TERMINAL_TYPES)
     for line in evidence.told("accepted"):
         record = evidence.records.get(line.task)
@@ -114,24 +115,24 @@ def _compared(who: str, seen: list[tuple[int, str]], log: list[tuple[int, str]])
 
 
 def the_inbox_delivers(evidence: Evidence) -> Iterator[Violation]:
-    """What a parent must not miss comes at least once, and never again after it was acknowledged."""
-    acked: set[tuple[str, int]] = set()
-    delivered: set[tuple[str, int]] = set()
-    for line in evidence.lines:
-        place = (line.session, line.seq)
-        if line.what == "acked":
-            acked.add(place)
-        if line.what == "delivered":
-            delivered.add(place)
-            if place in acked:
-                yield Violation(Kind.DUPLICATED, f"{line.type} {place} came again after its ack")
+    """What a parent must not miss is delivered, at least once."""
+    delivered = {(line.session, line.seq) for line in evidence.told("delivered")}
     for session, fact in evidence.facts:
         if fact.type in INBOX_TYPES and (session, fact.seq) not in delivered:
             yield Violation(Kind.LOST, f"{fact.type} {session}/{fact.seq} was never delivered")
-    for session, left in evidence.inboxes.items():
-        for seq in left:
-            if (session, seq) in acked:
-                yield Violation(Kind.DUPLICATED, f"{session}/{seq} is in the inbox after its ack")
+
+
+def an_ack_is_for_ever(evidence: Evidence) -> Iterator[Violation]:
+    """What was acknowledged never comes again."""
+    acked: set[tuple[str, int]] = set()
+    for line in evidence.lines:
+        if line.what == "acked":
+            acked.add((line.session, line.seq))
+        elif line.what == "delivered" and (line.session, line.seq) in acked:
+            yield Violation(Kind.DUPLICATED, f"{line.type} {line.session}/{line.seq} came after its ack")
+    left = {(session, seq) for session, seqs in evidence.inboxes.items() for seq in seqs}
+    for session, seq in acked & left:
+        yield Violation(Kind.DUPLICATED, f"{session}/{seq} is in the inbox after its ack")
 
 
 def sessions_are_apart(evidence: Evidence) -> Iterator[Violation]:
@@ -206,22 +207,31 @@ def memory_is_bounded(evidence: Evidence) -> Iterator[Violation]:
             yield Violation(Kind.LEAKED, f"{name} grew by {(grown[-1] - grown[0]) / 1e6:.0f} MB")
 
 
+def everybody_works_again(evidence: Evidence) -> Iterator[Violation]:
+    """After a fault every worker finds back to work by itself."""
+    for line in evidence.told("healed"):
+        for name in line.idle:
+            yield Violation(Kind.STUCK, f"{name} had no task within {line.seconds:.0f} s after: {line.after}")
+
+
 CHECKS: tuple[Check, ...] = (
     every_task_ends_once,
     a_key_stands_for_one_task,
     the_log_is_dense,
     followers_see_the_log,
     the_inbox_delivers,
+    an_ack_is_for_ever,
     sessions_are_apart,
     limits_hold,
     nothing_is_left,
     refusals_are_quick,
     memory_is_bounded,
+    everybody_works_again,
 )
 
 
 def recoveries(evidence: Evidence) -> list[float]:
-    """Return, for each attempt that a fault cost, the seconds from the fault to the beginning of the next one."""
+    """Return, for each attempt that a fault cost, the seconds from the fault to the next beginning."""
     began = {_attempt(line): line for line in evidence.told("began")}
     faults = [line for line in evidence.lines if line.what in ("fault", "killed")]
     found = []
@@ -232,6 +242,11 @@ def recoveries(evidence: Evidence) -> list[float]:
             deaths = [line for line in causes if before.pid in (line.pids or ())]
             found += [after.at - line.at for line in (deaths or causes)[-1:]]
     return sorted(found)
+
+
+def returns(evidence: Evidence) -> list[float]:
+    """Return, for each fault, the seconds from its end until every worker had a task again."""
+    return sorted(line.seconds for line in evidence.told("healed") if not line.idle)
 
 
 def counts(violations: Iterable[Violation]) -> Mapping[Kind, int]:

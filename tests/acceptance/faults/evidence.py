@@ -97,17 +97,21 @@ async def leftovers(url: str, client: redis.Redis) -> list[str]:
             pass
     finally:
         await store.close()
-    return found + sorted(client.keys("hermes:*"))
+    return found + _keys(client, "hermes:*")
 
 
 def _waiting(client: redis.Redis, prefix: str) -> list[str]:
     return [kind for kind in ("leases", "due") if client.exists(prefix + kind)]
 
 
+def _keys(client: redis.Redis, pattern: str) -> list[str]:
+    return sorted(str(key) for key in client.keys(pattern))
+
+
 def _streams(client: redis.Redis) -> list[str]:
     """Messages of the broker that nobody has done with."""
     found = []
-    for key in client.keys("hermes.*"):
+    for key in _keys(client, "hermes.*"):
         if client.type(key) != "stream":
             continue
         pending = sum(group["pending"] for group in client.xinfo_groups(key))

@@ -43,9 +43,15 @@ class Ledger:
         line = json.dumps([time.monotonic(), os.getpid(), what, facts])
         os.write(self._file, f"{line}\n".encode())
 
-    def read(self) -> Iterator[Line]:
-        """Yield what everybody has written so far."""
-        with self.path.open() as lines:
+    @property
+    def size(self) -> int:
+        """Bytes so far: where to read on."""
+        return self.path.stat().st_size
+
+    def read(self, start: int = 0) -> Iterator[Line]:
+        """Yield what everybody has written so far, from a place on."""
+        with self.path.open("rb") as lines:
+            lines.seek(start)
             for line in lines:
                 yield Line(*json.loads(line))
 

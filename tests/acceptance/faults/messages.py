@@ -22,8 +22,8 @@ def message(
     task_id: str, agent: str, *, headers: dict[str, Any] | None = None, **parts: Any
 ) -> dict[str, Any]:
     """Return a task's message as it should be, but for some headers and some whole parts."""
-    usual = {"lang": "py", "task": task_name(agent), "id": task_id, "root_id": task_id, "argsrepr": "()"}
-    usual |= {"retries": 0, "timelimit": [None, None], "kwargsrepr": "{}", "ignore_result": True}
+    usual: dict[str, Any] = {"lang": "py", "task": task_name(agent), "id": task_id, "root_id": task_id}
+    usual |= {"timelimit": [None, None], "argsrepr": "()", "kwargsrepr": "{}", "ignore_result": True}
     queue = queue_of(agent)
     text = encode_message(BODY, queue=queue, headers=usual | (headers or {}), correlation_id=task_id)
     return {**json.loads(text), **parts}

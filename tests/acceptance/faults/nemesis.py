@@ -104,6 +104,9 @@ FAULTS: dict[str, Fault] = {
 #: A second fault may come with these, which concern processes; they are healed last.
 PROCESSES = [name for name in FAULTS if not name.startswith(("redis", "network"))]
 
+#: Seconds within which every worker must have found back to work.
+STUCK_AFTER = 20.0
+
 
 def _picked(stage: Stage, kind: str, pick: int) -> str:
     names = stage.named(kind)
@@ -123,7 +126,7 @@ class Step(NamedTuple):
 
 def schedule(seed: int, seconds: float) -> list[Step]:
     """Return what happens in so many seconds: each fault in turn, in an order and at moments of the seed."""
-    chance, steps, names = random.Random(seed), [], list[str]()
+    chance, steps, names = random.Random(seed), list[Step](), list[str]()
     while sum(step.peace + step.lasts for step in steps) < seconds:
         names = names or chance.sample(list(FAULTS), len(FAULTS))
         chosen = [names.pop()]
@@ -145,5 +148,21 @@ def torment(stage: Stage, steps: list[Step], say: Callable[[str], None]) -> None
                 stage.ledger.write("fault", name=name)
                 healing.enter_context(FAULTS[name](stage, pick))
             time.sleep(step.lasts)
-        stage.ledger.write("healed", names=[name for name, _ in step.faults])
+        _wait_for_work(stage, str(step))
     stage.revive()
+
+
+def _wait_for_work(stage: Stage, after: str) -> None:
+    """Wait until every worker has begun a task again, and note how long that took or who never did."""
+    healed, place, idle = time.monotonic(), stage.ledger.size, set(_workers(stage))
+    while idle and time.monotonic() < healed + STUCK_AFTER:
+        time.sleep(0.1)
+        stage.revive()
+        began = {line.pid for line in stage.ledger.read(place) if line.what == "began"}
+        idle &= {name for name in _workers(stage) if began.isdisjoint(stage.pids(name))}
+    took = time.monotonic() - healed
+    stage.ledger.write("healed", seconds=took, idle=sorted(idle), after=after)
+
+
+def _workers(stage: Stage) -> list[str]:
+    return stage.named("async") + stage.named("process")

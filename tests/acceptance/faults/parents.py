@@ -1,4 +1,4 @@
-"""A parent: dispatches, listens on both ways and drains its inbox; killed and restarted, it goes on from the ledger.
+"""A parent: it dispatches, listens on both ways, drains its inbox, and after a kill goes on from the ledger.
 
 Run as `python -m tests.acceptance.faults.parents SEED SESSION ...`; SIGUSR1: dispatch no more, SIGTERM: end.
 """

@@ -31,10 +31,18 @@ PATIENCE = 60.0
 class Stage:
     """Everything that a parent talks to. A process is known by its name: `async-1`, `process-1`, `relay`."""
 
-    def __init__(self, folder: Path, *, lease: float = LEASE, sessions: int = 4, seed: int = 0) -> None:
+    def __init__(self, folder: Path, *, sessions: int = 2, seed: int = 0, broker: str | None = None) -> None:
+        """Nothing runs yet.
+
+        Args:
+            folder: for the ledger, every log and the server's files.
+            sessions: how many chats each parent has.
+            seed: for what parents ask.
+            broker: its URL, when it is not the Redis of the state.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.lease = lease
+        self._broker = broker
         self.ledger = Ledger(folder / "ledger.jsonl")
         self.server = RedisServer(folder / "redis", "--appendfsync", "always", aof=True)
         self.proxy = Proxy(self.server.port)
@@ -66,9 +74,10 @@ class Stage:
         """What every process of the stage is told."""
         return {
             "HERMES_CONFIG": str(self.config),
-            "HERMES_TASK_QUEUE": self.proxy.url,
+            "HERMES_TASK_QUEUE": self._broker or self.proxy.url,
+            "HERMES_STATE": self.proxy.url,
             "HERMES_MODULES": "tests.acceptance.faults.agents",
-            "HERMES_LEASE": str(self.lease),
+            "HERMES_LEASE": str(LEASE),
             "HERMES_STATE_DIR": str(self.folder / "state"),
             "HERMES_RELAY__PORT": str(self._relay_port),
             ledger.VARIABLE: str(self.ledger.path),
@@ -118,6 +127,10 @@ class Stage:
             process.wait(PATIENCE)
             wait_until(lambda family=family: not any(map(is_alive, family)), PATIENCE)  # type: ignore[misc]
             del self.processes[name]
+
+    def pids(self, name: str) -> set[int]:
+        """The process and everything that it has started, by number."""
+        return {each.pid for each in self.family(self.processes[name])}
 
     def named(self, kind: str) -> list[str]:
         """The running processes of a kind, such as `async`."""

@@ -92,6 +92,7 @@ CRIMES: dict[str, tuple[Evidence, Kind]] = {
     ),
     "a key that is left": (replace(FINE, leftovers=["leases"]), Kind.LEAKED),
     "memory": (with_line("memory", name="async-2", of=8, bytes=75_000_000 + GROWTH), Kind.LEAKED),
+    "a worker that hangs": (with_line("healed", seconds=20.0, idle=["async-1"], after="drop"), Kind.STUCK),
     "a slow refusal": (with_line("refused", session="a", seconds=REFUSED_WITHIN + 1, why=""), Kind.SLOW),
 }
 

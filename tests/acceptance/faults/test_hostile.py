@@ -1,4 +1,4 @@
-"""Inputs and messages that nobody sane sends, and messages that come twice or too late, while normal work goes on."""
+"""Inputs and messages that nobody sane sends, and messages that come again, while normal work goes on."""
 
 from __future__ import annotations
 
@@ -121,7 +121,13 @@ async def test_results_that_cannot_be_told(stage: Stage, hermes: Hermes) -> None
 
 # -- garbage on the broker -------------------------------------------------------------------------------
 def changed(agent: str, **changes: Any) -> str:
+    """A message with other headers or parts."""
     return json.dumps(message(new_task_id("nobody"), agent, **changes))
+
+
+def whole(agent: str, headers: object) -> str:
+    """A message with these headers and no others."""
+    return json.dumps(message(new_task_id("nobody"), agent) | {"headers": headers})
 
 
 def harmless(agent: str) -> dict[str, str]:
@@ -132,7 +138,7 @@ def harmless(agent: str) -> dict[str, str]:
         "a list": "[]",
         "a number": "5",
         "no properties": "{}",
-        "no headers": changed(agent, **{"headers": {}}),
+        "no headers": whole(agent, headers={}),
         "64 MB": changed(agent, headers={"argsrepr": "x" * 64_000_000}),
         "unknown task name": changed(agent, headers={"task": "hermes.nobody"}),
         "a foreign task name": changed(agent, headers={"task": "os.system"}),
@@ -150,7 +156,7 @@ def harmless(agent: str) -> dict[str, str]:
 def deadly(agent: str) -> dict[str, str | bytes]:
     """Messages that make kombu or Celery raise where nobody catches it."""
     return {
-        "headers that are text": changed(agent, **{"headers": {}}).replace('"headers": {}', '"headers": "x"'),
+        "headers that are text": whole(agent, headers="x"),
         "a task name that is none": changed(agent, headers={"task": {}}),
         "no body": changed(agent, body=None),
         "one limit of two": changed(agent, headers={"timelimit": [1]}),

@@ -6,9 +6,11 @@ import asyncio
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hermes_async.core.handle import TaskHandle
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.session import Session
 from hermes_async.domain.errors import StoreUnavailable
@@ -16,7 +18,7 @@ from hermes_async.domain.task import TaskStatus
 from tests.acceptance.faults.asking import beginnings, ended, running, told
 from tests.acceptance.faults.stage import LEASE, Stage
 from tests.support.proxy import Mode
-from tests.support.servers import ROOT, wait_until_async
+from tests.support.servers import ROOT
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.anyio, pytest.mark.timeout(90)]
 
@@ -51,7 +53,7 @@ async def test_a_partition_delays_and_loses_nothing(stage: Stage, hermes: Hermes
     assert await session.pending() == []
 
 
-async def _dispatched(session: Session, stamp: str, key: str) -> tuple[object, float | None]:
+async def _dispatched(session: Session, stamp: str, key: str) -> tuple[TaskHandle[Any] | None, float | None]:
     """A handle, or None and the seconds until the dispatch was refused."""
     began = time.monotonic()
     try:
@@ -157,7 +159,7 @@ time.time = lambda: real() + float(jump.read_text())
 
 @pytest.mark.parametrize("seconds", [7200.0, -7200.0], ids=["forward", "back"])
 async def test_a_worker_whose_clock_jumps(stage: Stage, hermes: Hermes, seconds: float) -> None:
-    """Python's clock stands in for the machine's: leases are counted by Redis, pauses by the monotonic one."""
+    """Python's clock stands in for the machine's: Redis counts leases, the monotonic clock pauses."""
     stage.have()
     jump = stage.folder / "jump"
     jump.write_text("0")
