@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -77,6 +78,7 @@ def show(figures: dict[str, Any]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")
 def main(minutes: float, seed: int | None, as_json: bool) -> None:
     """Break everything at random while parents work, and judge what came of it."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # let the stage end what it has started
     folder = Path(tempfile.mkdtemp(prefix="hermes-chaos-"))
     reports = rounds(minutes, random.randrange(10_000) if seed is None else seed, folder)
     figures = summary(reports)

@@ -148,11 +148,12 @@ def torment(stage: Stage, steps: list[Step], say: Callable[[str], None]) -> None
                 stage.ledger.write("fault", name=name)
                 healing.enter_context(FAULTS[name](stage, pick))
             time.sleep(step.lasts)
-        _wait_for_work(stage, str(step))
+        if not _all_at_work(stage, str(step)):
+            break  # that will not do it any good
     stage.revive()
 
 
-def _wait_for_work(stage: Stage, after: str) -> None:
+def _all_at_work(stage: Stage, after: str) -> bool:
     """Wait until every worker has begun a task again, and note how long that took or who never did."""
     healed, place, idle = time.monotonic(), stage.ledger.size, set(_workers(stage))
     while idle and time.monotonic() < healed + STUCK_AFTER:
@@ -162,6 +163,7 @@ def _wait_for_work(stage: Stage, after: str) -> None:
         idle &= {name for name in _workers(stage) if began.isdisjoint(stage.pids(name))}
     took = time.monotonic() - healed
     stage.ledger.write("healed", seconds=took, idle=sorted(idle), after=after)
+    return not idle
 
 
 def _workers(stage: Stage) -> list[str]:

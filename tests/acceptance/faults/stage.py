@@ -118,15 +118,19 @@ class Stage:
             victim.kill()
         self.ledger.write("killed", name=name, pids=[victim.pid])
 
-    def stop(self, *names: str) -> None:
-        """As an operator stops them; a worker that is asked to end lets its tasks end."""
-        stopped = [(name, self.processes[name], self.family(self.processes[name])) for name in names]
-        for _, process, _ in stopped:
-            process.signal(signal.SIGTERM)
-        for name, process, family in stopped:
-            process.wait(PATIENCE)
-            wait_until(lambda family=family: not any(map(is_alive, family)), PATIENCE)  # type: ignore[misc]
-            del self.processes[name]
+    def stop(self, *names: str) -> list[str]:
+        """Stop them as an operator does, and return those of which something is left when patience ends."""
+        families = {name: self.family(self.processes[name]) for name in names}
+        for name in names:
+            self.processes[name].signal(signal.SIGTERM)
+        with suppress(AssertionError):
+            wait_until(
+                lambda: not any(is_alive(each) for family in families.values() for each in family), 30.0
+            )
+        stubborn = [name for name, family in families.items() if any(map(is_alive, family))]
+        for name in names:
+            self.processes.pop(name).kill()
+        return stubborn
 
     def pids(self, name: str) -> set[int]:
         """The process and everything that it has started, by number."""
@@ -139,7 +143,8 @@ class Stage:
     def have(self, *names: str) -> None:
         """Let these run and no others."""
         self.revive()
-        self.stop(*(name for name in list(self.processes) if name not in names))
+        stubborn = self.stop(*(name for name in list(self.processes) if name not in names))
+        assert not stubborn, stubborn
         self.start(*(name for name in names if name not in self.processes))
 
     def revive(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.acceptance.faults.chaos import run
 from tests.acceptance.faults.nemesis import FAULTS, schedule
 
-SECONDS = 35.0
+SECONDS = 20.0
 SEEDS = [1]
 
 

@@ -30,7 +30,7 @@ SOON = 3.0
 async def test_a_partition_delays_and_loses_nothing(stage: Stage, hermes: Hermes, mode: Mode) -> None:
     session = hermes.session(f"network {mode}")
     short, long = [
-        await session.dispatch("work", name, seconds) for name, seconds in (("s", 1.0), ("l", 6.0))
+        await session.dispatch("work", name, seconds) for name, seconds in (("s", 1.0), ("l", 4.5))
     ]
     inboxes = asyncio.create_task(_emptied(session, 3))
     await running(short, long)
@@ -88,7 +88,7 @@ async def test_nudges_are_heard_again_after_a_half_open_connection(stage: Stage,
     await asyncio.sleep(0.1)
     stage.proxy.set(Mode.PASS)
     await _dispatched(session, "meanwhile", "a key")  # whoever asks finds the dead connection
-    await asyncio.sleep(5.0)
+    await asyncio.sleep(3.0)
     for _ in range(3):
         await (await session.dispatch("work", "after"))
     async with asyncio.timeout(15):
@@ -114,7 +114,7 @@ async def _lateness(session: Session) -> list[float]:
 @pytest.mark.parametrize("how", ["restarted", "killed"])
 async def test_a_redis_that_restarts_has_everything(stage: Stage, hermes: Hermes, how: str) -> None:
     session = hermes.session(f"redis {how}")
-    handles = [await session.dispatch("work", str(n), seconds) for n, seconds in enumerate((0.5, 1.0, 5.0))]
+    handles = [await session.dispatch("work", str(n), seconds) for n, seconds in enumerate((0.5, 1.0, 4.0))]
     handles += [await session.dispatch("sync_work", "sync", 1.0)]
     await running(*handles[:3])
     (stage.server.stop if how == "restarted" else stage.server.kill)()
@@ -145,7 +145,7 @@ async def test_a_worker_that_sleeps_through_its_lease(stage: Stage, hermes: Herm
     stage.processes["async-1"].signal(signal.SIGCONT)  # and it goes on as if nothing had happened
     async with asyncio.timeout(15):
         assert await (await session.dispatch("work", "after")) == "after"
-    stage.stop("async-1")  # it has written all that it wanted to write
+    assert stage.stop("async-1") == []  # it has written all that it wanted to write
     assert [await told(handle) for handle in handles] == logs
     assert [await handle.task() for handle in handles] == tasks
 
@@ -157,25 +157,26 @@ time.time = lambda: real() + float(jump.read_text())
 """
 
 
-@pytest.mark.parametrize("seconds", [7200.0, -7200.0], ids=["forward", "back"])
-async def test_a_worker_whose_clock_jumps(stage: Stage, hermes: Hermes, seconds: float) -> None:
+async def test_a_worker_whose_clock_jumps(stage: Stage, hermes: Hermes) -> None:
     """Python's clock stands in for the machine's: Redis counts leases, the monotonic clock pauses."""
     stage.have()
     jump = stage.folder / "jump"
     jump.write_text("0")
     stage.start("async-1", env=_python_path(stage.folder / "jumping", JUMPING.format(path=str(jump))))
-    session = hermes.session(f"clock {seconds}")
+    session = hermes.session("clock")
     handles = [await session.dispatch("work", str(n), seconds=3.0) for n in range(5)]
     await running(*handles)
-    jump.write_text(str(seconds))
-    retried = await session.dispatch("work", "retried", failures=1)
-    for handle in handles:
+    jump.write_text("7200")
+    forward = await session.dispatch("work", "retried", failures=1)
+    await ended(forward)
+    jump.write_text("-7200")
+    back = await session.dispatch("work", "retried", failures=1)
+    for handle in (*handles, forward, back):
         task = await ended(handle)
-        assert (task.status, task.attempt) == (TaskStatus.COMPLETED, 1)
+        assert (task.status, task.attempt) == (TaskStatus.COMPLETED, 1 if handle in handles else 2)
         assert task.finished_at is not None
         assert abs(task.finished_at - time.time()) < 60
-    assert ((await ended(retried)).output, (await retried.task()).attempt) == ("retried", 2)
-    stage.stop("async-1")
+    assert stage.stop("async-1") == []
 
 
 def _python_path(folder: Path, sitecustomize: str) -> dict[str, str]:
