@@ -67,6 +67,14 @@ def sync_work(ctx: TaskContext, stamp: str, seconds: float = 0.1, failures: int 
         return stamp
 
 
+@subagent(retry_limit=3, retry=SOON, concurrency_limit=2)
+async def narrow(ctx: TaskContext, stamp: str, seconds: float = 0.1) -> str:
+    """Work of which a session may have only so much at once."""
+    with noted(ctx, narrow):
+        await asyncio.sleep(seconds)
+        return stamp
+
+
 @subagent
 async def family(ctx: TaskContext, stamp: str, seconds: float = 0.1) -> str:
     """Let a child do the work."""

@@ -10,13 +10,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hermes_async.domain.agent import NOT_YET
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
+from tests.acceptance.faults.agents import narrow
 from tests.acceptance.faults.checker import Kind, Violation, counts, judge, recoveries, returns
 from tests.acceptance.faults.evidence import Evidence, collect, leftovers
 from tests.acceptance.faults.nemesis import schedule, torment
 from tests.acceptance.faults.stage import PATIENCE, Stage
 from tests.support.servers import wait_until
 
+#: How many tasks of an agent a session may run at once; nothing, as long as agents.yaml says so in vain.
+LIMITS: Mapping[str, int] = (
+    {}
+    if "agents.*.subagents.*.concurrency_limit" in NOT_YET
+    else {agent.name: agent.spec.concurrency_limit for agent in (narrow,) if agent.spec.concurrency_limit}
+)
 WORKERS = ("async-1", "async-2", "process-1")
 PARENTS = ("parent-1", "parent-2")
 
@@ -52,7 +60,7 @@ def run(folder: Path, seed: int, seconds: float, say: Callable[[str], None] = la
         _rest(stage)
         _note_memory(stage)
         evidence = asyncio.run(collect(stage.server.url, list(stage.ledger.read())))
-        evidence.leftovers = _emptied(stage)
+        evidence.limits, evidence.leftovers = LIMITS, _emptied(stage)
         return _report(seed, evidence)
 
 

@@ -32,13 +32,13 @@ AGAIN, PACE = 0.3, 0.4
 def order(seed: str) -> tuple[str, dict[str, Any]]:
     """Return the subagent and the input that a key stands for: the same however often it is asked."""
     chance = random.Random(seed)
-    agent = chance.choices(["work", "sync_work", "family", "doomed"], [70, 15, 14, 1])[0]
+    agent = chance.choices(["work", "sync_work", "family", "narrow", "doomed"], [55, 15, 14, 15, 1])[0]
     given: dict[str, Any] = {"stamp": seed}
     if agent == "doomed":
         return agent, {**given, "point": chance.choice(POINTS)}
     longest = 0.5 if agent == "sync_work" else 3.0
     given["seconds"] = round(chance.uniform(0.0, longest), 3)
-    if agent != "family" and chance.random() < 0.1:
+    if agent in ("work", "sync_work") and chance.random() < 0.1:
         given["failures"] = 1
     return agent, given
 
