@@ -76,11 +76,12 @@ async def narrow(ctx: TaskContext, stamp: str, seconds: float = 0.1) -> str:
 
 
 @subagent
-async def family(ctx: TaskContext, stamp: str, seconds: float = 0.1) -> str:
-    """Let a child do the work."""
+async def family(ctx: TaskContext, stamp: str, seconds: float = 0.1, pause: float = 0.0) -> str:
+    """Let a child do the work, and after a pause wait for it."""
     with noted(ctx, family):
         child = await ctx.dispatch(work, stamp, seconds)
         ledger().write("accepted", task=child.id, session=ctx.session_id, agent="work", stamp=stamp)
+        await asyncio.sleep(pause)
         return await child
 
 
