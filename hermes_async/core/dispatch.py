@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
@@ -14,11 +15,13 @@ from hermes_async.core.aside import Aside
 from hermes_async.core.feed import Feed
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.ids import checked_idempotency_key, new_task_id, new_traceparent
-from hermes_async.core.journal import Journal
+from hermes_async.core.journal import Journal, patiently
 from hermes_async.core.registry import Registry
 from hermes_async.core.subagent import Subagent
 from hermes_async.domain.refusals import too_deep
 from hermes_async.domain.task import Address, Birth, Task
+
+T = TypeVar("T")
 
 #: Tasks of a batch that are written together.
 CHUNK = 100
@@ -143,7 +146,7 @@ class Delegate:
         for start in range(0, len(bound), CHUNK):
             chunk = bound[start : start + CHUNK]
             tasks = [self._dispatcher.new_task(self.origin, found, each) for each in chunk]
-            writing.append(asyncio.ensure_future(self._dispatcher.write_all(tasks)))
+            writing.append(asyncio.ensure_future(self._written(partial(self._dispatcher.write_all, tasks))))
             for _ in range(2):  # the store begins to write these while the next ones are made
                 await asyncio.sleep(0)
         written = chain.from_iterable(await asyncio.gather(*writing))
@@ -172,8 +175,12 @@ class Delegate:
         if idempotency_key is not None:
             checked_idempotency_key(idempotency_key)
         task = self._dispatcher.new_task(self.origin, subagent, arguments)
-        written = await self._dispatcher.write(task, idempotency_key)
+        written = await self._written(partial(self._dispatcher.write, task, idempotency_key))
         return self._dispatcher.handle(written, subagent, self._aside)
+
+    async def _written(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Write; in a chat, a store that is away is an error, but a running task waits for it."""
+        return await write() if self._aside is None else await patiently(write, "a dispatch")
 
     def resolve(self, subagent: str) -> Subagent[..., Any]:
         """Return the subagent of that name."""

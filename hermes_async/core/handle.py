@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from hermes_async.core.aside import StepOut
 from hermes_async.core.feed import Feed
-from hermes_async.core.journal import Journal
+from hermes_async.core.journal import Journal, patiently
 from hermes_async.domain.errors import TaskCancelled, TaskError, TaskFailed, TaskRejected, UnknownTask
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
@@ -54,8 +54,17 @@ class TaskHandle(Generic[R]):
         return await find(self._journal, self.id)
 
     async def ended(self) -> Task:
-        """Wait for the task to end, however it ends, and return its record."""
-        async with self._aside(), self._feed.follow(self.session_id) as reader:
+        """Wait for the task to end, however it ends, and return its record.
+
+        In a chat, a store that is away is an error; a parent task waits for it, as all work does.
+        """
+        async with self._aside():
+            if self._aside is nullcontext:
+                return await self._ended()
+            return await patiently(self._ended, f"the wait for {self.id}")
+
+    async def _ended(self) -> Task:
+        async with self._feed.follow(self.session_id) as reader:
             while True:
                 end = reader.end_of(self.id)
                 task = await self.task()

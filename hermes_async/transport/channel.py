@@ -225,9 +225,16 @@ class Channel(redis.Channel):  # type: ignore[misc]
         return line.tag(entry.id) not in self.keeper.held
 
     def _deliver_one(self, message: dict[str, Any], line: Line) -> None:
+        tag = message["properties"]["delivery_tag"]
         if line.queue in self._without_ack:
-            self.keeper.ack(message["properties"]["delivery_tag"])
-        self.connection._deliver(message, line.queue)
+            self.keeper.ack(tag)
+        try:
+            self.connection._deliver(message, line.queue)
+        except self.connection_errors:
+            raise
+        except Exception:  # of whoever takes it: one message that nobody expects must not end a worker
+            self.qos.forget(tag)
+            self._bury(tag, line)
 
     def _decode(self, entry: Entry, line: Line) -> dict[str, Any] | None:
         tag = line.tag(entry.id)
@@ -237,11 +244,15 @@ class Channel(redis.Channel):  # type: ignore[misc]
             if FAILURES in entry.fields:
                 message["headers"] |= {"redelivered": True, "x-deliveries": int(entry.fields[FAILURES]) + 1}
                 message["properties"].setdefault("delivery_info", {})["redelivered"] = True
-        except (ValueError, KeyError, TypeError):
-            logger.exception("Message %s cannot be read; it is now in %s", tag, dead_letter_key(line.queue))
-            self.keeper.entries.give_back([tag], failed=True, allowed=1)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            self._bury(tag, line)
             return None
         return message
+
+    def _bury(self, tag: str, line: Line) -> None:
+        """Put a message that cannot be processed where somebody can look at it."""
+        logger.exception("Message %s cannot be processed; it is now in %s", tag, dead_letter_key(line.queue))
+        self.keeper.entries.give_back([tag], failed=True, allowed=1)
 
     def _still_ours(self, entries: list[Entry]) -> list[Entry]:
         """This process has slept on the reply: others may have reaped what it brings."""

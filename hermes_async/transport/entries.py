@@ -228,7 +228,8 @@ def _pairs(flat: list[str | bytes]) -> dict[str, str]:
 
 
 def _text(reply: str | bytes) -> str:
-    return reply.decode() if isinstance(reply, bytes) else reply
+    """What is no text becomes one that no reader takes for a message: it must not hide its neighbours."""
+    return reply.decode(errors="replace") if isinstance(reply, bytes) else reply
 
 
 def _without_groups(pipe: Any) -> list[Any]:

@@ -59,6 +59,12 @@ class QoS(virtual.QoS):  # type: ignore[misc]
         self.channel.keeper.reject(delivery_tag)
         self._quick_ack(delivery_tag)
 
+    def forget(self, delivery_tag: str) -> None:
+        """A message was delivered and nobody has it: its end is somebody else's to write."""
+        self.channel.keeper.held.discard(delivery_tag)
+        if delivery_tag in self._delivered:
+            self._quick_ack(delivery_tag)
+
     def restore_unacked(self, client: Any = None) -> None:
         """Give back every message that is not being worked on."""
         self._flush()

@@ -44,8 +44,6 @@ DEFAULTS: dict[str, Any] = {
     "worker_autoscaler": "hermes_async.worker.autoscale:ThresholdAutoscaler",
     "worker_consumer": "hermes_async.worker.consumer:OneThreadConsumer",
     "worker_cancel_long_running_tasks_on_connection_loss": False,
-    # Celery restores a reduced count on the pool's thread, and the worker then waits for ever for the answer.
-    "worker_enable_prefetch_count_reduction": False,
     "broker_connection_retry_on_startup": True,
     "broker_connection_max_retries": None,
     # What a broker refuses for now (RabbitMQ a late ack; Redis on a full disk a write) must end no worker.

@@ -131,11 +131,10 @@ class Proxy:
 
     async def _close(self) -> None:
         self._server.close()
+        self._flowing.set()
         await self._reset_all()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        if others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others)
 
     async def _change(self, mode: Mode) -> None:
         self._mode = mode

@@ -171,7 +171,6 @@ async def test_garbage_on_the_broker(stage: Stage, hermes: Hermes, agent: str) -
     await _unharmed(stage, hermes, agent, harmless(agent))
 
 
-@pytest.mark.xfail(strict=True, reason="an exception in the delivery of a message ends the worker")
 @pytest.mark.parametrize("agent", AGENTS)
 async def test_deadly_garbage_on_the_broker(stage: Stage, hermes: Hermes, agent: str) -> None:
     await _unharmed(stage, hermes, agent, deadly(agent))

@@ -16,8 +16,8 @@ from hermes_async.core.session import Session
 from hermes_async.domain.errors import StoreUnavailable
 from hermes_async.domain.task import TaskStatus
 from tests.acceptance.faults.asking import beginnings, ended, running, told
+from tests.acceptance.faults.proxy import Mode
 from tests.acceptance.faults.stage import LEASE, Stage
-from tests.support.proxy import Mode
 from tests.support.servers import ROOT, wait_until_async
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.anyio, pytest.mark.timeout(90)]
@@ -79,7 +79,6 @@ async def _emptied(session: Session, count: int) -> list[str]:
     return tasks
 
 
-@pytest.mark.xfail(strict=True, reason="the reader of nudges does not notice that its connection is dead")
 async def test_nudges_are_heard_again_after_a_half_open_connection(stage: Stage, hermes: Hermes) -> None:
     session = hermes.session("nudges")
     lateness = asyncio.create_task(_lateness(session))
@@ -111,7 +110,6 @@ async def _lateness(session: Session) -> list[float]:
     return late
 
 
-@pytest.mark.xfail(strict=True, reason="a reader whose first look fails gives up, and with it the agent")
 async def test_an_agent_that_awaits_its_child_outlives_an_outage(stage: Stage, hermes: Hermes) -> None:
     session = hermes.session("family")
     handle = await session.dispatch("family", "child", 1.0, pause=2.0)
