@@ -97,7 +97,13 @@ async def leftovers(url: str, client: redis.Redis) -> list[str]:
             pass
     finally:
         await store.close()
-    return found + _keys(client, "hermes:*")
+    if waiting := client.hget(Keys().gate + "counts", "waiting"):
+        found.append(f"{waiting} in line")
+    return found + [key for key in _keys(client, "hermes:*") if not key.startswith(_PRESENCE)]
+
+
+#: What living workers say of themselves.
+_PRESENCE = tuple(f"{Keys().gate}{kind}" for kind in ("counts", "leader", "sizes", "swept", "workers:"))
 
 
 def _waiting(client: redis.Redis, prefix: str) -> list[str]:

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.anyio, pytest.mark.timeout(120
 
 
 async def test_poison_does_not_take_its_neighbours_with_it(stage: Stage, hermes: Hermes) -> None:
-    """A crash is blamed on all tasks of the worker, but not the third: by then each has a process of its own."""
+    """A crash is blamed on all tasks of a worker; by the third each of them has a process of its own."""
     stage.have("async-1", "async-2", "process-1")
     session = hermes.session("poison")
     neighbours = [await session.dispatch("work", str(n), seconds=3.0) for n in range(20)]
