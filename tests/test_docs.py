@@ -262,7 +262,7 @@ def written_types() -> set[str]:
     trees = [
         ast.parse(path.read_text())
         for part in ("adapters", "core", "domain", "worker")
-        for path in (ROOT / "hermes_async" / part).glob("*.py")
+        for path in (ROOT / "hermes_async" / part).rglob("*.py")
     ]
     calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
     given = (value for call in calls for value in [*call.args, *(word.value for word in call.keywords)])
