@@ -25,7 +25,7 @@ from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.core.ids import new_task_id
 from hermes_async.core.ports import Cancelled, Parcel, Store
 from hermes_async.domain.agent import GateLimits
-from hermes_async.domain.errors import IdempotencyConflict
+from hermes_async.domain.errors import IdempotencyConflict, TaskRejected
 from hermes_async.domain.events import INBOX_TYPES, AnyEvent, MessageData, RetryingData, SessionMessage
 from hermes_async.domain.failure import ErrorInfo
 from hermes_async.domain.lifecycle import LEGAL, apply
@@ -96,6 +96,28 @@ async def test_creating_again_changes_nothing(store: Store) -> None:
     assert (await store.create(task, None, None)).status is TaskStatus.RUNNING
     assert first.status is TaskStatus.QUEUED
     assert len(await log(store)) == 2
+
+
+async def test_many_are_created_in_their_order(store: Store) -> None:
+    let_in = listening(store)
+    tasks = [make_task("chat" if n % 3 else "other") for n in range(20)]
+    written = await store.create_all(tasks, [None] * 20)
+    assert [task.id for task in written] == let_in == [task.id for task in tasks]
+    assert [await loaded(store, task) for task in tasks] == list(written)
+    for session_id in ("chat", "other"):
+        mine = [task.id for task in tasks if task.session_id == session_id]
+        assert [event.task_id for event in await log(store, session_id)] == mine
+    assert await store.create_all([], []) == []
+
+
+async def test_of_many_the_first_stand_when_there_are_too_many(make_store: MakeStore) -> None:
+    async with closing(make_store(limits=GateLimits(max_queued=3))) as store:
+        let_in = listening(store)
+        tasks = [make_task() for _ in range(6)]
+        with pytest.raises(TaskRejected, match="3 tasks wait already"):
+            await store.create_all(tasks, [None] * 6)
+        assert let_in == [task.id for task in tasks[:3]]
+        assert {task.id for task in await store.tasks()} == set(let_in)
 
 
 async def test_an_idempotency_key_stands_for_one_task(store: Store) -> None:

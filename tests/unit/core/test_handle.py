@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hermes_async.core.context import TaskContext
+from hermes_async.core.dispatch import Origin
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.subagent import subagent
 from hermes_async.domain.errors import TaskCancelled, TaskFailed, TaskRejected, UnknownTask
@@ -243,3 +244,45 @@ async def test_an_ended_task_cannot_be_cancelled(make_bench: MakeBench) -> None:
     await bench.runner.run(handle.id)
     assert await handle.cancel() is False
     assert await soon(handle) == Report("t")
+
+
+async def test_a_cancel_stops_the_whole_tree_and_tells_whoever_runs_it_once(make_bench: MakeBench) -> None:
+    bench = make_bench(report)
+    revoked: list[tuple[str, bool]] = []
+    bench.queue.on_revoke(lambda id, force: revoked.append((id, force)))
+    top = await bench.session.dispatch(report, "top")
+    tree = [await bench.store.claim(top.id, "w1", 60.0)]
+    for title in ("runs", "waits"):
+        assert tree[0] is not None
+        below = bench.hermes._dispatcher.of(Origin.of(tree[0]))
+        child = await below.dispatch(report, title)
+        if title == "runs":
+            await bench.store.claim(child.id, "w2", 60.0)
+        else:
+            waiting = child
+    assert await top.cancel(force=True) is True
+    assert len(revoked) == 2
+    assert {force for _, force in revoked} == {True}
+    assert waiting.id not in dict(revoked)
+    assert (await waiting.task()).status is TaskStatus.CANCELLED
+    assert await top.cancel() is True  # it has not ended yet; its workers may not have heard
+    assert await waiting.cancel() is False
+    assert (await bench.types()).count("cancel_requested") == 3
+
+
+async def test_a_cancel_without_cascade_asks_one_only(make_bench: MakeBench) -> None:
+    bench = make_bench(report)
+    top = await bench.session.dispatch(report, "top")
+    task = await bench.store.claim(top.id, "w1", 60.0)
+    assert task is not None
+    child = await bench.hermes._dispatcher.of(Origin.of(task)).dispatch(report, "below")
+    assert await top.cancel(cascade=False) is True
+    assert not (await child.task()).cancel_requested
+
+
+async def test_many_cancels_at_once_make_one_end(make_bench: MakeBench) -> None:
+    bench = make_bench(report)
+    handle = await bench.session.dispatch(report, "t")
+    told = await asyncio.gather(*(handle.cancel() for _ in range(10)))
+    assert told.count(True) == 1
+    assert await bench.types() == ["queued", "cancel_requested", "cancelled"]
