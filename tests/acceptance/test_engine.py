@@ -147,6 +147,24 @@ async def test_a_pool_of_processes_is_after_nesting_as_it_was_before(site: Site,
     assert most_at_once(values) == 1  # and as many slots
 
 
+async def test_a_process_that_dies_while_it_waits_for_its_child_takes_nothing_along(
+    site: Site, crew: Crew
+) -> None:
+    (worker,) = await crew(Lane.PROCESS, 1)
+    main = psutil.Process(worker.pid)
+    (first,) = main.children()
+    top = await site.dispatch(families.nest_in_child, 1, 1.0)
+    await wait_until_async(lambda: run(site, "nest_in_child", 2), 30)
+    first.kill()
+    task = await ended(top, timeout=40)
+    assert (task.output, task.losses, task.attempt) == (1, 1, 2)
+    await wait_until_async(lambda: nothing_is_held(site), 20)
+    assert [task.status for task in await site.hermes.tasks()] == [S.COMPLETED] * 3  # the orphan's, too
+    await wait_until_async(lambda: len(main.children()) == 1, 20)
+    values = await done(*[await site.dispatch(families.timed_in_child, 0.2) for _ in range(4)])
+    assert most_at_once(values) == 1
+
+
 async def test_a_cancel_frees_the_processes_of_a_family(site: Site, crew: Crew) -> None:
     await crew(Lane.PROCESS, 1)
     top = await site.dispatch(families.nest_in_child, 2, 60.0)
@@ -240,6 +258,14 @@ async def test_limits_that_strike_at_the_very_end_hit_no_other_task(site: Site, 
         assert task.status is S.COMPLETED or task.reason is Reason.IDLE_TIMEOUT, task
         assert task.attempt == 1
     assert [(await handle.task()).status for handle in handles[40:]] == [S.COMPLETED] * 5
+
+
+async def test_who_waits_for_its_child_is_not_idle_in_the_process_lane(site: Site, crew: Crew) -> None:
+    await crew(Lane.PROCESS, 1)
+    patient = tuned(families.nest_in_child, idle_timeout=0.7)
+    assert await done(await site.dispatch(patient, 1, 2.5)) == [1]
+    idle = await ended(await site.dispatch(patient, 0, 30.0))
+    assert (idle.status, idle.reason) == (S.FAILED, Reason.IDLE_TIMEOUT)
 
 
 async def test_a_def_without_a_timeout_can_be_cancelled(site: Site, crew: Crew) -> None:
