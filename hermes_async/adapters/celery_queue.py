@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import anyio
@@ -103,11 +104,9 @@ class CeleryQueue:
         """Return the message for the store to add, or None when the broker is elsewhere."""
         if not self._to_store:
             return None
-        name, priority = queue_name(task.lane), task.birth.options.priority
-        body = encode_message(
-            _BODY, queue=name, headers=_headers(task), correlation_id=task.id, priority=priority
-        )
-        return Parcel(stream_key(name, priority), body)
+        lane, options = task.lane, task.birth.options
+        form = _form(task.agent, lane, options.priority, time_limits(lane, options))
+        return Parcel(stream_key(queue_name(lane), options.priority), _filled(form, task))
 
     async def publish_all(self, tasks: Sequence[Task]) -> None:
         """Hand tasks to the broker, off the event loop, and wait until it has confirmed them all.
@@ -176,7 +175,7 @@ class CeleryQueue:
             routing_key=queue_name(task.lane),
             content_type="application/json",
             content_encoding="utf-8",
-            headers=_headers(task),
+            headers=_headers_of(task),
             correlation_id=task.id,
             priority=9 - priority if self._is_reversed else priority,
             mandatory=True,  # to a queue that somebody has deleted RabbitMQ would confirm it, too
@@ -201,23 +200,53 @@ def declared_queue(lane: Lane) -> Queue:
     )
 
 
-def _headers(task: Task) -> dict[str, Any]:
+#: Where a message has what differs between two tasks of an agent.
+_ID, _ROOT, _PARENT, _TRACE = "~id~", "~root~", "~parent~", "~trace~"
+
+
+@lru_cache(maxsize=1_000)
+def _form(agent: str, lane: Lane, priority: int, limits: tuple[float | None, float | None]) -> str:
+    """Return the text of an agent's messages: made once, because most of them are alike."""
+    ids = {"id": _ID, "root_id": _ROOT, "parent_id": _PARENT, "traceparent": _TRACE}
+    headers = _headers(agent, limits, **ids)
+    return encode_message(
+        _BODY, queue=queue_name(lane), headers=headers, correlation_id=_ID, priority=priority
+    )
+
+
+def _filled(form: str, task: Task) -> str:
+    birth = task.birth
+    parent = "null" if birth.parent_task_id is None else f'"{birth.parent_task_id}"'
+    text = form.replace(_ID, task.id).replace(_ROOT, birth.root_task_id or task.id)
+    return text.replace(f'"{_PARENT}"', parent).replace(_TRACE, birth.traceparent)
+
+
+def _headers_of(task: Task) -> dict[str, Any]:
+    birth = task.birth
+    return _headers(
+        task.agent,
+        time_limits(task.lane, birth.options),
+        id=task.id,
+        root_id=birth.root_task_id or task.id,
+        parent_id=birth.parent_task_id,
+        traceparent=birth.traceparent,
+    )
+
+
+def _headers(agent: str, limits: tuple[float | None, float | None], **ids: str | None) -> dict[str, Any]:
     """Return the headers of Celery's task message protocol, version 2."""
     return {
         "lang": "py",
-        "task": task_name(task.agent),
-        "id": task.id,
-        "root_id": task.birth.root_task_id or task.id,
-        "parent_id": task.birth.parent_task_id,
+        "task": task_name(agent),
         "group": None,
         "shadow": None,
         "eta": None,
         "expires": None,
         "retries": 0,
-        "timelimit": time_limits(task.lane, task.birth.options),
+        "timelimit": limits,
         "argsrepr": "()",
         "kwargsrepr": "{}",
         "origin": _ORIGIN,
         "ignore_result": True,
-        "traceparent": task.birth.traceparent,
+        **ids,
     }
