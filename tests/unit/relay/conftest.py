@@ -19,7 +19,7 @@ from hermes_async.core.ports import Store
 from hermes_async.core.registry import Registry
 from hermes_async.domain.agent import AgentsConfig, SubagentSpec
 from hermes_async.domain.events import task_event
-from hermes_async.domain.task import Birth, Progress, Task
+from hermes_async.domain.task import Birth, Lane, Progress, Task
 from hermes_async.relay.auth import mint
 from hermes_async.relay.line import Limits
 from hermes_async.relay.server import serve
@@ -169,7 +169,8 @@ async def say(hermes: Hermes, session_id: str, count: int, start: int = 1) -> No
 
 
 async def new_task(hermes: Hermes, session_id: str) -> Task:
-    """Make a task that runs."""
+    """Make a task that runs; there are workers for as many as a test may want."""
+    await hermes.store.enlist("w1", Lane.ASYNC, 10_000, 3600.0)
     birth = Birth(
         id=new_task_id(session_id),
         session_id=session_id,
