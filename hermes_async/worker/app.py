@@ -6,6 +6,7 @@ import atexit
 import importlib
 import importlib.util
 import logging
+import math
 import warnings
 from contextlib import ExitStack
 from functools import partial
@@ -50,8 +51,6 @@ DEFAULTS: dict[str, Any] = {
     "broker_channel_error_retry": True,
     "broker_heartbeat": 30,
 }
-#: Seconds between two looks at connections that may have fallen silent.
-HEALTH_CHECK_EVERY = 10
 
 
 def create_app(settings: Settings) -> Celery:
@@ -107,10 +106,15 @@ def _is_setting(name: str, value: Any) -> bool:
 
 
 def _transport_options(broker: str, lease: float) -> dict[str, Any]:
-    """Return options of our own transport: a message is on lease as long as the task that it names."""
+    """Return options of our own transport: a message is on lease as long as the task that it names.
+
+    A connection may die without a word: kombu looks at those that only listen every `health_check_interval`
+    seconds, and gives up one that is silent at two looks.
+    """
     if not transport_url(broker).startswith("redisstream"):
         return {}
-    return {"lease": lease, "health_check_interval": HEALTH_CHECK_EVERY}
+    silence = max(lease / 3, 2.0)
+    return {"lease": lease, "socket_timeout": silence, "health_check_interval": math.ceil(silence)}
 
 
 def _register(app: Celery, runners: Runners, agent: Subagent[..., Any]) -> None:
