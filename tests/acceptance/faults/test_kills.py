@@ -59,7 +59,7 @@ async def test_a_pool_child_killed_by_its_agent_or_from_outside(stage: Stage, he
 
 async def test_a_prefork_main_killed_takes_its_children_along(stage: Stage, hermes: Hermes) -> None:
     handle = await hermes.session("main").dispatch("sync_work", "main", seconds=3.0)
-    await running(handle)
+    await wait_until_async(lambda: beginnings(stage, handle.id))
     stage.kill("process-1")  # waits for the children, too
     stage.start("process-1")
     assert ((await ended(handle)).output, beginnings(stage, handle.id)) == ("main", [1, 2])

@@ -152,7 +152,7 @@ async def test_a_worker_that_sleeps_through_its_lease(stage: Stage, hermes: Herm
     stage.have("async-1")
     session = hermes.session("asleep")
     handles = [await session.dispatch("work", str(n), seconds=4.0) for n in range(5)]
-    await running(*handles)
+    await wait_until_async(lambda: all(beginnings(stage, handle.id) for handle in handles))
     stage.processes["async-1"].signal(signal.SIGSTOP)
     stage.start("async-2")
     await wait_until_async(lambda: all(beginnings(stage, handle.id) == [1, 2] for handle in handles))
