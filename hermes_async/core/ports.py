@@ -73,8 +73,6 @@ class Renewal:
     held: Sequence[str] = ()
     #: Those of them that somebody asked to cancel.
     cancelled: Sequence[str] = ()
-    #: Those of them that have given their place back while they wait for their children.
-    aside: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

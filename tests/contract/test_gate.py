@@ -357,23 +357,6 @@ async def test_who_steps_aside_again_leaves_the_line(one: Gate) -> None:
     assert await one.store.step_back(parent) is True
 
 
-async def test_a_renewal_tells_who_is_aside(one: Gate) -> None:
-    parent = await one.running()
-
-    async def aside() -> Any:
-        return (await one.store.renew("w1", [parent.id], LEASE)).aside
-
-    assert await aside() == []
-    await one.store.step_aside(parent)
-    assert await aside() == [parent.id]
-    plug = await one.running("other")
-    assert await one.store.step_back(parent) is False
-    assert await aside() == [parent.id]
-    await one.end(plug)
-    assert await one.store.step_back(parent) is True
-    assert await aside() == []
-
-
 @pytest.mark.parametrize("end", ["completed", "attempt_lost"])
 @pytest.mark.parametrize("where", ["aside", "in line"])
 async def test_whose_attempt_is_over_does_not_come_back(one: Gate, end: str, where: str) -> None:

@@ -30,8 +30,6 @@ class Entry:
     #: When it ends by itself, and why.
     deadlines: dict[Reason, float] = field(default_factory=dict)
     children: list[str] = field(default_factory=list)
-    #: It waits for its children.
-    aside: bool = False
     #: Of the last claim.
     token: str = ""
 

@@ -145,7 +145,6 @@ class MemoryStore(MemoryLogs):
     async def step_aside(self, task: Task) -> None:
         entry = self._attempt(task)
         if entry is not None:
-            entry.aside = True
             self._gate.leave(entry.task)
 
     async def step_back(self, task: Task) -> bool | None:
@@ -154,8 +153,7 @@ class MemoryStore(MemoryLogs):
             return None
         if not self._gate.has_admitted(task.id) and not self._gate.has_in_line(entry.task):
             self._enter(entry)
-        entry.aside = not self._gate.has_admitted(task.id)
-        return not entry.aside
+        return self._gate.has_admitted(task.id)
 
     async def enlist(self, worker: str, lane: Lane, slots: int, ttl: float) -> None:
         self._gate.enlist(worker, lane, slots)
@@ -178,9 +176,7 @@ class MemoryStore(MemoryLogs):
         for entry in held.values():
             entry.lease_until = self._now() + lease
         return Renewal(
-            list(held),
-            [task_id for task_id, entry in held.items() if entry.task.cancel_requested],
-            [task_id for task_id, entry in held.items() if entry.aside],
+            list(held), [task_id for task_id, entry in held.items() if entry.task.cancel_requested]
         )
 
     async def lapsed(self, limit: int = 100) -> Sequence[str]:
@@ -302,7 +298,6 @@ class MemoryStore(MemoryLogs):
     def _rest(self, entry: Entry, event: AnyEvent) -> None:
         """An attempt has ended: the next one comes when it is due, or nothing does."""
         entry.lease_until = entry.due_at = entry.resend_at = None
-        entry.aside = False
         if entry.task.status.is_terminal:
             entry.deadlines.clear()
             return

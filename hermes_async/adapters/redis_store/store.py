@@ -235,9 +235,9 @@ class RedisStore:
         for task_id in task_ids:
             parts[self._keys.of_task(task_id)].append(task_id)
         calls = (self._pen(RENEW, prefix, worker, int(lease * 1000), *ids) for prefix, ids in parts.items())
-        replies = [*await asyncio.gather(*calls), ([], [], [])]
-        held, cancelled, aside = (list(chain.from_iterable(ids)) for ids in zip(*replies, strict=True))
-        return Renewal(held, cancelled, aside)
+        replies = [*await asyncio.gather(*calls), ([], [])]
+        held, cancelled = (list(chain.from_iterable(ids)) for ids in zip(*replies, strict=True))
+        return Renewal(held, cancelled)
 
     async def lapsed(self, limit: int = 100) -> Sequence[str]:
         return await self._late("leases", limit)

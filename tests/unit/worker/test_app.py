@@ -57,7 +57,11 @@ def test_every_agent_is_a_task_of_its_lane(tmp_path: Path) -> None:
     assert {name: conf[name] for name in PROMISED} == PROMISED
     assert conf["broker_url"] == "redisstream://127.0.0.1:1/0"
     # Messages are on lease as long as tasks.
-    assert conf["broker_transport_options"] == {"lease": 7, "socket_timeout": 7 / 3, "health_check_interval": 3}
+    assert conf["broker_transport_options"] == {
+        "lease": 7,
+        "socket_timeout": 7 / 3,
+        "health_check_interval": 3,
+    }
 
 
 def test_celeryconfig_wins_and_another_broker_gets_none_of_our_options(tmp_path: Path) -> None:

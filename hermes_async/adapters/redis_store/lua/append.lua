@@ -30,7 +30,6 @@ if stamp == 'finished_at' then
   finish(id, now_status, was[11])
 elseif status == 'queued' then
   redis.call('ZREM', key('leases'), id)
-  redis.call('HDEL', task, 'aside')
   local agent = redis.call('HGET', task, 'agent')
   if agent ~= was[5] then
     redis.call('ZREM', key('by-agent', was[5]), id)

@@ -7,6 +7,4 @@ if redis.call('SISMEMBER', gate('admitted', task.lane), id) == 0
    and not redis.call('ZSCORE', gate('line', line_of(task)), id) then
   enter(id, task)
 end
-if redis.call('SISMEMBER', gate('admitted', task.lane), id) == 0 then return {0, READY} end
-redis.call('HDEL', key('task', id), 'aside')
-return {1, READY}
+return {redis.call('SISMEMBER', gate('admitted', task.lane), id), READY}
