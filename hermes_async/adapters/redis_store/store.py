@@ -5,30 +5,25 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import chain
 from typing import Any
 
 from redis.asyncio import Redis
 
-from hermes_async.adapters.redis_store.codec import decode_event, decode_task, encode_changes, encode_move
+from hermes_async.adapters.redis_store.codec import decode_task, encode_changes, encode_move
 from hermes_async.adapters.redis_store.connection import client_for, shown
 from hermes_async.adapters.redis_store.keys import Keys
-from hermes_async.adapters.redis_store.nudges import RedisNudges
 from hermes_async.adapters.redis_store.pipe import Pipe, Script
+from hermes_async.adapters.redis_store.readers import RedisReaders
 from hermes_async.core.ports import (
     NOTHING_SWEPT,
     PUBLISH_GRACE,
     RESEND_AFTER,
     Cancelled,
-    Hint,
-    Page,
     Parcel,
     Renewal,
-    Snapshot,
-    Traffic,
 )
 from hermes_async.domain.agent import NO_LIMITS, GateLimits
 from hermes_async.domain.errors import IdempotencyConflict
@@ -36,7 +31,7 @@ from hermes_async.domain.events import INBOX_TYPES, AnyEvent, CancelRequestedDat
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import STAMP, TARGET, UNFENCED, allowed_from, changes
 from hermes_async.domain.refusals import parent_has_ended, too_many_wait
-from hermes_async.domain.task import Lane, Task, TaskStatus
+from hermes_async.domain.task import Lane, Task
 
 CREATE, CLAIM, APPEND, CANCEL, POST = map(Script, ("create", "claim", "append", "cancel", "post"))
 ASIDE, BACK, RENEW, LATE, PRUNE = map(Script, ("aside", "back", "renew", "late", "prune"))
@@ -48,11 +43,9 @@ LOG_LENGTH = 10_000
 IDEMPOTENCY_TTL = 86_400
 #: Tasks that one prune forgets per partition.
 PRUNE_BATCH = 500
-#: The index that holds the tasks of which a field has some value.
-_INDEXES = {"session_id": "tasks-of", "status": "by-status", "agent": "by-agent"}
 
 
-class RedisStore:
+class RedisStore(RedisReaders):
     """The pen and its readers over one Redis. Use it on the event loop on which it was made."""
 
     def __init__(
@@ -64,7 +57,7 @@ class RedisStore:
         limits: GateLimits = NO_LIMITS,
     ) -> None:
         self._client: Redis = client_for(url)
-        self._keys = Keys(namespace)
+        super().__init__(self._client, url, Keys(namespace))
         self._max_queued = limits.max_queued or 0
         #: What every script is told.
         self._rules = (
@@ -74,8 +67,6 @@ class RedisStore:
             int(PUBLISH_GRACE * 1000),
         )
         self._pipe = Pipe(self._client, shown(url))
-        self._reads = Pipe(self._client, shown(url))  # apart, so that a long read holds up no write
-        self._nudges = RedisNudges(url)
         self._publish: Callable[[Sequence[str]], None] = _nobody_publishes
 
     def on_admitted(self, publish: Callable[[Sequence[str]], None]) -> None:
@@ -138,10 +129,6 @@ class RedisStore:
             raise IdempotencyConflict(f"idempotency key {key!r} was used with another input, by task {value}")
         return await self.load(value) or task
 
-    async def load(self, task_id: str) -> Task | None:
-        fields = await self._reads.read("HGETALL", f"{self._keys.of_task(task_id)}task:{task_id}")
-        return decode_task(fields) if fields else None
-
     async def claim(self, task_id: str, worker: str, lease: float, token: str = "") -> Task | None:
         prefix = self._keys.of_task(task_id)
         flat = await self._pen(CLAIM, prefix, task_id, worker, int(lease * 1000), token)
@@ -197,23 +184,6 @@ class RedisStore:
         counts = [swept.get(kind, 0) for kind in ("lost", "released", "expired")]
         return bool(await self._pen(LEAD, self._keys.prefixes[0], worker, int(ttl * 1000), *counts))
 
-    async def traffic(self) -> Traffic:
-        gate = self._keys.gate
-        lanes = list(Lane)
-        *admitted, counts, leader, swept = await asyncio.gather(
-            *(self._reads.read("SCARD", f"{gate}admitted:{lane}") for lane in lanes),
-            self._reads.read("HGETALL", f"{gate}counts"),
-            self._reads.read("GET", f"{gate}leader"),
-            self._reads.read("HGETALL", f"{gate}swept"),
-        )
-        return Traffic(
-            admitted={lane.value: int(count) for lane, count in zip(lanes, admitted, strict=True)},
-            slots={lane.value: int(counts.get(lane, 0)) for lane in lanes},
-            waiting=int(counts.get("waiting", 0)),
-            leader=leader,
-            swept={kind: int(count) for kind, count in swept.items()},
-        )
-
     async def post(self, event: AnyEvent) -> int:
         seq = await self._pen(
             POST,
@@ -254,63 +224,15 @@ class RedisStore:
     async def published(self, task_ids: Sequence[str]) -> None:
         await self._pen(PUBLISHED, self._keys.prefixes[0], *task_ids)
 
-    async def events(self, session_id: str, after: int, limit: int) -> Page:
-        found = await self._range("events", session_id, after, limit)
-        missed = bool(found) and found[0].seq > after + 1
-        return Page(found, (after + 1, found[0].seq - 1) if missed else None)
-
-    async def last_seq(self, session_id: str) -> int:
-        key = f"{self._keys.of_session(session_id)}session:{session_id}"
-        return int(await self._reads.read("HGET", key, "seq") or 0)
-
-    async def snapshot(self, session_id: str) -> Snapshot:
-        seq = await self.last_seq(session_id)  # read first: the tasks may then be newer, never older
-        return Snapshot(seq, await self.tasks(session_id=session_id, limit=10_000))
-
-    async def tasks(
-        self,
-        *,
-        session_id: str | None = None,
-        status: TaskStatus | None = None,
-        agent: str | None = None,
-        limit: int = 50,
-    ) -> Sequence[Task]:
-        wanted = {"session_id": session_id, "status": status, "agent": agent}
-        asked = {name: value for name, value in wanted.items() if value is not None}
-        prefixes = self._keys.prefixes if session_id is None else [self._keys.of_session(session_id)]
-        indexes = [f"{_INDEXES[name]}:{value}" for name, value in asked.items()] or ["tasks"]
-        parts = await asyncio.gather(*(self._newest(prefix, indexes, limit) for prefix in prefixes))
-        newest = sorted(chain.from_iterable(parts), reverse=True)[:limit]
-        found = await asyncio.gather(*(self.load(task_id) for _, task_id in newest))
-        return [
-            task
-            for task in found
-            if task and all(getattr(task, name) == value for name, value in asked.items())
-        ]
-
-    async def inbox(self, session_id: str, after: int, limit: int) -> Sequence[AnyEvent]:
-        return await self._range("inbox", session_id, after, limit)
-
     async def ack(self, session_id: str, seqs: Sequence[int]) -> int:
         if not seqs:
             return 0
         key = f"{self._keys.of_session(session_id)}inbox:{session_id}"
         return int(await self._pipe.read("XDEL", key, *(f"{seq}-0" for seq in seqs)))
 
-    @asynccontextmanager
-    async def watch(self, session_id: str) -> AsyncIterator[Hint]:
-        channel = f"{self._keys.of_session(session_id)}nudge:{session_id}"
-        async with self._nudges.listen(channel) as hint:
-            yield hint
-
     async def prune(self, retention: float) -> int:
         calls = (self._pen(PRUNE, p, int(retention * 1000), PRUNE_BATCH) for p in self._keys.prefixes)
         return sum(await asyncio.gather(*calls))
-
-    async def ping(self) -> str:
-        info = await self._reads.read("INFO", "server")
-        name = "valkey" if "valkey_version" in info else "redis"
-        return f"{name} {info[f'{name}_version']}"
 
     async def close(self) -> None:
         await self._pipe.close()
@@ -332,20 +254,6 @@ class RedisStore:
     async def _late(self, kind: str, limit: int) -> Sequence[str]:
         calls = (self._pen(LATE, prefix, kind, limit) for prefix in self._keys.prefixes)
         return [task_id for ids in await asyncio.gather(*calls) for task_id in ids]
-
-    async def _range(self, kind: str, session_id: str, after: int, limit: int) -> list[AnyEvent]:
-        key = f"{self._keys.of_session(session_id)}{kind}:{session_id}"
-        entries = await self._reads.read("XRANGE", key, f"{after + 1}-0", "+", "COUNT", limit)
-        return [decode_event(session_id, entry_id, fields) for entry_id, fields in entries]
-
-    async def _newest(self, prefix: str, indexes: Sequence[str], limit: int) -> Iterable[tuple[float, str]]:
-        """Return the newest tasks of a partition that are in all these indexes, each after its birth."""
-        keys = [prefix + index for index in indexes]
-        if len(keys) == 1:
-            flat = await self._reads.read("ZREVRANGE", *keys, 0, limit - 1, "WITHSCORES")
-        else:
-            flat = await self._reads.read("ZINTER", len(keys), *keys, "AGGREGATE", "MAX", "WITHSCORES")
-        return zip(map(float, flat[1::2]), flat[::2], strict=True)
 
 
 def _nobody_publishes(task_ids: Sequence[str]) -> None:

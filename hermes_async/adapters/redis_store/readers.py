@@ -1,0 +1,120 @@
+"""The readers over Redis: plain commands, on a connection of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from itertools import chain
+
+from redis.asyncio import Redis
+
+from hermes_async.adapters.redis_store.codec import decode_event, decode_task
+from hermes_async.adapters.redis_store.connection import shown
+from hermes_async.adapters.redis_store.keys import Keys
+from hermes_async.adapters.redis_store.nudges import RedisNudges
+from hermes_async.adapters.redis_store.pipe import Pipe
+from hermes_async.core.ports import Hint, Page, Snapshot, Traffic
+from hermes_async.domain.events import AnyEvent
+from hermes_async.domain.task import Lane, Task, TaskStatus
+
+#: The index that holds the tasks of which a field has some value.
+_INDEXES = {"session_id": "tasks-of", "status": "by-status", "agent": "by-agent"}
+
+
+class RedisReaders:
+    """What a store can be asked without changing it; a long read holds up no write.
+
+    Args:
+        client: makes the connection.
+        url: where it leads.
+        keys: the names of all keys.
+    """
+
+    def __init__(self, client: Redis, url: str, keys: Keys) -> None:
+        self._keys = keys
+        self._reads = Pipe(client, shown(url))
+        self._nudges = RedisNudges(url)
+
+    async def load(self, task_id: str) -> Task | None:
+        fields = await self._reads.read("HGETALL", f"{self._keys.of_task(task_id)}task:{task_id}")
+        return decode_task(fields) if fields else None
+
+    async def events(self, session_id: str, after: int, limit: int) -> Page:
+        found = await self._range("events", session_id, after, limit)
+        missed = bool(found) and found[0].seq > after + 1
+        return Page(found, (after + 1, found[0].seq - 1) if missed else None)
+
+    async def last_seq(self, session_id: str) -> int:
+        key = f"{self._keys.of_session(session_id)}session:{session_id}"
+        return int(await self._reads.read("HGET", key, "seq") or 0)
+
+    async def snapshot(self, session_id: str) -> Snapshot:
+        seq = await self.last_seq(session_id)  # read first: the tasks may then be newer, never older
+        return Snapshot(seq, await self.tasks(session_id=session_id, limit=10_000))
+
+    async def tasks(
+        self,
+        *,
+        session_id: str | None = None,
+        status: TaskStatus | None = None,
+        agent: str | None = None,
+        limit: int = 50,
+    ) -> Sequence[Task]:
+        wanted = {"session_id": session_id, "status": status, "agent": agent}
+        asked = {name: value for name, value in wanted.items() if value is not None}
+        prefixes = self._keys.prefixes if session_id is None else [self._keys.of_session(session_id)]
+        indexes = [f"{_INDEXES[name]}:{value}" for name, value in asked.items()] or ["tasks"]
+        parts = await asyncio.gather(*(self._newest(prefix, indexes, limit) for prefix in prefixes))
+        newest = sorted(chain.from_iterable(parts), reverse=True)[:limit]
+        found = await asyncio.gather(*(self.load(task_id) for _, task_id in newest))
+        return [
+            task
+            for task in found
+            if task and all(getattr(task, name) == value for name, value in asked.items())
+        ]
+
+    async def inbox(self, session_id: str, after: int, limit: int) -> Sequence[AnyEvent]:
+        return await self._range("inbox", session_id, after, limit)
+
+    @asynccontextmanager
+    async def watch(self, session_id: str) -> AsyncIterator[Hint]:
+        channel = f"{self._keys.of_session(session_id)}nudge:{session_id}"
+        async with self._nudges.listen(channel) as hint:
+            yield hint
+
+    async def traffic(self) -> Traffic:
+        gate = self._keys.gate
+        lanes = list(Lane)
+        *admitted, counts, leader, swept = await asyncio.gather(
+            *(self._reads.read("SCARD", f"{gate}admitted:{lane}") for lane in lanes),
+            self._reads.read("HGETALL", f"{gate}counts"),
+            self._reads.read("GET", f"{gate}leader"),
+            self._reads.read("HGETALL", f"{gate}swept"),
+        )
+        return Traffic(
+            admitted={lane.value: int(count) for lane, count in zip(lanes, admitted, strict=True)},
+            slots={lane.value: int(counts.get(lane, 0)) for lane in lanes},
+            waiting=int(counts.get("waiting", 0)),
+            leader=leader,
+            swept={kind: int(count) for kind, count in swept.items()},
+        )
+
+    async def ping(self) -> str:
+        info = await self._reads.read("INFO", "server")
+        name = "valkey" if "valkey_version" in info else "redis"
+        return f"{name} {info[f'{name}_version']}"
+
+    async def _range(self, kind: str, session_id: str, after: int, limit: int) -> list[AnyEvent]:
+        key = f"{self._keys.of_session(session_id)}{kind}:{session_id}"
+        entries = await self._reads.read("XRANGE", key, f"{after + 1}-0", "+", "COUNT", limit)
+        return [decode_event(session_id, entry_id, fields) for entry_id, fields in entries]
+
+    async def _newest(self, prefix: str, indexes: Sequence[str], limit: int) -> Iterable[tuple[float, str]]:
+        """Return the newest tasks of a partition that are in all these indexes, each after its birth."""
+        keys = [prefix + index for index in indexes]
+        if len(keys) == 1:
+            flat = await self._reads.read("ZREVRANGE", *keys, 0, limit - 1, "WITHSCORES")
+        else:
+            flat = await self._reads.read("ZINTER", len(keys), *keys, "AGGREGATE", "MAX", "WITHSCORES")
+        return zip(map(float, flat[1::2]), flat[::2], strict=True)
