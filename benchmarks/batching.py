@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from benchmarks import plain
 from benchmarks.figure import Figure, Goal, Row, Sample, Sides
 from benchmarks.stage import Stage
 from hermes_async.bootstrap import connect
-from hermes_async.core.handle import TaskHandle
-from hermes_async.core.session import Session
 
 #: Tasks of one batch, and batches of one run.
 SIZE, BATCHES = 1_000, 5
@@ -30,10 +27,10 @@ async def _hermes(stage: Stage, size: int, batches: int) -> Sample:
     stage.flush()
     async with connect(stage.settings) as hermes:
         session = hermes.session("bench")
-        await dispatch_many(session, "noop", [{}] * 10)  # connects
+        await session.dispatch_many("noop", [{}] * 10)  # connects
         began = time.perf_counter()
         for _ in range(batches):
-            await dispatch_many(session, "noop", [{}] * size)
+            await session.dispatch_many("noop", [{}] * size)
         rate = batches * size / (time.perf_counter() - began)
     return {"rate": rate, "pipelined": rate}
 
@@ -52,16 +49,6 @@ def _rate(stage: Stage, size: int, batches: int, dispatch: Callable[..., object]
     for _ in range(batches):
         dispatch(plain.noop, [()] * size)
     return batches * size / (time.perf_counter() - began)
-
-
-async def dispatch_many(
-    session: Session, subagent: str, inputs: Sequence[Mapping[str, Any]]
-) -> Sequence[TaskHandle[Any]]:
-    """Dispatch a batch, as far as the session knows batches."""
-    many = getattr(session, "dispatch_many", None)
-    if many is not None:
-        return list(await many(subagent, inputs))
-    return await asyncio.gather(*(session.dispatch(subagent, **each) for each in inputs))
 
 
 FIGURE = Figure(

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmarks import plain
-from benchmarks.batching import dispatch_many
 from benchmarks.children import Child, paused
 from benchmarks.figure import Figure, Goal, Row, Sample, Sides, percentile
 from benchmarks.stage import Stage
@@ -55,7 +54,7 @@ async def _hermes(stage: Stage, count: int, nap: float, idle: Child) -> Sample:
         await session.dispatch("noop")
         with paused(idle):
             began = time.monotonic()
-            handles = await dispatch_many(session, "nap", inputs)
+            handles = await session.dispatch_many("nap", inputs)
             dispatched = time.monotonic()
             await asyncio.gather(*handles)
             known = time.monotonic()

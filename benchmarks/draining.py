@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from benchmarks import plain
-from benchmarks.batching import dispatch_many
 from benchmarks.children import Child, paused
 from benchmarks.figure import Figure, Goal, Row, Sample, Sides
 from benchmarks.stage import Stage
@@ -56,7 +55,7 @@ async def _hermes(stage: Stage, count: int) -> None:
         session = hermes.session("bench")
         for first in range(0, count, BATCH):
             numbers = range(first, min(count, first + BATCH))
-            await dispatch_many(session, "mark", [{"number": number} for number in numbers])
+            await session.dispatch_many("mark", [{"number": number} for number in numbers])
 
 
 def _plain(count: int) -> None:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from benchmarks.batching import dispatch_many
 from benchmarks.figure import Figure, Goal, Row, Sample, Sides
 from benchmarks.stage import Stage
 from benchmarks.stamps import Stamp, Stamps
@@ -63,7 +62,7 @@ async def _at_once(stage: Stage, hermes: Hermes) -> int:
 
 async def _worst(stage: Stage, hermes: Hermes, heavy: int) -> float:
     """Return after how many seconds the last of the light parents was done."""
-    await dispatch_many(hermes.session("heavy"), "rest", [{"seconds": NAP}] * heavy)
+    await hermes.session("heavy").dispatch_many("rest", [{"seconds": NAP}] * heavy)
     light = [hermes.session(f"light-{number}") for number in range(PARENTS)]
     stamps = Stamps(stage.stamps)
     began = time.monotonic()
@@ -77,7 +76,7 @@ async def _dispatch(sessions: Sequence[Session], name: str, each: int) -> None:
     parts = enumerate(sessions)
     await asyncio.gather(
         *(
-            dispatch_many(session, name, [{"number": index * each + n, "seconds": NAP} for n in range(each)])
+            session.dispatch_many(name, [{"number": index * each + n, "seconds": NAP} for n in range(each)])
             for index, session in parts
         )
     )

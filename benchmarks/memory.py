@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from benchmarks import plain
-from benchmarks.batching import dispatch_many
 from benchmarks.children import Child
 from benchmarks.figure import Figure, Goal, Row, Sample, Sides
 from benchmarks.stage import Stage
@@ -73,7 +72,7 @@ def _memory(stage: Stage, worker: Child, dispatch: Callable[[], object], count: 
 async def _dispatch(stage: Stage, name: str, count: int, seconds: float) -> None:
     async with connect(stage.settings) as hermes:
         inputs = [{"number": number, "seconds": seconds} for number in range(count)]
-        await dispatch_many(hermes.session("bench"), name, inputs)
+        await hermes.session("bench").dispatch_many(name, inputs)
 
 
 def _dispatch_plain(name: str, count: int, seconds: float) -> None:

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.batching import dispatch_many
 from benchmarks.children import Child, paused
 from benchmarks.stage import Stage, opened
 from benchmarks.stamps import Stamps
@@ -44,7 +43,7 @@ async def _dispatch(session: Session, count: int) -> None:
 
 
 async def _batch(session: Session, count: int) -> None:
-    await dispatch_many(session, "noop", [{}] * count)
+    await session.dispatch_many("noop", [{}] * count)
 
 
 async def _roundtrip(session: Session, count: int) -> None:
@@ -54,11 +53,11 @@ async def _roundtrip(session: Session, count: int) -> None:
 
 async def _burst(session: Session, count: int) -> None:
     inputs = [{"number": number, "seconds": 1.0} for number in range(count)]
-    await asyncio.gather(*await dispatch_many(session, "nap", inputs))
+    await asyncio.gather(*await session.dispatch_many("nap", inputs))
 
 
 async def _fill(session: Session, count: int) -> None:
-    await dispatch_many(session, "mark", [{"number": number} for number in range(count)])
+    await session.dispatch_many("mark", [{"number": number} for number in range(count)])
 
 
 @dataclass(frozen=True)

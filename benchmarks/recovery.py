@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks.batching import dispatch_many
 from benchmarks.figure import Figure, Goal, Row, Sides
 from benchmarks.stage import Stage
 from benchmarks.stamps import Stamps
@@ -47,7 +46,7 @@ def _recovered(stage: Stage, lease: float) -> float:
 async def _dispatch(stage: Stage) -> None:
     async with connect(stage.settings) as hermes:
         inputs = [{"number": number, "seconds": FOR_EVER} for number in range(COUNT)]
-        await dispatch_many(hermes.session("bench"), "linger", inputs)
+        await hermes.session("bench").dispatch_many("linger", inputs)
 
 
 FIGURE = Figure(
