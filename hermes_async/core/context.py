@@ -112,9 +112,17 @@ class TaskContext:
         """
         return await self._delegate.dispatch(subagent, *args, **kwargs)
 
+    @overload
     async def dispatch_many(
-        self, subagent: Subagent[..., R] | str, inputs: Sequence[Mapping[str, Any]]
-    ) -> list[TaskHandle[R]]:
+        self, subagent: Subagent[..., R], inputs: Sequence[Mapping[str, Any]]
+    ) -> list[TaskHandle[R]]: ...
+    @overload
+    async def dispatch_many(
+        self, subagent: str, inputs: Sequence[Mapping[str, Any]]
+    ) -> list[TaskHandle[Any]]: ...
+    async def dispatch_many(
+        self, subagent: Any, inputs: Sequence[Mapping[str, Any]]
+    ) -> list[TaskHandle[Any]]:
         """Start a child task for each input (its arguments by name) in a few round trips."""
         return await self._delegate.dispatch_many(subagent, inputs)
 

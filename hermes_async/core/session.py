@@ -76,9 +76,17 @@ class Session:
         """
         return await self._delegate.dispatch(subagent, *args, **kwargs)
 
+    @overload
     async def dispatch_many(
-        self, subagent: Subagent[..., R] | str, inputs: Sequence[Mapping[str, Any]]
-    ) -> list[TaskHandle[R]]:
+        self, subagent: Subagent[..., R], inputs: Sequence[Mapping[str, Any]]
+    ) -> list[TaskHandle[R]]: ...
+    @overload
+    async def dispatch_many(
+        self, subagent: str, inputs: Sequence[Mapping[str, Any]]
+    ) -> list[TaskHandle[Any]]: ...
+    async def dispatch_many(
+        self, subagent: Any, inputs: Sequence[Mapping[str, Any]]
+    ) -> list[TaskHandle[Any]]:
         """Start a task for each input in a few round trips, and return their handles in the same order.
 
         Args:
