@@ -140,7 +140,7 @@ class Store(Protocol):
     async def claim(self, task_id: str, worker: str, lease: float, token: str = "") -> Task | None:
         """Start the next attempt of an admitted task, or return None because it is not to be run now.
 
-        A claim whose reply was lost may be repeated with its token.
+        A claim whose reply was lost may be repeated by its worker with its token.
         """
         ...
 

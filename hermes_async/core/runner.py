@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import random
 import traceback
 from collections.abc import Awaitable, Coroutine
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from secrets import token_hex
 from typing import Any, TypeVar
 
 import anyio
@@ -31,6 +32,8 @@ from hermes_async.domain.lifecycle import Interrupted, Outcome, Raised, Returned
 from hermes_async.domain.task import Task
 
 T = TypeVar("T")
+
+_claims = itertools.count(1)
 
 #: Characters of an exception's message and of its traceback that are kept.
 MESSAGE_LENGTH, TRACEBACK_LENGTH = 2_000, 6_000
@@ -106,7 +109,8 @@ class Runner:
 
     async def claim(self, task_id: str) -> Attempt | None:
         """Make the next attempt of a task ours, or return None when it is not to be run."""
-        claim = partial(self._journal.store.claim, task_id, self._worker, self._lease, token_hex(8))
+        token = f"{os.getpid()}-{next(_claims)}"  # no other claim of this worker has it, in whichever process
+        claim = partial(self._journal.store.claim, task_id, self._worker, self._lease, token)
         task = await patiently(claim, f"the start of {task_id}")
         if task is None:
             return None

@@ -107,8 +107,8 @@ COPIED: dict[str, tuple[str, ...]] = {
     "task.rejected": ("reason", "error"),
 }
 
-#: The fields that say where the next attempt runs: set only by an event that moves the task.
-MOVING = ("agent", "moved_to")
+#: The field that says where the next attempt runs, if the event moves the task.
+MOVING: dict[str, str] = {"task.retrying": "agent", "task.attempt_lost": "moved_to"}
 
 #: The fields that an event sets to the same value every time.
 FIXED: dict[str, dict[str, Any]] = {
@@ -137,7 +137,8 @@ def changes(event: AnyEvent) -> dict[str, Any]:
     """Return the fields of the record that the event sets, but for times and named partials."""
     fields = {name: getattr(event.data, name) for name in COPIED.get(event.type, ())}
     fields |= FIXED.get(event.type, {})
-    fields |= {name: value for name in MOVING if (value := getattr(event.data, name, None))}
+    if moves(event):
+        fields[MOVING[event.type]] = getattr(event.data, MOVING[event.type])
     if event.type in TARGET:
         fields["status"] = TARGET[event.type]
     if event.type == "task.started":
@@ -149,7 +150,7 @@ def changes(event: AnyEvent) -> dict[str, Any]:
 
 def moves(event: AnyEvent) -> bool:
     """Return whether the event sends its task to another agent or lane."""
-    return any(getattr(event.data, name, None) for name in MOVING)
+    return event.type in MOVING and getattr(event.data, MOVING[event.type]) is not None
 
 
 def apply(task: Task, event: AnyEvent) -> Task:

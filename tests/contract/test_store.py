@@ -195,6 +195,7 @@ async def test_a_claim_may_be_repeated_with_its_token_while_it_stands(store: Sto
     first = await store.claim(task.id, "w1", LEASE, "token")
     assert await store.claim(task.id, "w1", LEASE, "token") == first
     assert await store.claim(task.id, "w1", LEASE, "other") is None
+    assert await store.claim(task.id, "w2", LEASE, "token") is None  # another worker counts for itself
     assert await store.claim(task.id, "w1", LEASE) is None
     assert [event.type for event in await log(store)] == ["task.queued", "task.started"]
     assert first is not None

@@ -87,8 +87,8 @@ class MemoryStore(MemoryLogs):
 
     async def claim(self, task_id: str, worker: str, lease: float, token: str = "") -> Task | None:
         entry = self._entries.get(task_id)
-        if entry and entry.task.status is TaskStatus.RUNNING and token and entry.token == token:
-            return entry.task
+        if entry and entry.task.status is TaskStatus.RUNNING and token:
+            return entry.task if (entry.token, entry.task.worker) == (token, worker) else None
         if (
             entry is None
             or entry.task.status is not TaskStatus.QUEUED

@@ -27,7 +27,7 @@ from hermes_async.core.ports import (
 )
 from hermes_async.domain.agent import NO_LIMITS, GateLimits
 from hermes_async.domain.errors import IdempotencyConflict
-from hermes_async.domain.events import INBOX_TYPES, AnyEvent, CancelRequestedData, queued_data
+from hermes_async.domain.events import CLASSES, INBOX_TYPES, AnyEvent, CancelRequestedData, queued_data
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import STAMP, TARGET, UNFENCED, allowed_from, changes
 from hermes_async.domain.refusals import parent_has_ended, too_many_wait
@@ -36,6 +36,9 @@ from hermes_async.domain.task import Lane, Task
 CREATE, CLAIM, APPEND, CANCEL, POST = map(Script, ("create", "claim", "append", "cancel", "post"))
 ASIDE, BACK, RENEW, LATE, PRUNE = map(Script, ("aside", "back", "renew", "late", "prune"))
 TEND, RESEND, PUBLISHED, ENLIST, LEAD = map(Script, ("tend", "resend", "published", "enlist", "lead"))
+
+#: For each event, the statuses in which it may happen, as the script reads them.
+_ALLOWED = {type_: "".join(f"{status}," for status in allowed_from(type_)) for type_ in CLASSES}
 
 #: Events kept per session at least; older ones are trimmed and show as a gap.
 LOG_LENGTH = 10_000
@@ -148,7 +151,7 @@ class RedisStore(RedisReaders):
             APPEND,
             self._keys.of_session(event.session_id),
             event.task_id,
-            "".join(f"{status}," for status in allowed_from(event.type)),
+            _ALLOWED[event.type],
             "" if event.type in UNFENCED else event.attempt,
             0 if event.type in UNFENCED else event.ordinal,
             int(lapsed),

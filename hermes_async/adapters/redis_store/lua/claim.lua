@@ -2,8 +2,10 @@
 local id, worker, lease, token = unpack(ARGV, 5)
 local task = key('task', id)
 local was = redis.call('HMGET', task, 'status', 'attempt', 'session', 'agent', 'trace', 'created_at', 'token', 'lane',
-                       'queue_timeout')
-if was[1] == 'running' and token ~= '' and was[7] == token then return redis.call('HGETALL', task) end
+                       'queue_timeout', 'worker')
+if was[1] == 'running' and token ~= '' and was[7] == token and was[10] == worker then
+  return redis.call('HGETALL', task) -- the reply to this very claim was lost
+end
 if was[1] ~= 'queued' then return false end
 if redis.call('SISMEMBER', gate('admitted', was[8]), id) == 0 then return false end -- a message of an earlier attempt
 
