@@ -159,6 +159,10 @@ def gate_findings(servers: Servers) -> Iterator[Finding]:
     traffic = anyio.run(_traffic, servers)
     lanes = (f"{lane}: {traffic.admitted[lane]} tasks for {traffic.slots[lane]} slots" for lane in Lane)
     yield Finding("gate", "ok", f"{', '.join(lanes)}; {traffic.waiting} wait for their turn")
+    for lane in Lane:
+        if not traffic.slots[lane]:
+            cure = f"start one with `hermes-async worker --lane {lane}`"
+            yield Finding("gate", "warning", f"no worker serves the {lane} lane: its tasks wait; {cure}")
     done = ", ".join(f"{count} {kind}" for kind, count in sorted(traffic.swept.items())) or "nothing"
     if traffic.leader is None:
         yield Finding("janitor", "warning", "none sweeps: lost tasks stay lost; start a worker")

@@ -15,7 +15,7 @@ from hermes_async.domain.errors import ConfigError
 from hermes_async.relay.auth import verify
 from hermes_async.relay.secret import relay_secret
 from hermes_async.settings import Settings
-from tests.support.servers import Process
+from tests.support.servers import Process, wait_until
 from tests.unit.cli.conftest import HERMES, Cli
 
 
@@ -98,6 +98,10 @@ def test_doctor_over_a_redis_without_aof_and_without_workers(online: Path, cli: 
     assert said.code == 0
     assert found["state"] == found["broker"] == found["agents"] == "ok"
     assert found["durability"] == found["workers"] == found["guarantee"] == "warning"
+    details = [check["detail"] for check in json.loads(said.out)["checks"]]
+    assert "async: 0 tasks for 0 slots, process: 0 tasks for 0 slots; 0 wait for their turn" in details
+    assert any("no worker serves the process lane: its tasks wait" in detail for detail in details)
+    assert any("none sweeps" in detail for detail in details)
 
 
 def test_doctor_tells_how_full_the_pools_are(
@@ -106,7 +110,14 @@ def test_doctor_tells_how_full_the_pools_are(
     monkeypatch.setenv("HERMES_CONFIG", str(online / "agents.yaml"))
     for lane, size in (("process", "1-3"), ("async", "37")):
         spawn([*HERMES, "worker", "--lane", lane, "--concurrency", size]).wait_for_log("ready.")
+    wait_until(lambda: "3 slots; 0 wait" in cli("doctor").out)  # what the workers say of themselves
     rows = [line.split("\t") for line in cli("doctor").out.splitlines()]
+    facts = {row[0]: row[1:] for row in rows}
+    assert facts["gate"] == [
+        "ok",
+        "async: 0 tasks for 37 slots, process: 0 tasks for 3 slots; 0 wait for their turn",
+    ]
+    assert facts["janitor"][0] == "ok"
     pools = [row[1:] for row in rows if row[0] == "pool"]
     assert [status for status, _ in pools] == ["ok", "ok"]
     assert re.fullmatch(r"async-\w+@\S+: 0 of 37 slots busy", pools[0][1])
