@@ -51,6 +51,9 @@ DEFAULTS: dict[str, Any] = {
     "broker_channel_error_retry": True,
     "broker_heartbeat": 30,
 }
+#: Seconds after which Celery's lists deliver again what is not acknowledged: longer than any task, because
+#: they do so while it runs; what a dead worker had, the janitor sends again much sooner.
+VISIBILITY_TIMEOUT = 30 * 86_400
 
 
 def create_app(settings: Settings) -> Celery:
@@ -106,12 +109,15 @@ def _is_setting(name: str, value: Any) -> bool:
 
 
 def _transport_options(broker: str, lease: float) -> dict[str, Any]:
-    """Return options of our own transport: a message is on lease as long as the task that it names.
+    """Return the options of a transport: on ours, a message is on lease as long as the task that it names.
 
     A connection may die without a word: kombu looks at those that only listen every `health_check_interval`
     seconds, and gives up one that is silent at two looks.
     """
-    if not transport_url(broker).startswith("redisstream"):
+    url = transport_url(broker)
+    if url.startswith("redis://"):
+        return {"visibility_timeout": VISIBILITY_TIMEOUT}
+    if not url.startswith("redisstream"):
         return {}
     silence = max(lease / 3, 2.0)
     return {"lease": lease, "socket_timeout": silence, "health_check_interval": math.ceil(silence)}
