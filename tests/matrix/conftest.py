@@ -225,8 +225,10 @@ class Parent:
         self._file = folder / "let-go"
 
     async def echo(self, text: str, priority: int | None = None) -> TaskHandle[str]:
-        """Dispatch a task that ends as soon as it runs."""
-        return await self.session.submit(f"{self._lane}_echo", {"text": text}, priority=priority)
+        """Dispatch a task that ends as soon as it runs, and wait until the broker has it."""
+        handle = await self.session.submit(f"{self._lane}_echo", {"text": text}, priority=priority)
+        await self.session._journal._publisher.close()
+        return handle
 
     async def hold(self) -> TaskHandle[int]:
         """Dispatch a task that keeps the worker's only slot, and wait until it has it."""
