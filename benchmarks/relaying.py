@@ -49,6 +49,7 @@ def _url(relay: Child) -> str:
 
 
 async def _hermes(stage: Stage, url: str, paced: int, flood: int) -> Sample:
+    stage.flush()  # what another figure has left would go first
     async with connect(stage.settings) as hermes, asyncio.timeout(3 * PATIENCE):
         handle = await hermes.session().dispatch("noop")  # without a worker: it is ours
         task = await hermes.store.claim(handle.id, "benchmark", 3600.0)
