@@ -8,8 +8,8 @@ import pytest
 
 from hermes_async.bootstrap import connect
 from hermes_async.core.hermes import Hermes
-from tests.acceptance.faults.proxy import Mode
 from tests.acceptance.faults.stage import Stage
+from tests.support.proxy import Mode
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import NamedTuple
 
 from tests.acceptance.faults.messages import deliver
-from tests.acceptance.faults.proxy import Mode
 from tests.acceptance.faults.stage import Stage
+from tests.support.proxy import Mode
 
 #: Entering it breaks something, leaving it heals; the number picks the victim.
 Fault = Callable[[Stage, int], AbstractContextManager[None]]

@@ -20,7 +20,7 @@ from hermes_async.settings import Settings
 from hermes_async.worker.command import worker_command
 from tests.acceptance.faults import ledger
 from tests.acceptance.faults.ledger import Ledger
-from tests.acceptance.faults.proxy import Proxy
+from tests.support.proxy import Proxy
 from tests.support.servers import Process, RedisServer, free_port, wait_until
 
 LEASE = 2.0

@@ -16,8 +16,8 @@ from hermes_async.core.session import Session
 from hermes_async.domain.errors import StoreUnavailable
 from hermes_async.domain.task import TaskStatus
 from tests.acceptance.faults.asking import beginnings, ended, running, told
-from tests.acceptance.faults.proxy import Mode
 from tests.acceptance.faults.stage import LEASE, Stage
+from tests.support.proxy import Mode
 from tests.support.servers import ROOT, wait_until_async
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.anyio, pytest.mark.timeout(90)]

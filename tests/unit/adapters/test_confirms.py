@@ -13,7 +13,7 @@ from kombu import Queue
 from hermes_async.adapters import celery_queue
 from hermes_async.adapters.celery_queue import CeleryQueue
 from hermes_async.domain.errors import QueueUnavailable
-from tests.support.proxy import Proxy, proxy_to
+from tests.support.proxy import Mode, Proxy, proxy_to
 from tests.support.rabbitmq import reachable_rabbitmq
 from tests.support.values import make_task
 
@@ -92,7 +92,7 @@ async def test_a_connection_that_was_cut_while_idle_costs_nothing(
     queue: CeleryQueue, channel: amqp.Channel, proxy: Proxy
 ) -> None:
     await queue.publish_all([make_task()])
-    proxy.reset()
+    proxy.cut()
     await queue.publish_all([make_task()])
     assert count(channel) == 2
 
@@ -101,11 +101,11 @@ async def test_a_silent_rabbitmq_is_told_in_time(
     queue: CeleryQueue, channel: amqp.Channel, proxy: Proxy
 ) -> None:
     await queue.publish_all([make_task()])
-    proxy.freeze()
+    proxy.set(Mode.DROP)
     began = time.monotonic()
     with pytest.raises(QueueUnavailable):
         await queue.publish_all([make_task()])
     assert time.monotonic() - began < 6
-    proxy.forget()
+    proxy.set(Mode.HALF_OPEN)
     await queue.publish_all([make_task()])
     assert count(channel) == 2

@@ -16,7 +16,7 @@ from hermes_async.transport.entries import Entries, Group
 from hermes_async.transport.message import FIELD
 from hermes_async.transport.streams import stream_key
 from tests.support.inbox import Connect, Inbox, publish
-from tests.support.proxy import Proxy, proxy_to
+from tests.support.proxy import Mode, Proxy, proxy_to
 from tests.support.servers import RedisServer, running_redis, wait_until
 
 
@@ -144,7 +144,7 @@ def test_a_reset_connection_is_noticed_at_once(connect: Connect, client: redis.R
     inbox = Inbox(connect(through(proxy)))
     publish(connect(), "before")
     inbox.drain(1)
-    proxy.reset()
+    proxy.cut()
     publish(connect(), "after")
     assert sorted(reborn(inbox).drain(2)) == ["after", "before"]  # what is not acked comes again
 
@@ -155,8 +155,8 @@ def test_a_half_open_connection_is_noticed_in_time(
     inbox = Inbox(connect(through(proxy), health_check_interval=1, socket_timeout=1.0))
     publish(connect(), "before")
     inbox.drain(1)
-    proxy.freeze()
-    proxy.forget()
+    proxy.set(Mode.DROP)
+    proxy.set(Mode.HALF_OPEN)
     publish(connect(), "after")
     assert "after" in inbox.drain(2, timeout=15)  # kombu's own patience is 51 s
 

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from tests.support.field import LEASE, NAP, SYNC_NAP, Field
-from tests.support.proxy import proxy_to
+from tests.support.proxy import Mode, proxy_to
 from tests.support.servers import wait_until
 
 pytestmark = pytest.mark.acceptance
@@ -163,10 +163,10 @@ def test_a_silent_network_is_noticed_and_nothing_is_lost(field: Field) -> None:
     with proxy_to(field.server.port) as proxy:
         field.broker = f"redisstream://127.0.0.1:{proxy.port}/0"
         worker = field.ready(4, health_check_interval=1, socket_timeout=1.0)
-        proxy.freeze()
+        proxy.set(Mode.DROP)
         for _ in range(10):
             field.send("tests.support.tasks.noop")
-        proxy.forget()
+        proxy.set(Mode.HALF_OPEN)
         field.wait_until_empty()
         assert worker.alive
         worker.kill()
