@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.support.servers import Process, RedisServer, redis_binary, running_redis
+from tests.support.servers import Process, RedisServer, running_redis
 
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """One server for the session; tests that break their server start one with `RedisServer`."""
-    if redis_binary() is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI needs a Redis server")
-        pytest.skip("no Redis server here")
     yield from running_redis(tmp_path_factory.mktemp("redis"))
 
 

@@ -23,7 +23,7 @@ from hermes_async.worker.command import worker_command
 from tests.acceptance.test_workers_lanes import LEASE, Site, ended, told, until_said
 from tests.support import agents, families
 from tests.support.agents import tuned
-from tests.support.nodes import rabbitmq_is_here, virtual_host
+from tests.support.rabbitmq import virtual_host
 from tests.support.servers import Process, wait_until_async
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -106,10 +106,8 @@ def broker(request: pytest.FixtureRequest, redis_url: str) -> Iterator[str]:
     if request.param != "amqp":
         yield redis_url.replace("redis", request.param)
         return
-    if not rabbitmq_is_here():
-        pytest.skip("no RabbitMQ here whose virtual hosts can be made")
-    with virtual_host() as node:
-        yield node.url
+    with virtual_host() as url:
+        yield url
 
 
 @pytest.mark.parametrize(

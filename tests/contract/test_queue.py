@@ -24,7 +24,6 @@ from tests.support.servers import wait_until
 from tests.support.values import make_task
 
 pytestmark = pytest.mark.anyio
-AMQP = "amqp://guest:guest@127.0.0.1:5672//"
 KINDS = ["parcel", "streams", "lists", "amqp"]
 
 
@@ -151,8 +150,7 @@ class CeleryWire:
 
 def make_wire(kind: str, request: pytest.FixtureRequest) -> CeleryWire:
     if kind == "amqp":
-        reachable_rabbitmq()
-        return CeleryWire(AMQP, None)
+        return CeleryWire(reachable_rabbitmq(), None)
     url = request.getfixturevalue("redis_url")
     if kind == "lists":
         return CeleryWire(url.replace("redis://", "redis+list://"), None)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import docker
@@ -33,10 +32,9 @@ from tests.support.nodes import (
     VirtualHostNode,
     Worker,
     WorkerNode,
-    rabbitmq_is_here,
-    virtual_host,
 )
-from tests.support.servers import RedisServer, bundled_binary, redis_binary, wait_until_async
+from tests.support.rabbitmq import virtual_host
+from tests.support.servers import RedisServer, bundled_binary, needed, redis_binary, wait_until_async
 
 #: Seconds after which a killed worker's task begins again.
 LEASE = 1.0
@@ -69,12 +67,6 @@ def cell(request: pytest.FixtureRequest) -> Cell:
     return Cell(*request.param)
 
 
-def missing(what: str) -> NoReturn:
-    if os.environ.get("CI"):
-        pytest.fail(f"CI needs {what}")
-    pytest.skip(f"no {what} here")
-
-
 # -- brokers ---------------------------------------------------------------------------------------------
 def running(node: ProcessNode) -> Iterator[Any]:
     """The body of a fixture."""
@@ -87,9 +79,7 @@ def running(node: ProcessNode) -> Iterator[Any]:
 
 def running_redis(folder: Path, binary: str | None, scheme: str = "redis") -> Iterator[RedisNode]:
     """The same for a server that remembers its messages when it is started again."""
-    if binary is None:
-        missing("Redis server")
-    yield from running(RedisNode(RedisServer(folder, aof=True, binary=binary), scheme))
+    yield from running(RedisNode(RedisServer(folder, aof=True, binary=needed(binary)), scheme))
 
 
 @pytest.fixture(scope="package")
@@ -113,10 +103,8 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisNode]:
 @pytest.fixture(scope="package")
 def rabbitmq() -> Iterator[VirtualHostNode]:
     """RabbitMQ as it runs here."""
-    if not rabbitmq_is_here():
-        missing("RabbitMQ that rabbitmqctl reaches")
-    with virtual_host() as node:
-        yield node
+    with virtual_host() as url:
+        yield VirtualHostNode(url)
 
 
 def container_of(image: type[ContainerOfRedis | ContainerOfRabbitMQ], **options: Any) -> Any:

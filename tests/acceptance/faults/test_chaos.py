@@ -21,7 +21,7 @@ def test_a_schedule_is_repeated_by_its_seed() -> None:
 @pytest.mark.acceptance
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_nothing_is_lost_in_chaos(redis_server: object, tmp_path: Path, seed: int) -> None:
+def test_nothing_is_lost_in_chaos(tmp_path: Path, seed: int) -> None:
     report = run(tmp_path / "chaos", seed, SECONDS, print)
     assert not report.violations, "\n".join(text for _, text in report.violations)
     assert report.tasks["completed"] > 50

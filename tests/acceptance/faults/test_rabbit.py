@@ -12,28 +12,17 @@ from hermes_async.bootstrap import connect
 from hermes_async.domain.task import TaskStatus
 from tests.acceptance.faults.asking import beginnings, ended, running
 from tests.acceptance.faults.stage import Stage
-from tests.support import rabbit
-from tests.support.rabbit import RabbitServer
+from tests.support.rabbitmq import RabbitServer, running_rabbitmq
 
-pytestmark = [
-    pytest.mark.acceptance,
-    pytest.mark.anyio,
-    pytest.mark.timeout(240),
-    pytest.mark.skipif(not rabbit.BINARY.exists(), reason="no RabbitMQ to start here"),
-]
+pytestmark = [pytest.mark.acceptance, pytest.mark.anyio, pytest.mark.timeout(240)]
 
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[RabbitServer]:
-    server = RabbitServer(tmp_path / "rabbit")
-    server.start()
-    yield server
-    server.kill()
+    yield from running_rabbitmq(tmp_path / "rabbit")
 
 
-async def test_a_rabbit_that_is_killed_and_comes_back(
-    redis_server: object, broker: RabbitServer, tmp_path: Path
-) -> None:
+async def test_a_rabbit_that_is_killed_and_comes_back(broker: RabbitServer, tmp_path: Path) -> None:
     with Stage(tmp_path / "stage", broker=broker.url).open() as stage:
         stage.start("async-1", "process-1")
         async with connect(stage.settings) as hermes:

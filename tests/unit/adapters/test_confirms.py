@@ -14,11 +14,10 @@ from hermes_async.adapters import celery_queue
 from hermes_async.adapters.celery_queue import CeleryQueue
 from hermes_async.domain.errors import QueueUnavailable
 from tests.support.proxy import Mode, Proxy, proxy_to
-from tests.support.rabbitmq import reachable_rabbitmq
+from tests.support.rabbitmq import PORT, reachable_rabbitmq
 from tests.support.values import make_task
 
 pytestmark = pytest.mark.anyio
-PORT = 5672
 
 
 @pytest.fixture

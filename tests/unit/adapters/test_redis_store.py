@@ -36,8 +36,8 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-def broken(tmp_path: Path, redis_server: RedisServer) -> Iterator[RedisServer]:
-    """A server of the test's own, that keeps what it was told; and the session's, so that all skip alike."""
+def broken(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of the test's own, that keeps what it was told."""
     yield from running_redis(tmp_path / "redis", aof=True)
 
 

@@ -14,7 +14,7 @@ from kombu.exceptions import OperationalError
 
 from hermes_async.adapters.celery_queue import CeleryQueue
 from tests.support.inbox import Connect, Inbox, publish
-from tests.support.servers import RedisServer, redis_binary
+from tests.support.servers import RedisServer, needed, redis_binary
 from tests.support.values import make_task
 
 
@@ -47,7 +47,7 @@ def make_certificate(folder: Path) -> None:
 
 
 def speaks_tls(options: list[str]) -> bool:
-    command = [str(redis_binary()), "--port", "0", "--tls-port", "-1", *options]
+    command = [needed(redis_binary()), "--port", "0", "--tls-port", "-1", *options]
     said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     return "tls-cert-file" not in said.stdout + said.stderr
 

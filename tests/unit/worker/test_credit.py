@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import pytest
 from celery import Celery
 
+from tests.support.field import Field
+from tests.support.rabbitmq import reachable_rabbitmq
 from tests.support.servers import Process, RedisServer, celery_command, wait_until
-from tests.unit.transport.test_workers import Field
 
 pytestmark = pytest.mark.acceptance
 
-AMQP = "amqp://guest:guest@127.0.0.1:5672//"
 NEST, NAP = "tests.support.tasks.nest", "tests.support.tasks.nap"
 
 
@@ -48,13 +47,12 @@ class Broker(Field):
 def broker(
     request: pytest.FixtureRequest, redis_server: RedisServer, redis_url: str, spawn: Callable[..., Process]
 ) -> Iterator[Broker]:
-    if request.param == "amqp":
-        try:
-            socket.create_connection(("127.0.0.1", 5672), 0.5).close()
-        except OSError:
-            pytest.skip("no RabbitMQ on 127.0.0.1:5672")
-    url = {"streams": redis_server.broker, "lists": redis_server.url, "amqp": AMQP}[request.param]
-    broker = Broker(url, redis_server, spawn)
+    urls = {
+        "streams": lambda: redis_server.broker,
+        "lists": lambda: redis_server.url,
+        "amqp": reachable_rabbitmq,
+    }
+    broker = Broker(urls[request.param](), redis_server, spawn)
     yield broker
     broker.close()
 

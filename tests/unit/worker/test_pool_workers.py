@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.support.field import LEASE, NAP, SYNC_NAP, Field
 from tests.support.servers import Process, RedisServer, celery_command, running_redis, wait_until
-from tests.unit.transport.test_workers import LEASE, NAP, SYNC_NAP, Field
 
 pytestmark = pytest.mark.acceptance
 STUBBORN, NEST = "tests.support.tasks.stubborn", "tests.support.tasks.nest"

@@ -16,8 +16,8 @@ import pytest
 
 from hermes_async.worker import recycle, tracer, watchdog
 from hermes_async.worker.recycle import EXIT_CODE, Recycling, Rules
+from tests.support.field import NAP, Field
 from tests.support.servers import Process, RedisServer, wait_until
-from tests.unit.transport.test_workers import NAP, Field
 from tests.unit.worker.conftest import Bench
 
 BODIES: list[Callable[..., Any]] = []
