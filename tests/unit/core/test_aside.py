@@ -14,9 +14,9 @@ from hermes_async.core.subagent import subagent
 from hermes_async.domain.agent import AgentsConfig, GateLimits
 from hermes_async.domain.task import Task, TaskStatus
 from hermes_async.sdk import TaskContext
+from tests.support.bench import Bench, MakeBench
 from tests.support.servers import wait_until_async
 from tests.support.values import make_event
-from tests.unit.core.conftest import Bench, MakeBench
 
 pytestmark = pytest.mark.anyio
 ONE = AgentsConfig(limits=GateLimits(max_running=1))

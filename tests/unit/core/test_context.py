@@ -16,8 +16,8 @@ from hermes_async.core.reporter import Reporter
 from hermes_async.core.subagent import subagent
 from hermes_async.domain.errors import InvalidInput
 from hermes_async.domain.task import Task
+from tests.support.bench import Bench
 from tests.support.values import make_event
-from tests.unit.core.conftest import Bench
 
 pytestmark = pytest.mark.anyio
 #: As the product has it; the bench is more impatient.

@@ -20,7 +20,7 @@ from hermes_async.domain.errors import (
 )
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.task import Lane
-from tests.unit.core.conftest import MakeBench
+from tests.support.bench import MakeBench
 
 pytestmark = pytest.mark.anyio
 

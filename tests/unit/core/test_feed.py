@@ -11,8 +11,8 @@ from hermes_async.core import feed
 from hermes_async.core.context import TaskContext
 from hermes_async.core.subagent import subagent
 from hermes_async.domain.errors import StoreUnavailable
+from tests.support.bench import Bench, MakeBench
 from tests.support.servers import wait_until_async
-from tests.unit.core.conftest import Bench, MakeBench
 
 pytestmark = pytest.mark.anyio
 

@@ -16,9 +16,9 @@ from hermes_async.domain.errors import TaskCancelled, TaskFailed, TaskRejected, 
 from hermes_async.domain.events import MessageData, SessionMessage
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.task import TaskStatus
+from tests.support.bench import Bench, MakeBench
 from tests.support.servers import wait_until_async
 from tests.support.values import make_event
-from tests.unit.core.conftest import Bench, MakeBench
 
 pytestmark = pytest.mark.anyio
 PATIENCE = 5.0

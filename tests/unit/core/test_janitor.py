@@ -16,9 +16,9 @@ from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import MAX_LOSSES
 from hermes_async.domain.task import Task, TaskStatus
 from tests.support.agents import tuned
+from tests.support.bench import Bench, MakeBench
 from tests.support.servers import wait_until_async
 from tests.support.values import make_event
-from tests.unit.core.conftest import Bench, MakeBench
 
 pytestmark = pytest.mark.anyio
 

@@ -14,8 +14,8 @@ from hermes_async.core.subagent import subagent
 from hermes_async.domain.errors import QueueUnavailable
 from hermes_async.domain.task import Task
 from hermes_async.sdk import TaskContext
+from tests.support.bench import MakeBench
 from tests.support.servers import wait_until_async
-from tests.unit.core.conftest import MakeBench
 
 pytestmark = pytest.mark.anyio
 

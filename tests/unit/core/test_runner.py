@@ -20,9 +20,9 @@ from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import LONGEST_DELAY
 from hermes_async.domain.task import Task, TaskStatus
+from tests.support.bench import Bench, MakeBench
 from tests.support.servers import wait_until_async
 from tests.support.values import make_event
-from tests.unit.core.conftest import Bench, MakeBench
 
 pytestmark = pytest.mark.anyio
 RETRY: dict[str, Any] = {"retry_limit": 2, "retry": RetryPolicy(initial=5.0, jitter=False)}

@@ -12,8 +12,8 @@ from hermes_async.core.session import Delivery
 from hermes_async.core.subagent import subagent
 from hermes_async.domain.errors import InvalidInput, UnknownAgent
 from hermes_async.domain.task import TaskStatus
+from tests.support.bench import Bench, MakeBench
 from tests.support.servers import wait_until_async
-from tests.unit.core.conftest import Bench, MakeBench
 
 pytestmark = pytest.mark.anyio
 

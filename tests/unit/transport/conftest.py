@@ -1,4 +1,4 @@
-"""A client of the server, connections that are closed after the test, and fields of workers."""
+"""A client of the server, connections that are closed after the test, and a field with a server to break."""
 
 from __future__ import annotations
 
@@ -34,13 +34,6 @@ def connect(redis_server: RedisServer, redis_url: str) -> Iterator[Connect]:
     yield open_connection
     for connection in connections:
         connection.release()
-
-
-@pytest.fixture
-def field(redis_server: RedisServer, redis_url: str, spawn: Callable[..., Process]) -> Iterator[Field]:
-    field = Field(redis_server, spawn)
-    yield field
-    field.close()
 
 
 @pytest.fixture

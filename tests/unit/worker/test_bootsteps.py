@@ -28,8 +28,8 @@ from hermes_async.worker.bootsteps import (
     running,
 )
 from tests.support.agents import nap
+from tests.support.bench import Bench, MovableClock
 from tests.support.values import make_event
-from tests.unit.core.conftest import Bench, MovableClock
 
 pytestmark = pytest.mark.anyio
 LEASE = 15.0

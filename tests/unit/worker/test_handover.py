@@ -15,8 +15,8 @@ from hermes_async.domain.task import Task, TaskStatus
 from hermes_async.worker.handover import Handover, settle
 from hermes_async.worker.pool import AsyncioPool
 from tests.support.agents import nap, tuned
+from tests.support.bench import Bench
 from tests.support.values import make_event
-from tests.unit.core.conftest import Bench
 
 pytestmark = pytest.mark.anyio
 S = TaskStatus

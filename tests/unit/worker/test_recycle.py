@@ -17,7 +17,7 @@ import pytest
 from hermes_async.worker import recycle, tracer, watchdog
 from hermes_async.worker.recycle import EXIT_CODE, Recycling, Rules
 from tests.support.field import NAP, Field
-from tests.support.servers import Process, RedisServer, wait_until
+from tests.support.servers import Process, wait_until
 from tests.unit.worker.conftest import Bench
 
 BODIES: list[Callable[..., Any]] = []
@@ -276,13 +276,6 @@ def test_a_process_that_cannot_end_in_order_ends_all_the_same(monkeypatch: pytes
 
 
 # -- in a worker -----------------------------------------------------------------------------------------
-@pytest.fixture
-def field(redis_server: RedisServer, redis_url: str, spawn: Callable[..., Process]) -> Iterator[Field]:
-    field = Field(redis_server, spawn)
-    yield field
-    field.close()
-
-
 def replaced(field: Field, first: Process, spoil: Callable[[], set[str]]) -> str:
     """Spoil a worker while another task runs there; a second worker runs that at once, and nothing else."""
     innocent = field.send(NAP, 2)

@@ -27,8 +27,8 @@ from hermes_async.worker.signals import (
     unknown,
 )
 from tests.support.agents import nap, tuned
+from tests.support.bench import Bench
 from tests.support.values import make_event
-from tests.unit.core.conftest import Bench
 
 pytestmark = pytest.mark.anyio
 S = TaskStatus
