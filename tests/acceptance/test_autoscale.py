@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from celery import Celery
 from hermes_async.core.handle import TaskHandle
 from hermes_async.domain.task import Lane, TaskStatus
 from hermes_async.worker.command import worker_command
-from tests.acceptance.test_workers_lanes import Site, gone, site_over, told, until_said
 from tests.support import agents
+from tests.support.asking import told
 from tests.support.servers import Process, RedisServer, running_redis, wait_until_async
+from tests.support.site import Site, gone, site_over, until_said
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.anyio]
 
@@ -27,17 +28,6 @@ NAP = {Lane.ASYNC: agents.nap, Lane.PROCESS: agents.sync_nap}
 STEP = re.compile(r"pool (grew|shrank) from (\d+) to (\d+) slots: (\d+) busy, CPU (\d+)%")
 
 lanes = pytest.mark.parametrize("lane", list(Lane))
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def site(redis_url: str, tmp_path: Path, spawn: Callable[..., Process]) -> AsyncIterator[Site]:
-    async with site_over(redis_url, tmp_path, spawn) as site:
-        yield site
 
 
 async def started(site: Site, spawn: Callable[..., Process], lane: Lane, least: int, most: int) -> Process:

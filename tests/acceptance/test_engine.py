@@ -4,59 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from hermes_async.bootstrap import connect
 from hermes_async.core.handle import TaskHandle
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import MAX_LOSSES
 from hermes_async.domain.task import Lane, TaskStatus
-from hermes_async.settings import Settings
 from hermes_async.worker.bootsteps import CANCEL_GRACE
 from hermes_async.worker.command import worker_command
-from tests.acceptance.test_workers_lanes import LEASE, Site, ended, told, until_said
 from tests.support import agents, families
 from tests.support.agents import tuned
+from tests.support.asking import ended, told
 from tests.support.rabbitmq import virtual_host
 from tests.support.servers import Process, wait_until_async
+from tests.support.site import LEASE, Site, site_over, until_said
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.anyio, pytest.mark.timeout(120)]
 S = TaskStatus
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@asynccontextmanager
-async def site_of(
-    url: str, folder: Path, spawn: Callable[..., Process], config: str = "", broker: str = ""
-) -> AsyncIterator[Site]:
-    """With the agents of both modules, and what an agents.yaml says."""
-    file = folder / "agents.yaml"
-    file.write_text('version: "2.4"\n' + config)
-    env = {
-        "HERMES_CONFIG": str(file),
-        "HERMES_STATE": url,
-        "HERMES_TASK_QUEUE": broker or url,
-        "HERMES_MODULES": "tests.support.agents,tests.support.families",
-        "HERMES_LEASE": str(LEASE),
-    }
-    async with connect(Settings.read(environ=env)) as hermes:
-        yield Site(hermes, env, spawn)
-
-
-@pytest.fixture
-async def site(redis_url: str, tmp_path: Path, spawn: Callable[..., Process]) -> AsyncIterator[Site]:
-    async with site_of(redis_url, tmp_path, spawn) as site:
-        yield site
 
 
 class Crew:
@@ -127,7 +96,7 @@ async def test_nesting_is_deeper_than_a_worker_has_slots(
     agent: Any,
     slots: int,
 ) -> None:
-    async with site_of(redis_url, tmp_path, spawn, broker=broker) as site:
+    async with site_over(redis_url, tmp_path, spawn, broker=broker) as site:
         await Crew(site, spawn)(lane, slots)
         handles = [await site.dispatch(agent, 3) for _ in range(2)]
         assert await done(*handles) == [3, 3]
@@ -213,7 +182,7 @@ agents:
 async def test_limits_hold_by_the_agents_own_clocks(
     redis_url: str, tmp_path: Path, spawn: Callable[..., Process]
 ) -> None:
-    async with site_of(redis_url, tmp_path, spawn, LIMITS) as site:
+    async with site_over(redis_url, tmp_path, spawn, config=LIMITS) as site:
         crew = Crew(site, spawn)
         await crew(Lane.ASYNC, 50, count=2)
         await crew(Lane.PROCESS, 4)

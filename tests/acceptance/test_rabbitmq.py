@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hermes_async.bootstrap import connect
 from hermes_async.core.handle import TaskHandle
 from hermes_async.domain.task import Lane, TaskStatus
-from hermes_async.settings import Settings
-from tests.acceptance.test_workers_lanes import LEASE, RECOVERY, Site, ended, told, until_said
 from tests.support import agents
 from tests.support.agents import tuned
+from tests.support.asking import ended, told
 from tests.support.rabbitmq import RabbitServer, running_rabbitmq
 from tests.support.servers import Process, wait_until_async
+from tests.support.site import RECOVERY, Site, site_over, until_said
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.anyio, pytest.mark.timeout(120)]
 
 S = TaskStatus
 ONCE = ["queued", "started", "completed"]
 BOTH = (Lane.ASYNC, Lane.PROCESS)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture(scope="module")
@@ -45,28 +38,11 @@ def own_rabbit(tmp_path: Path) -> Iterator[RabbitServer]:
     yield from running_rabbitmq(tmp_path / "rabbitmq")
 
 
-@asynccontextmanager
-async def site_over(
-    rabbit: RabbitServer, redis_url: str, folder: Path, spawn: Callable[..., Process]
-) -> AsyncIterator[Site]:
-    config = folder / "agents.yaml"
-    config.write_text('version: "2.4"\n')
-    env = {
-        "HERMES_CONFIG": str(config),
-        "HERMES_TASK_QUEUE": rabbit.url,
-        "HERMES_STATE": redis_url,
-        "HERMES_MODULES": "tests.support.agents",
-        "HERMES_LEASE": str(LEASE),
-    }
-    async with connect(Settings.read(environ=env)) as hermes:
-        yield Site(hermes, env, spawn)
-
-
 @pytest.fixture
 async def site(
     rabbit: RabbitServer, redis_url: str, tmp_path: Path, spawn: Callable[..., Process]
 ) -> AsyncIterator[Site]:
-    async with site_over(rabbit, redis_url, tmp_path, spawn) as site:
+    async with site_over(redis_url, tmp_path, spawn, broker=rabbit.url) as site:
         yield site
 
 
@@ -74,7 +50,7 @@ async def site(
 async def own_site(
     own_rabbit: RabbitServer, redis_url: str, tmp_path: Path, spawn: Callable[..., Process]
 ) -> AsyncIterator[Site]:
-    async with site_over(own_rabbit, redis_url, tmp_path, spawn) as site:
+    async with site_over(redis_url, tmp_path, spawn, broker=own_rabbit.url) as site:
         yield site
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 
@@ -12,25 +10,14 @@ from hermes_async.adapters import celery_queue
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.task import Lane, TaskStatus
 from hermes_async.worker.recycle import EXIT_CODE
-from tests.acceptance.test_workers_lanes import Site, ended, gone, site_over, told, until_said
 from tests.support import agents
 from tests.support.agents import tuned
-from tests.support.servers import Process
+from tests.support.asking import ended, told
+from tests.support.site import Site, gone, until_said
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.anyio]
 
 S = TaskStatus
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def site(redis_url: str, tmp_path: Path, spawn: Callable[..., Process]) -> AsyncIterator[Site]:
-    async with site_over(redis_url, tmp_path, spawn) as site:
-        yield site
 
 
 async def test_a_hog_is_out_of_time_and_the_others_go_on_elsewhere(

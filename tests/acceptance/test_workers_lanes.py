@@ -8,8 +8,7 @@ import re
 import signal
 import time
 from base64 import b64decode
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,123 +17,23 @@ import pytest
 import redis
 
 from hermes_async.adapters import celery_queue
-from hermes_async.bootstrap import connect
 from hermes_async.core.handle import TaskHandle
-from hermes_async.core.hermes import Hermes
 from hermes_async.domain.agent import RetryPolicy
 from hermes_async.domain.events import CancelRequestedData, task_event
 from hermes_async.domain.failure import Reason
-from hermes_async.domain.lifecycle import MAX_LOSSES, TERMINAL_TYPES
-from hermes_async.domain.task import Lane, Task, TaskStatus
+from hermes_async.domain.lifecycle import MAX_LOSSES
+from hermes_async.domain.task import Lane, TaskStatus
 from hermes_async.sdk import TaskContext, subagent
-from hermes_async.settings import Settings
-from hermes_async.worker.command import APP, worker_command
 from tests.support import agents
 from tests.support.agents import tuned
-from tests.support.servers import Process, RedisServer, celery_command, running_redis, wait_until_async
+from tests.support.asking import ended, told
+from tests.support.servers import Process, RedisServer, is_alive, running_redis, wait_until_async
+from tests.support.site import LEASE, RECOVERY, Site, gone, site_over, until_said
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.anyio]
 
-LEASE = 2.0
-#: How long after a crash the next attempt may begin: the lease, and what a busy machine adds.
-RECOVERY = LEASE + 5.0
 S = TaskStatus
 ASK = CancelRequestedData()
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-class Site:
-    """A Redis, workers over it, and a Hermes in this process that dispatches to them."""
-
-    def __init__(self, hermes: Hermes, env: Mapping[str, str], spawn: Callable[..., Process]) -> None:
-        self.hermes = hermes
-        self.env = env
-        self.session = hermes.session("chat")
-        self._spawn = spawn
-
-    async def workers(self, *lanes: Lane, size: int = 2) -> list[Process]:
-        """Start workers at once and wait until all are ready."""
-        started = [self.start(lane, size) for lane in lanes]
-        for process in started:
-            await until_said(process, "ready.")
-        return started
-
-    def start(self, lane: Lane, size: int) -> Process:
-        slots = 50 if lane is Lane.ASYNC else size
-        return self._spawn(worker_command(lane, concurrency=slots), self.env, lane)
-
-    def celery(self, *args: str, env: Mapping[str, str] | None = None, name: str = "celery") -> Process:
-        """Run the plain command line of Celery."""
-        return self._spawn(celery_command(APP, *args), {**self.env, **(env or {})}, name)
-
-    async def dispatch(self, agent: Any, *args: Any) -> TaskHandle[Any]:
-        return await self.session.dispatch(agent, *args)
-
-    async def running(self, *handles: TaskHandle[Any], attempt: int = 1, timeout: float = 15.0) -> None:
-        """Wait until all are running, in this attempt or a later one."""
-
-        async def are() -> bool:
-            tasks = [await handle.task() for handle in handles]
-            return all(task.status is S.RUNNING and task.attempt >= attempt for task in tasks)
-
-        await wait_until_async(are, timeout)
-
-
-async def until_said(process: Process, text: str, timeout: float = 30.0) -> None:
-    await wait_until_async(lambda: text in process.log or not process.alive, timeout)
-    assert text in process.log, process.log
-
-
-async def ended(handle: TaskHandle[Any], timeout: float = 20.0) -> Task:
-    """The record of a task that has ended, exactly once."""
-    task = await asyncio.wait_for(handle.ended(), timeout)
-    types = await told(handle)
-    assert len([type_ for type_ in types if f"task.{type_}" in TERMINAL_TYPES]) == 1, types
-    return task
-
-
-async def told(handle: TaskHandle[Any]) -> list[str]:
-    """What the log says of an ended task."""
-    return [event.type.removeprefix("task.") async for event in handle.events()]
-
-
-async def gone(process: Process, timeout: float = 20.0) -> int:
-    """The exit code of a process that ends by itself and leaves nothing behind."""
-    family = psutil.Process(process.pid).children(recursive=True) if process.alive else []
-    await wait_until_async(lambda: not process.alive, timeout)
-    await wait_until_async(lambda: not [child for child in family if is_alive(child)])
-    return process.wait()
-
-
-def is_alive(process: psutil.Process) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
-
-
-@asynccontextmanager
-async def site_over(url: str, folder: Path, spawn: Callable[..., Process]) -> AsyncIterator[Site]:
-    config = folder / "agents.yaml"
-    config.write_text('version: "2.4"\n')
-    env = {
-        "HERMES_CONFIG": str(config),
-        "HERMES_TASK_QUEUE": url,
-        "HERMES_MODULES": "tests.support.agents",
-        "HERMES_LEASE": str(LEASE),
-    }
-    settings = Settings.read(environ=env)
-    async with connect(settings) as hermes:
-        yield Site(hermes, env, spawn)
-
-
-@pytest.fixture
-async def site(redis_url: str, tmp_path: Path, spawn: Callable[..., Process]) -> AsyncIterator[Site]:
-    async with site_over(redis_url, tmp_path, spawn) as site:
-        yield site
 
 
 # -- how attempts end ------------------------------------------------------------------------------------

@@ -18,10 +18,11 @@ from pytest_docker_tools import container
 from hermes_async.bootstrap import connect
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.session import Session
-from hermes_async.domain.task import Lane, TaskStatus
+from hermes_async.domain.task import Lane
 from hermes_async.domain.urls import is_rabbitmq
 from hermes_async.settings import Settings
 from tests.matrix import agents
+from tests.support import asking
 from tests.support.nodes import (
     Broker,
     ContainerOfRabbitMQ,
@@ -34,7 +35,7 @@ from tests.support.nodes import (
     WorkerNode,
 )
 from tests.support.rabbitmq import virtual_host
-from tests.support.servers import RedisServer, bundled_binary, needed, redis_binary, wait_until_async
+from tests.support.servers import RedisServer, bundled_binary, needed, redis_binary
 
 #: Seconds after which a killed worker's task begins again.
 LEASE = 1.0
@@ -221,16 +222,12 @@ class Parent:
     async def hold(self) -> TaskHandle[int]:
         """Dispatch a task that keeps the worker's only slot, and wait until it has it."""
         handle = await self.session.dispatch(f"{self._lane}_hold", str(self._file))
-        await wait_until_async(lambda: is_running(handle))
+        await asking.running(handle)
         return handle
 
     def let_go(self) -> None:
         """Let the tasks end that keep a slot."""
         self._file.touch()
-
-
-async def is_running(handle: TaskHandle[Any]) -> bool:
-    return (await handle.task()).status is TaskStatus.RUNNING
 
 
 @pytest.fixture

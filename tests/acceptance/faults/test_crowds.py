@@ -13,9 +13,9 @@ from hermes_async.core.hermes import Hermes
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import MAX_LOSSES
 from hermes_async.domain.task import TaskStatus
-from tests.acceptance.faults.asking import beginnings, ended, running
 from tests.acceptance.faults.messages import is_settled, queue_of
-from tests.acceptance.faults.stage import Stage
+from tests.acceptance.faults.stage import Stage, beginnings
+from tests.support.asking import ended, running
 from tests.support.servers import ROOT, wait_until_async
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.anyio, pytest.mark.timeout(120)]

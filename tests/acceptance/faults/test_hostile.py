@@ -17,9 +17,9 @@ from hermes_async.core.signature import MAX_BYTES, MAX_DEPTH
 from hermes_async.domain.errors import InvalidInput
 from hermes_async.domain.task import TaskStatus
 from hermes_async.transport.message import dead_letter_key
-from tests.acceptance.faults.asking import beginnings, ended, running, told
 from tests.acceptance.faults.messages import deliver, is_settled, message, put, queue_of
-from tests.acceptance.faults.stage import Stage
+from tests.acceptance.faults.stage import Stage, beginnings
+from tests.support.asking import ended, running, told
 from tests.support.servers import ROOT, wait_until_async
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.anyio, pytest.mark.timeout(120)]

@@ -18,9 +18,9 @@ from hermes_async.relay.auth import mint
 from hermes_async.relay.client import Gap, RelayClient
 from hermes_async.relay.secret import relay_secret
 from tests.acceptance.faults.agents import POINTS
-from tests.acceptance.faults.asking import beginnings, ended, running, told
 from tests.acceptance.faults.messages import is_settled, queue_of
-from tests.acceptance.faults.stage import Stage
+from tests.acceptance.faults.stage import Stage, beginnings
+from tests.support.asking import ended, running, told
 from tests.support.servers import ROOT, Process, wait_until_async
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.anyio, pytest.mark.timeout(90)]

@@ -15,8 +15,8 @@ from hermes_async.core.hermes import Hermes
 from hermes_async.core.session import Session
 from hermes_async.domain.errors import StoreUnavailable
 from hermes_async.domain.task import TaskStatus
-from tests.acceptance.faults.asking import beginnings, ended, running, told
-from tests.acceptance.faults.stage import LEASE, Stage
+from tests.acceptance.faults.stage import LEASE, Stage, beginnings
+from tests.support.asking import ended, running, told
 from tests.support.proxy import Mode
 from tests.support.servers import ROOT, wait_until_async
 

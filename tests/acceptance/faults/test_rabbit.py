@@ -10,8 +10,8 @@ import pytest
 
 from hermes_async.bootstrap import connect
 from hermes_async.domain.task import TaskStatus
-from tests.acceptance.faults.asking import beginnings, ended, running
-from tests.acceptance.faults.stage import Stage
+from tests.acceptance.faults.stage import Stage, beginnings
+from tests.support.asking import ended, running
 from tests.support.rabbitmq import RabbitServer, running_rabbitmq
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.anyio, pytest.mark.timeout(240)]
