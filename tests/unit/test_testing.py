@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -50,6 +50,20 @@ async def forever(ctx: TaskContext) -> None:
     await asyncio.Event().wait()
 
 
+class Crowd:
+    """How many run at once, and how many did at most."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        yield
+        self.now -= 1
+
+
 @pytest.mark.parametrize("agent", [double, double_in_a_thread])
 async def test_an_agent_runs_here_and_now(agent: Any) -> None:
     async with LocalHermes(agent) as hermes:
@@ -76,20 +90,17 @@ async def test_a_thousand_tasks_at_once() -> None:
 
 
 async def test_no_more_run_at_once_than_there_are_slots() -> None:
-    running, most = 0, 0
+    crowd = Crowd()
 
     @subagent
     async def busy(ctx: TaskContext) -> None:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        await asyncio.sleep(0.001)
-        running -= 1
+        with crowd.joined():
+            await asyncio.sleep(0.001)
 
     async with LocalHermes(busy, slots=3) as hermes:
         session = hermes.session()
         await asyncio.gather(*[await session.dispatch(busy) for _ in range(20)])
-    assert most == 3
+    assert crowd.most == 3
 
 
 async def test_retries_happen() -> None:
@@ -226,29 +237,23 @@ async def test_limits_of_subagents_and_agents_hold_while_tasks_nest() -> None:
 
 
 async def test_children_of_one_parent_run_one_by_one_in_one_slot() -> None:
-    running, most = 0, 0
+    crowd = Crowd()
 
     @subagent
     async def busy(ctx: TaskContext) -> None:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        await asyncio.sleep(0.005)
-        running -= 1
+        with crowd.joined():
+            await asyncio.sleep(0.005)
 
     @subagent
     async def spread(ctx: TaskContext) -> None:
-        nonlocal running, most
         await asyncio.gather(*await ctx.dispatch_many(busy, [{}] * 5))
-        running += 1  # it has its slot again
-        most = max(most, running)
-        await asyncio.sleep(0.005)
-        running -= 1
+        with crowd.joined():  # it has its slot again
+            await asyncio.sleep(0.005)
 
     async with LocalHermes(busy, spread, slots=1) as hermes:
         session = hermes.session()
         await done(asyncio.gather(*[await session.dispatch(spread) for _ in range(3)]))
-    assert most == 1
+    assert crowd.most == 1
 
 
 async def test_a_parent_may_follow_the_events_of_its_child() -> None:
