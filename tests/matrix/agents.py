@@ -1,4 +1,4 @@
-"""What the parent of the matrix delegates: in each lane, one agent that answers and one that waits."""
+"""Agents that hold their slot until a test lets go, one in each lane."""
 
 from __future__ import annotations
 
@@ -9,18 +9,6 @@ from pathlib import Path
 from hermes_async.sdk import TaskContext, subagent
 
 SOON = 0.02
-
-
-@subagent
-async def async_echo(ctx: TaskContext, text: str) -> str:
-    """Give back the text."""
-    return text
-
-
-@subagent
-def process_echo(ctx: TaskContext, text: str) -> str:
-    """Give back the text."""
-    return text
 
 
 @subagent

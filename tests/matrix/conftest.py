@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -21,7 +20,6 @@ from hermes_async.core.session import Session
 from hermes_async.domain.task import Lane
 from hermes_async.domain.urls import is_rabbitmq
 from hermes_async.settings import Settings
-from tests.matrix import agents
 from tests.support import asking
 from tests.support.nodes import (
     Broker,
@@ -37,6 +35,7 @@ from tests.support.nodes import (
 from tests.support.rabbitmq import virtual_host
 from tests.support.servers import RedisServer, bundled_binary, needed, redis_binary
 
+AGENTS = Path(__file__).with_name("agents.yaml")
 #: Seconds after which a killed worker's task begins again.
 LEASE = 1.0
 
@@ -161,20 +160,11 @@ def celery_backend_cluster() -> None:
 
 # -- workers ---------------------------------------------------------------------------------------------
 @pytest.fixture(scope="package")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with agents.yaml and what it names."""
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "matrix_agents.py").write_text(inspect.getsource(agents))
-    (folder / "agents.yaml").write_text((Path(__file__).parent / "agents.yaml").read_text())
-    return folder
-
-
-@pytest.fixture(scope="package")
-def environment(broker_node: Any, project: Path, redis_server: RedisServer) -> dict[str, str]:
+def environment(broker_node: Any, redis_server: RedisServer) -> dict[str, str]:
     """What makes a process one of the cell's."""
     queue = broker_node.celeryconfig["host_url"]
     state = {"HERMES_STATE": redis_server.url} if is_rabbitmq(queue) else {}
-    said = {"HERMES_CONFIG": str(project / "agents.yaml"), "HERMES_TASK_QUEUE": queue}
+    said = {"HERMES_CONFIG": str(AGENTS), "HERMES_TASK_QUEUE": queue}
     return {**said, **state, "HERMES_LEASE": str(LEASE)}
 
 
