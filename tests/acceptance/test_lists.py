@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from hermes_async.domain.task import Lane, TaskStatus
-from tests.acceptance.test_workers_lanes import Site, ended, site_over, told
 from tests.support import agents
+from tests.support.asking import ended, told
 from tests.support.servers import Process
+from tests.support.site import Site, site_over
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.anyio]
 
@@ -20,11 +21,6 @@ broker_transport_options = {
     "visibility_timeout": 1, "unacked_restore_interval": 0.5, "unacked_restore_throttle": 1
 }
 """
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture
