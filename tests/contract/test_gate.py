@@ -132,6 +132,32 @@ async def test_sessions_take_turns(one: Gate) -> None:
         assert [id_ for id_ in one.let_in if id_ in {task.id for task in tasks}] == [t.id for t in tasks]
 
 
+async def test_a_session_with_several_subagents_has_one_turn_all_the_same(one: Gate) -> None:
+    plug = await one.running("plug")
+    for agent in ("a", "b", "c"):
+        for _ in range(4):
+            await one.born("broad", agent=agent)
+    for _ in range(4):
+        await one.born("narrow", agent="a")
+    await one.end(plug)
+    names = [(await one.store.load(task_id)).session_id for task_id in await one.drained()][1:]  # type: ignore[union-attr]
+    assert names[:8].count("narrow") >= 3
+    assert "narrow" not in names[9:]
+
+
+async def test_one_worker_leads_until_it_is_silent(gate: Gate) -> None:
+    store = gate.store
+    assert await store.lead("w1", LEASE)
+    assert await store.lead("w1", LEASE, {"lost": 2, "released": 1, "expired": 0})
+    assert not await store.lead("w2", LEASE)
+    traffic = await gate.traffic()
+    assert (traffic.leader, traffic.swept) == ("w1", {"lost": 2, "released": 1})
+    assert await store.lead("w1", 0.05)
+    await wait_until_async(lambda: store.lead("w2", LEASE))
+    assert (await gate.traffic()).leader == "w2"
+    assert not await store.lead("w1", LEASE)
+
+
 async def test_who_comes_late_does_not_wait_for_turns_that_are_over(one: Gate) -> None:
     task = await one.running("plug")
     heavy = [await one.born("heavy") for _ in range(10)]
