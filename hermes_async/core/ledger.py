@@ -1,0 +1,105 @@
+"""The port to the ledger of callbacks: what is due to be told, to whom, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from hermes_async.core.ports import Hint
+from hermes_async.domain.callback import Call, Callback
+from hermes_async.domain.events import MessageData
+from hermes_async.domain.failure import ErrorInfo
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """How much the ledger holds."""
+
+    waiting: int = 0
+    dead: int = 0
+    #: Seconds since the oldest of those that wait was due; None: none waits.
+    oldest: float | None = None
+    #: Processes that make calls.
+    callers: int = 0
+
+
+class Ledger(Protocol):
+    """The rows of callbacks, in lines. Every method that writes is atomic and may be repeated.
+
+    The pen files a row with the event that makes it due, in the same script. A row stands in the line of its
+    session when the parent's `session.lock` is `ordered`, in the order of `seq`; otherwise, and always for
+    a webhook, it has a line of its own. Only the first of a line can be claimed, by one at a time. A claim
+    lasts for its lease: then the next claim, with a greater fence, gets the same row again.
+
+    A row of `on_progress` tells of the newest progress: one that waits is not filed twice, one that is being
+    called is filed again, and none is left when the task ends.
+    """
+
+    async def claim(self, lease: float) -> Call | None:
+        """Take the first of the line that has been ready for longest, for `lease` seconds; None: none is."""
+        ...
+
+    async def renew(self, calls: Sequence[Call], lease: float) -> Sequence[str]:
+        """Keep claims alive for `lease` seconds from now; return the ids of those that are still ours."""
+        ...
+
+    async def succeed(self, call: Call, messages: Sequence[MessageData] = ()) -> bool:
+        """Take the row out, log `callback.succeeded`, and post what the callback said in the session.
+
+        Returns False, and does nothing, when the claim is not ours any more.
+        """
+        ...
+
+    async def fail(self, call: Call, error: ErrorInfo, delay: float) -> bool:
+        """Note a failed try and log `callback.failed`; the line goes on with the same row after `delay` s."""
+        ...
+
+    async def put_off(self, call: Call, delay: float) -> bool:
+        """Give a claim back untried; the line goes on with the same row after `delay` seconds."""
+        ...
+
+    async def give_up(self, call: Call, error: ErrorInfo) -> bool:
+        """Note the last failed try, log `callback.dead`, keep the row aside; the line goes on without it."""
+        ...
+
+    async def redeliver(self, callback_id: str) -> bool:
+        """Put a dead row back into its line, with no failures; False: there is no such dead row."""
+        ...
+
+    async def discard(self, callback_id: str) -> bool:
+        """Throw a dead row away; False: there is none."""
+        ...
+
+    async def remember(self, call: Call, key: str, value: JsonValue) -> bool:
+        """Keep what an effect of this callback came to, for later tries; False: it is not ours any more."""
+        ...
+
+    async def remembered(self, call: Call) -> Mapping[str, JsonValue]:
+        """Return what earlier tries of this callback have kept."""
+        ...
+
+    async def callbacks(
+        self, *, session_id: str | None = None, dead: bool | None = None, limit: int = 50
+    ) -> Sequence[Callback]:
+        """Return rows that match, oldest first."""
+        ...
+
+    async def backlog(self) -> Backlog:
+        """Return how much waits, how much is dead, and how many processes make calls."""
+        ...
+
+    async def enlist(self, caller: str, ttl: float) -> None:
+        """Say that a process makes calls, for the next `ttl` seconds; 0: it leaves."""
+        ...
+
+    async def due_in(self) -> float | None:
+        """Return in how many seconds a line is ready that nobody has claimed; None: there is none."""
+        ...
+
+    def watch(self) -> AbstractAsyncContextManager[Hint]:
+        """Listen for nudges that a line has become ready."""
+        ...
