@@ -33,14 +33,20 @@ class Ledger(Protocol):
     The pen files a row with the event that makes it due, in the same script. A row stands in the line of its
     session when the parent's `session.lock` is `ordered`, in the order of `seq`; otherwise, and always for
     a webhook, it has a line of its own. Only the first of a line can be claimed, by one at a time. A claim
-    lasts for its lease: then the next claim, with a greater fence, gets the same row again.
+    lasts for its lease: then the next claim, with a greater fence, gets the same row again. A claim that
+    has run out counts as a failed try: what it called may be what ends processes.
+
+    Functions and webhooks are claimed apart, so that neither has to wait for the other's places.
 
     A row of `on_progress` tells of the newest progress: one that waits is not filed twice, one that is being
     called is filed again, and none is left when the task ends.
     """
 
-    async def claim(self, lease: float) -> Call | None:
-        """Take the first of the line that has been ready for longest, for `lease` seconds; None: none is."""
+    async def claim(self, lease: float, *, webhooks: bool = False) -> Call | None:
+        """Take the first of the line that has been ready for longest, for `lease` seconds; None: none is.
+
+        Lines of webhooks with `webhooks`, else only those of functions.
+        """
         ...
 
     async def renew(self, calls: Sequence[Call], lease: float) -> Sequence[str]:
@@ -96,8 +102,8 @@ class Ledger(Protocol):
         """Say that a process makes calls, for the next `ttl` seconds; 0: it leaves."""
         ...
 
-    async def due_in(self) -> float | None:
-        """Return in how many seconds a line is ready that nobody has claimed; None: there is none."""
+    async def due_in(self, *, webhooks: bool = False) -> float | None:
+        """Return in how many seconds a line can be claimed, be it that its claim runs out; None: none is."""
         ...
 
     def watch(self) -> AbstractAsyncContextManager[Hint]:
