@@ -7,7 +7,15 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hermes_async.core.ids import checked_session_id
-from hermes_async.domain.errors import InvalidInput, ServiceError, UnknownTask
+from hermes_async.domain.errors import (
+    IdempotencyConflict,
+    InvalidInput,
+    ServiceError,
+    TaskRejected,
+    Unauthorized,
+    UnknownAgent,
+    UnknownTask,
+)
 from hermes_async.relay.line import TooMany
 
 #: One answer for what is absent and for what is foreign: nobody learns which of the two it is.
@@ -16,6 +24,10 @@ ABSENT: Final = "there is no such session or task, or it is not yours"
 _CODES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (UnknownTask, "not_found"),
     (InvalidInput, "invalid"),
+    (UnknownAgent, "invalid"),
+    (Unauthorized, "unauthorized"),
+    (IdempotencyConflict, "conflict"),
+    (TaskRejected, "limit_exceeded"),
     (TooMany, "too_many"),
     (ServiceError, "unavailable"),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hermes_async.core.ports import Page, Snapshot, Store
@@ -49,10 +49,15 @@ class Topic:
 
 
 class Tail:
-    """Reads a topic from `after` on, no more than one batch ahead of whoever sends it."""
+    """Reads a topic from `after` on, no more than one batch ahead of whoever sends it.
 
-    def __init__(self, store: Store, topic: Topic, after: int) -> None:
+    A read that is cancelled or fails moves nothing: the next one returns the same.
+    """
+
+    def __init__(self, store: Store, topic: Topic, after: int, limit: int = BATCH_EVENTS) -> None:
         self.topic = topic
+        #: The `seq` up to which all was returned that belongs to the topic.
+        self.after = after
         #: The topic is a task that is over, and all of it was read.
         self.ended = False
         #: All was read that there was at the last look.
@@ -60,7 +65,7 @@ class Tail:
         #: How far the log had come at the last look.
         self.known = 0
         self._store = store
-        self._after = after
+        self._limit = limit
         self._unsure = topic.task_id is not None  # whether the task's end lies behind `after`
         self._portraits: Iterator[Batch] = iter(())
 
@@ -73,55 +78,65 @@ class Tail:
         portrait = next(self._portraits, None)
         if portrait is not None:
             return portrait
-        page = await self._store.events(self.topic.session_id, self._after, BATCH_EVENTS)
+        page = await self._store.events(self.topic.session_id, self.after, self._limit)
         if page.gap is not None:
             return await self._leap(page.gap)
-        events = self._take(page)
-        self.known = max([newest, *(event.seq for event in page.events[-1:])])
-        self.caught_up = len(page.events) < BATCH_EVENTS and self._has_read(page)
-        if self.caught_up and self._unsure and not self.ended:
-            self.ended = await self._is_over()
-        return self.topic.batch(events, end=self.ended) if events or self.ended else None
+        stretch = self._stretch(page)
+        known = max([newest, *(event.seq for event in page.events[-1:])])
+        caught_up = len(page.events) < self._limit and stretch.covers(page)
+        ended = stretch.ended or (caught_up and self._unsure and await self._is_over(stretch.after, known))
+        self.after, self.known, self.caught_up, self.ended = stretch.after, known, caught_up, ended
+        return self.topic.batch(stretch.events, end=ended) if stretch.events or ended else None
 
-    def _take(self, page: Page) -> list[dict[str, Any]]:
-        """Move over the page until the batch is full; return what belongs to the topic."""
-        taken: list[dict[str, Any]] = []
+    def _stretch(self, page: Page) -> _Stretch:
+        """Return as much of the page as a batch holds."""
+        stretch = _Stretch(self.after)
         room = BATCH_BYTES
         for event in page.events:
             if self.topic.covers(event.task_id):
                 room -= len(event.model_dump_json())
-                if taken and room < 0:
+                if stretch.events and room < 0:
                     break
-                taken.append(event.model_dump(mode="json"))
-            self._after = event.seq
+                stretch.events.append(event.model_dump(mode="json"))
+            stretch.after = event.seq
             if self._is_end(event):
-                self.ended = True
+                stretch.ended = True
                 break
-        return taken
+        return stretch
 
     def _is_end(self, event: AnyEvent) -> bool:
         ours = self.topic.task_id is not None and self.topic.covers(event.task_id)
         return ours and event.type in TERMINAL_TYPES
 
-    def _has_read(self, page: Page) -> bool:
-        return not page.events or page.events[-1].seq <= self._after
-
-    async def _is_over(self) -> bool:
-        """Tell whether the task ended at or before the place where we are."""
+    async def _is_over(self, after: int, known: int) -> bool:
+        """Tell whether the task ended at or before `after`."""
         task = await self._store.load(self.topic.task_id or "")
         if task is not None and not task.status.is_terminal:
-            self._unsure = self._after > self.known  # a place that does not exist yet hides the end
+            self._unsure = after > known  # a place that does not exist yet hides the end
             return False
-        return task is None or await self._store.last_seq(self.topic.session_id) <= self._after
+        return task is None or await self._store.last_seq(self.topic.session_id) <= after
 
     async def _leap(self, gap: tuple[int, int]) -> Batch:
         """Go on behind the gap, with a snapshot in its place."""
         snapshot = await self._store.snapshot(self.topic.session_id)
-        self._after = max(self._after, gap[1])
+        self.after = max(self.after, gap[1])
         self._unsure = self.topic.task_id is not None
         self.caught_up = False
         self._portraits = _portraits(self.topic, gap, snapshot)
         return next(self._portraits)
+
+
+@dataclass
+class _Stretch:
+    """What of a page goes into one batch, and how far that leads."""
+
+    after: int
+    events: list[dict[str, Any]] = field(default_factory=list)
+    ended: bool = False
+
+    def covers(self, page: Page) -> bool:
+        """Tell whether nothing of the page is left."""
+        return not page.events or page.events[-1].seq <= self.after
 
 
 def _portraits(topic: Topic, gap: tuple[int, int], snapshot: Snapshot) -> Iterator[Batch]:
