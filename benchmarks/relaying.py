@@ -16,9 +16,10 @@ from benchmarks.stage import Stage
 from hermes_async.bootstrap import connect
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.events import AnyEvent, task_event
+from hermes_async.domain.gap import Gap
 from hermes_async.domain.task import Progress, Task
 from hermes_async.relay.auth import mint
-from hermes_async.relay.client import Gap, RelayClient
+from hermes_async.relay.client import RelayClient
 
 #: Events of the paced part and of the flood.
 PACED, FLOOD = 500, 1_000

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import asyncio
 
-from hermes_async import AnyEvent, connect
+from hermes_async import AnyEvent, Gap, connect
 from hermes_async.bootstrap import read_settings
 from hermes_async.relay.auth import mint
-from hermes_async.relay.client import Gap, RelayClient
+from hermes_async.relay.client import RelayClient
 from hermes_async.relay.secret import relay_secret
 from hermes_async.settings import Settings
 

@@ -22,10 +22,10 @@ from rich.console import Console
 
 from examples.screen import Screen
 from examples.stage import relay_token, running_up
-from hermes_async import Delivery, Session, connect
+from hermes_async import Delivery, Gap, Session, connect
 from hermes_async.bootstrap import read_settings
 from hermes_async.core.hermes import Hermes
-from hermes_async.relay.client import Gap, RelayClient
+from hermes_async.relay.client import RelayClient
 from hermes_async.settings import Settings
 
 #: What the user types, with the pause before it in seconds.

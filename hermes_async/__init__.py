@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hermes_async.core.handle import TaskHandle
-from hermes_async.core.session import Delivery, Session
+from hermes_async.core.session import Batch, Delivery, Session
 from hermes_async.domain.errors import (
     HermesError,
     ServiceError,
@@ -14,6 +14,7 @@ from hermes_async.domain.errors import (
     TaskRejected,
     UserError,
 )
+from hermes_async.domain.gap import Gap
 from hermes_async.sdk import AnyEvent, RetryAfter, Subagent, TaskContext, TaskResult, subagent
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnyEvent",
+    "Batch",
     "Delivery",
+    "Gap",
     "HermesError",
     "RetryAfter",
     "ServiceError",

@@ -14,6 +14,7 @@ from hermes_async.cli.views import View
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.events import AnyEvent
+from hermes_async.domain.gap import Gap
 from hermes_async.domain.task import Task
 
 T = TypeVar("T")
@@ -25,8 +26,11 @@ async def wait_here(handle: TaskHandle[Any], view: View) -> Task:
     """Show a task's events until its end, and return its record."""
     with view:
         async with aclosing(as_generator(handle.events())) as events:
-            async for event in events:
-                view.show(event)
+            async for item in events:
+                if isinstance(item, Gap):
+                    view.gap(item.first, item.last)
+                else:
+                    view.show(item)
     return await handle.ended()
 
 

@@ -11,9 +11,10 @@ from hermes_async.cli.following import as_generator
 from hermes_async.cli.views import View
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import ErrorInfo
+from hermes_async.domain.gap import Gap
 from hermes_async.domain.lifecycle import TARGET, TERMINAL_TYPES
 from hermes_async.domain.task import TaskStatus
-from hermes_async.relay.client import Gap, RelayClient
+from hermes_async.relay.client import RelayClient
 
 #: Seconds within which a relay must answer first, and after which a lost one is given up.
 FIRST_ANSWER, GIVE_UP = 3.0, 60.0

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import TypeVar
+
+import anyio
 
 from hermes_async.core.ports import Page, Store
 from hermes_async.domain.errors import StoreUnavailable
 from hermes_async.domain.events import AnyEvent
+from hermes_async.domain.gap import Gap
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
 
 logger = logging.getLogger("hermes.feed")
 
+T = TypeVar("T")
+
 #: Seconds after which a reader looks without having been nudged: a nudge may be lost.
 LOOK_EVERY = 2.0
+#: Seconds after which a store is asked again that was away.
+ASK_AGAIN = 0.25
 #: Events per read.
 PAGE = 500
 
@@ -59,29 +70,52 @@ class Feed:
         return True
 
     async def pages(self, session_id: str, after: int) -> AsyncIterator[Page]:
-        """Yield the session's log after `seq`, then what is added, for ever; an empty page: all is read."""
+        """Yield the session's log after `seq`, then what is added, for ever; an empty page: all is read.
+
+        A store that is away is waited for, once it could be listened to.
+        """
         async with self.follow(session_id) as reader:
             while True:
                 seen = reader.seq
-                page = await self.store.events(session_id, after, PAGE)
+                page = await reader.patiently(partial(self.store.events, session_id, after, PAGE))
                 yield page
                 if page.events:
                     after = page.events[-1].seq
                 else:
                     await reader.beyond(max(after, seen))
 
-    async def entries(self, session_id: str) -> AsyncIterator[AnyEvent]:
-        """Yield what lies in the session's inbox, oldest first, then what arrives, for ever."""
-        after = 0
+    async def events(self, session_id: str, after: int) -> AsyncIterator[AnyEvent | Gap]:
+        """Yield the session's events after `seq`, then what is added, for ever; a gap for what is gone."""
+        async for page in self.pages(session_id, after):
+            if page.gap is not None:
+                snapshot = await self.store.snapshot(session_id)
+                yield Gap.of(page.gap, snapshot.seq, snapshot.tasks)
+            for event in page.events:
+                yield event
+
+    async def entries(
+        self, session_id: str, coalesce: float = 0.0, limit: int = PAGE
+    ) -> AsyncIterator[Sequence[AnyEvent]]:
+        """Yield what lies in the session's inbox, oldest first, then what arrives, for ever.
+
+        It comes as soon as there are `limit` entries, or the first has been known for `coalesce` seconds.
+        """
+        found: list[AnyEvent] = []
+        after, due = 0, math.inf
         async with self.follow(session_id) as reader:
             while True:
                 seen = reader.seq
-                entries = await self.store.inbox(session_id, after, PAGE)
-                for entry in entries:
-                    after = entry.seq
-                    yield entry
-                if not entries:
-                    await reader.beyond(seen)
+                room = limit - len(found)
+                news = await reader.patiently(partial(self.store.inbox, session_id, after, room))
+                if news:
+                    due = due if found else time.monotonic() + coalesce
+                    found, after = [*found, *news], news[-1].seq
+                if len(found) == limit or time.monotonic() >= due:
+                    yield found
+                    found, due = [], math.inf
+                else:
+                    with anyio.move_on_after(due - time.monotonic()):
+                        await reader.beyond(max(after, seen))
 
     async def close(self) -> None:
         """Stop every reader."""
@@ -129,6 +163,20 @@ class _Reader:
             cause = None if self._task.cancelled() else self._task.exception()
             why = cause or "this Hermes was closed"
             raise StoreUnavailable(f"nobody listens to session {self._session_id}: {why}") from cause
+
+    async def patiently(self, read: Callable[[], Awaitable[T]]) -> T:
+        """Read from the store; while it is away, wait.
+
+        Raises:
+            StoreUnavailable: the reader has stopped.
+        """
+        while True:
+            try:
+                return await read()
+            except StoreUnavailable:
+                if self.has_stopped:
+                    raise
+            await asyncio.sleep(ASK_AGAIN)
 
     @property
     def has_stopped(self) -> bool:

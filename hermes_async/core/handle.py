@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import nullcontext
 from typing import Generic, TypeVar, cast
 
@@ -11,8 +11,10 @@ from pydantic import TypeAdapter
 from hermes_async.core.aside import StepOut
 from hermes_async.core.feed import Feed
 from hermes_async.core.journal import Journal, patiently
+from hermes_async.core.ports import Page
 from hermes_async.domain.errors import TaskCancelled, TaskError, TaskFailed, TaskRejected, UnknownTask
 from hermes_async.domain.events import AnyEvent
+from hermes_async.domain.gap import Gap
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
 from hermes_async.domain.task import Task, TaskStatus
 
@@ -85,27 +87,37 @@ class TaskHandle(Generic[R]):
             raise _error(task)
         return self._result.validate_python(task.output) if self._result else cast("R", task.output)
 
-    async def events(self, after: int = 0) -> AsyncIterator[AnyEvent]:
-        """Yield the task's events with a `seq` beyond `after`, past and future, until it has ended."""
-        unsure = True  # whether its end lies behind `after`, or was trimmed
+    async def events(self, after: int = 0) -> AsyncIterator[AnyEvent | Gap]:
+        """Yield the task's events with a `seq` beyond `after`, past and future, until it has ended.
+
+        A `Gap` (its `type` is `gap`) takes the place of events that are no longer kept.
+        """
+        place = _Place(self.id, after)
         pages = self._feed.pages(self.session_id, after)
         waits: StepOut = nullcontext
-        while True:
+        while not place.has_ended:
             async with waits():
                 page = await anext(pages)
             waits = nullcontext if page.events else self._aside
-            for event in page.events:
-                after = event.seq
-                if event.task_id == self.id:
-                    yield event
-                    if event.type in TERMINAL_TYPES:
-                        return
+            for event in place.advance(page):
+                if missing := place.missing_before(event):
+                    yield await self._gap(missing)
+                yield event
             if page.events:
-                unsure = unsure or page.gap is not None
-            elif unsure:
-                unsure = (await self.task()).status.is_terminal
-                if unsure and await self._journal.store.last_seq(self.session_id) <= after:
-                    return
+                continue
+            if missing := place.missing_before(None):
+                yield await self._gap(missing)
+            if await self._has_nothing_beyond(place):
+                return
+
+    async def _gap(self, missing: tuple[int, int]) -> Gap:
+        as_of = await self._journal.store.last_seq(self.session_id)  # first: the task may then be newer
+        return Gap.of(missing, as_of, [await self.task()])
+
+    async def _has_nothing_beyond(self, place: _Place) -> bool:
+        """Tell whether the task has ended at or before a place up to which all was read."""
+        place.unsure = place.unsure and (await self.task()).status.is_terminal
+        return place.unsure and await self._journal.store.last_seq(self.session_id) <= place.after
 
     async def cancel(self, *, force: bool = False, cascade: bool = True) -> bool:
         """Ask for the task and its descendants to be stopped; return False when it had ended already.
@@ -120,6 +132,37 @@ class TaskHandle(Generic[R]):
         await self.task()
         reached = await self._journal.cancel(self.id, force=force, cascade=cascade)
         return self.id in (*reached.running, *reached.ended)
+
+
+class _Place:
+    """How far a task's events have been read in the log of its session."""
+
+    def __init__(self, task_id: str, after: int) -> None:
+        self.after = after
+        self.has_ended = False
+        #: Whether its end may lie behind `after`, or was trimmed.
+        self.unsure = True
+        self._task_id = task_id
+        #: What was trimmed; whether it was ours shows by what comes next.
+        self._missing: tuple[int, int] | None = None
+
+    def advance(self, page: Page) -> Iterator[AnyEvent]:
+        """Yield the task's events of a page."""
+        if page.gap is not None:
+            self._missing = ((self._missing or page.gap)[0], page.gap[1])
+            self.unsure = True
+        for event in page.events:
+            self.after = event.seq
+            if event.task_id == self._task_id:
+                self.has_ended = event.type in TERMINAL_TYPES
+                yield event
+                if self.has_ended:
+                    return
+
+    def missing_before(self, event: AnyEvent | None) -> tuple[int, int] | None:
+        """Return once what is missing before the task's next event (None: there is none yet)."""
+        missing, self._missing = self._missing, None
+        return None if event is not None and event.type == "task.queued" else missing
 
 
 async def find(journal: Journal, task_id: str) -> Task:

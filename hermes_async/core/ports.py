@@ -242,6 +242,10 @@ class Store(Protocol):
         """Remove entries from the inbox; return how many were there."""
         ...
 
+    async def unread(self, session_id: str) -> int:
+        """Return how many entries the inbox has."""
+        ...
+
     def watch(self, session_id: str) -> AbstractAsyncContextManager[Hint]:
         """Listen for nudges about a session."""
         ...
@@ -249,7 +253,8 @@ class Store(Protocol):
     async def prune(self, retention: float) -> int:
         """Forget tasks that ended more than `retention` seconds ago, and sessions that were silent since.
 
-        A session that somebody listens to is kept. Returns how many tasks were forgotten.
+        A session that somebody listens to is kept, but for inbox entries that are as old: they go with the
+        records of their time. Returns how many tasks were forgotten.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, overload
 
@@ -15,7 +15,9 @@ from hermes_async.core.ids import new_traceparent
 from hermes_async.core.journal import Journal
 from hermes_async.core.signature import as_json
 from hermes_async.core.subagent import Subagent
+from hermes_async.domain.errors import InvalidInput
 from hermes_async.domain.events import AnyEvent, MessageData, SessionMessage
+from hermes_async.domain.gap import Gap
 from hermes_async.domain.task import Task, TaskStatus
 
 P = ParamSpec("P")
@@ -37,6 +39,24 @@ class Delivery:
     async def ack(self) -> bool:
         """Take it out of the inbox; return False when it was out already."""
         return bool(await self.session.ack(self.event.seq))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Deliveries that one turn of the parent can deal with together, oldest first."""
+
+    deliveries: Sequence[Delivery]
+    session: Session
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return iter(self.deliveries)
+
+    def __len__(self) -> int:
+        return len(self.deliveries)
+
+    async def ack(self) -> int:
+        """Take all of them out of the inbox at once; return how many were there."""
+        return await self.session.ack(*(each.event.seq for each in self.deliveries))
 
 
 class Session:
@@ -123,20 +143,50 @@ class Session:
         bound = signature.bind_text(input) if isinstance(input, str) else signature.bind((), input)
         return await self._delegate.submit(found, bound, idempotency_key=idempotency_key)
 
-    async def events(self, after: int = 0) -> AsyncIterator[AnyEvent]:
-        """Yield the session's events with a `seq` beyond `after`, past and future, for ever."""
-        async for page in self._feed.pages(self.id, after):
-            for event in page.events:
-                yield event
+    async def events(self, after: int = 0) -> AsyncIterator[AnyEvent | Gap]:
+        """Yield the session's events with a `seq` beyond `after`, past and future, for ever.
+
+        A `Gap` (its `type` is `gap`) takes the place of events that are no longer kept.
+        """
+        async for item in self._feed.events(self.id, after):
+            yield item
 
     async def inbox(self) -> AsyncIterator[Delivery]:
-        """Yield what the parent has not acknowledged yet, oldest first, then what arrives, for ever."""
-        async for event in self._feed.entries(self.id):
-            yield Delivery(event, self)
+        """Yield what the parent has not acknowledged yet, oldest first, then what arrives, for ever.
 
-    async def pending(self, limit: int = 100) -> Sequence[Delivery]:
-        """Return what lies in the inbox now, without waiting: what a chat loop drains between turns."""
-        return [Delivery(event, self) for event in await self._journal.store.inbox(self.id, 0, limit)]
+        What is not acknowledged meanwhile comes again when you begin anew.
+        """
+        async for events in self._feed.entries(self.id):
+            for event in events:
+                yield Delivery(event, self)
+
+    async def batches(self, coalesce: float = 0.25, limit: int = 100) -> AsyncIterator[Batch]:
+        """Yield the same as `inbox` does, but together what comes within a short time.
+
+        Args:
+            coalesce: seconds that the first of a batch waits for others.
+            limit: deliveries after which a batch waits no more.
+
+        Raises:
+            InvalidInput: `coalesce` is negative, or `limit` less than 1.
+        """
+        if not coalesce >= 0 or limit < 1:
+            raise InvalidInput(f"batches(coalesce={coalesce}, limit={limit}): at least 0 seconds, and 1")
+        async for events in self._feed.entries(self.id, coalesce, limit):
+            yield Batch([Delivery(event, self) for event in events], self)
+
+    async def pending(self, limit: int = 100, after: int = 0) -> Sequence[Delivery]:
+        """Return what lies in the inbox now, without waiting: what a chat loop drains between turns.
+
+        Args:
+            limit: how many at most, oldest first.
+            after: only those with a `seq` beyond this, to look through more of them than `limit`.
+        """
+        return [Delivery(event, self) for event in await self._journal.store.inbox(self.id, after, limit)]
+
+    async def unread(self) -> int:
+        """Return how many deliveries wait to be acknowledged."""
+        return await self._journal.store.unread(self.id)
 
     async def ack(self, *seqs: int) -> int:
         """Take entries out of the inbox by their `seq`; return how many were there."""

@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -15,26 +14,13 @@ import aiohttp
 
 from hermes_async.domain.errors import RelayUnavailable, Unauthorized
 from hermes_async.domain.events import AnyEvent, parse
+from hermes_async.domain.gap import Gap
 from hermes_async.relay.connection import Connection, Lost, Wanted
 from hermes_async.relay.wire import Batch
 
 #: Seconds between two tries to connect: the first, and the longest.
 BACKOFF_FIRST = 0.2
 BACKOFF_LONGEST = 5.0
-
-
-@dataclass(frozen=True)
-class Gap:
-    """Events `first` to `last` were trimmed from the log; the snapshot says what became of the tasks.
-
-    The snapshot's tasks (`Task.as_json()`, keyed by id) are as they are once every event up to `seq` is
-    applied, so what follows with a `seq` up to that is in it already.
-    """
-
-    first: int
-    last: int
-    seq: int
-    snapshot: dict[str, dict[str, Any]]
 
 
 class RelayClient:

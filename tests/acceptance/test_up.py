@@ -18,8 +18,9 @@ import pytest
 import redis
 
 from hermes_async.adapters.embedded_redis import running_url
+from hermes_async.domain.gap import Gap
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
-from hermes_async.relay.client import Gap, RelayClient
+from hermes_async.relay.client import RelayClient
 from tests.support.servers import ROOT, Process, free_port, wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(120)]

@@ -382,9 +382,11 @@ async def test_the_inbox_keeps_what_matters_until_it_is_acked(store: Store) -> N
     assert [entry.seq for entry in entries] == seqs
     assert list(entries) == [event for event in await log(store) if event.seq in seqs]
     assert [entry.seq for entry in await store.inbox("chat", seqs[0], 2)] == seqs[1:3]
+    assert (await store.unread("chat"), await store.unread("nobody")) == (4, 0)
     assert await store.ack("chat", [seqs[1], seqs[1], 999]) == 1
     assert await store.ack("chat", seqs) == 3
     assert await store.ack("chat", []) == 0
+    assert await store.unread("chat") == 0
     assert await store.inbox("chat", 0, 10) == []
 
 
@@ -579,6 +581,27 @@ async def test_a_pruned_task_frees_its_idempotency_key(store: Store) -> None:
     await store.append(make_event(first, "task.cancelled"))
     await store.prune(0.0)
     assert (await store.create(second, None, "key")).id == second.id
+
+
+@pytest.mark.parametrize("talks", [False, True], ids=["tasks", "messages"])
+async def test_what_nobody_acknowledges_goes_with_the_records_of_its_time(store: Store, talks: bool) -> None:
+    """However long its session goes on."""
+
+    async def news() -> int:
+        if talks:
+            return await store.post(said("x"))
+        return await store.append(make_event(await running(store), "task.completed"))
+
+    old = [await news() for _ in range(3)]
+    horizon = (await store.events("chat", old[-1] - 1, 1)).events[0].time
+    await wait_until_async(lambda: time.time() > horizon + 0.5)
+    new = [await news() for _ in range(3)]
+    assert await store.unread("chat") == 6
+    await store.prune(3600.0)
+    assert await store.unread("chat") == 6
+    await store.prune(time.time() - horizon - 0.25)
+    assert [entry.seq for entry in await store.inbox("chat", 0, 10)] == new
+    assert await store.last_seq("chat") >= new[-1]
 
 
 async def test_a_silent_session_is_kept_while_somebody_listens(store: Store) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hermes_async.adapters.memory import MemoryQueue, MemoryStore
@@ -76,6 +76,10 @@ class WeakStore(MemoryStore):
     async def last_seq(self, session_id: str) -> int:
         self._check("last_seq")
         return await super().last_seq(session_id)
+
+    async def inbox(self, session_id: str, after: int, limit: int) -> Sequence[AnyEvent]:
+        self._check("inbox")
+        return await super().inbox(session_id, after, limit)
 
 
 class Bench:

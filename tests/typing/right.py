@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, assert_type
 
-from hermes_async import AnyEvent, Delivery, Session, Subagent, TaskContext, TaskHandle, subagent
+from hermes_async import AnyEvent, Batch, Delivery, Gap, Session, Subagent, TaskContext, TaskHandle, subagent
 
 
 @dataclass
@@ -55,7 +55,17 @@ async def use(session: Session) -> None:
     assert_type(await (await session.dispatch(slow)), list[str])
     assert_type(await session.dispatch(research.options(timeout=1), topic="x"), TaskHandle[Report])
     assert_type(await session.dispatch("research", anything=1), TaskHandle[Any])
-    assert_type(handle.events(after=3), AsyncIterator[AnyEvent])
+    assert_type(handle.events(after=3), AsyncIterator[AnyEvent | Gap])
+    async for item in session.events():
+        assert_type(item.seq, int)
+        if item.type == "task.progress":
+            assert_type(item.data.message, str)
+        elif item.type == "gap":
+            assert_type(item, Gap)
     async for delivery in session.inbox():
         assert_type(delivery, Delivery)
         assert_type(await delivery.ack(), bool)
+    async for batch in session.batches(coalesce=0.5):
+        assert_type(batch, Batch)
+        assert_type(list(batch), list[Delivery])
+        assert_type(await batch.ack(), int)

@@ -61,6 +61,9 @@ class MemoryLogs:
         entries = self._session(session_id).inbox
         return sum(entries.pop(seq, None) is not None for seq in seqs)
 
+    async def unread(self, session_id: str) -> int:
+        return len(self._session(session_id).inbox)
+
     @asynccontextmanager
     async def watch(self, session_id: str) -> AsyncIterator[Hint]:
         session = self._session(session_id)
@@ -90,7 +93,8 @@ class MemoryLogs:
         return session.seq
 
     def _forget_silent(self, horizon: float, alive: Collection[str]) -> None:
-        """Forget sessions that were silent since, have no task and no listener."""
+        """Forget sessions that were silent since, have no task and no listener, and old entries of others."""
         for session_id, session in list(self._sessions.items()):
+            session.inbox = {seq: event for seq, event in session.inbox.items() if event.time > horizon}
             if session.touched <= horizon and session_id not in alive and not session.listeners:
                 del self._sessions[session_id]

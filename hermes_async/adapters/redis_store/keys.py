@@ -19,7 +19,7 @@ the session, so that a session's keys share a slot and the sessions spread over 
 | `tasks-of:<id>`     | sorted set  | the tasks of a session                                           |
 | `by-agent:<name>`   | sorted set  | the tasks of an agent                                            |
 | `by-status:<s>`     | sorted set  | the tasks in a status, by the ms of their birth                  |
-| `sessions`          | sorted set  | sessions by the ms of their newest task, or of a later look      |
+| `sessions`          | sorted set  | sessions by the ms of their newest task, or of their last look   |
 | `idem:<id>:<key>`   | string      | the task that a session's idempotency key stands for             |
 
 The gate is one for all sessions. Its keys are `<namespace>:gate:<kind>`, some with `:<id>`, and

@@ -77,6 +77,10 @@ class RedisReaders:
     async def inbox(self, session_id: str, after: int, limit: int) -> Sequence[AnyEvent]:
         return await self._range("inbox", session_id, after, limit)
 
+    async def unread(self, session_id: str) -> int:
+        key = f"{self._keys.of_session(session_id)}inbox:{session_id}"
+        return int(await self._reads.read("XLEN", key))
+
     @asynccontextmanager
     async def watch(self, session_id: str) -> AsyncIterator[Hint]:
         channel = f"{self._keys.of_session(session_id)}nudge:{session_id}"

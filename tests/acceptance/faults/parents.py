@@ -18,8 +18,9 @@ from hermes_async.bootstrap import connect
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.errors import HermesError, ServiceError
 from hermes_async.domain.events import AnyEvent
+from hermes_async.domain.gap import Gap
 from hermes_async.relay.auth import mint
-from hermes_async.relay.client import Gap, RelayClient
+from hermes_async.relay.client import RelayClient
 from hermes_async.relay.secret import relay_secret
 from hermes_async.settings import Settings
 from tests.acceptance.faults.agents import POINTS

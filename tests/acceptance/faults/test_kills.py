@@ -13,9 +13,10 @@ import pytest
 from hermes_async.adapters.redis_store.store import CLAIM, CREATE
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.ids import partition
+from hermes_async.domain.gap import Gap
 from hermes_async.domain.task import TaskStatus
 from hermes_async.relay.auth import mint
-from hermes_async.relay.client import Gap, RelayClient
+from hermes_async.relay.client import RelayClient
 from hermes_async.relay.secret import relay_secret
 from tests.acceptance.faults.agents import POINTS
 from tests.acceptance.faults.messages import is_settled, queue_of

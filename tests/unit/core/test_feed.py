@@ -11,6 +11,7 @@ from hermes_async.core import feed
 from hermes_async.core.context import TaskContext
 from hermes_async.core.subagent import subagent
 from hermes_async.domain.errors import StoreUnavailable
+from hermes_async.domain.gap import Gap
 from tests.support.bench import Bench, MakeBench
 from tests.support.servers import wait_until_async
 
@@ -95,6 +96,51 @@ async def test_a_store_that_is_away_for_a_while_is_waited_for(
     await wait_until_async(lambda: bench.store.away == 0)
     await bench.runner.run(handle.id)
     assert await asyncio.wait_for(waiting, 5) == 5
+
+
+async def test_streams_and_inbox_wait_for_a_store_that_is_away(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "ASK_AGAIN", 0.01)
+    monkeypatch.setattr(feed, "LOOK_EVERY", 0.01)
+    heard: list[int] = []
+    delivered: list[int] = []
+
+    async def listen() -> None:
+        async for event in bench.session.events():
+            heard.append(event.seq)
+
+    async def drain() -> None:
+        async for delivery in bench.session.inbox():
+            delivered.append(delivery.event.seq)
+
+    listening = [asyncio.create_task(listen()), asyncio.create_task(drain())]
+    await wait_until_async(lambda: bench.followers == 2)
+    for number in range(1, 6):
+        bench.store.away = number
+        await bench.session.send_message("x")
+        await wait_until_async(lambda number=number: heard == delivered == list(range(1, number + 1)))
+    bench.store.away = 1_000_000
+    await bench.session.send_message("never heard")
+    await bench.hermes.feed.close()
+    for task in listening:
+        with pytest.raises(StoreUnavailable):
+            await asyncio.wait_for(task, 5)
+
+
+async def test_what_was_trimmed_is_told_before_the_rest(make_bench: MakeBench) -> None:
+    bench = make_bench(number, max_length=10)
+    task = await bench.dispatch(number, 1)
+    await bench.runner.run(task.id)
+    for _ in range(30):
+        await bench.session.send_message("x")
+    kept = await bench.log()
+    events = bench.session.events(after=1)
+    first, *rest = [await anext(events) for _ in range(11)]
+    assert isinstance(first, Gap)
+    assert (first.first, first.last, first.seq, first.as_of) == (2, kept[0].seq - 1, kept[0].seq - 1, 33)
+    assert (first.type, first.snapshot[task.id]["status"]) == ("gap", "completed")
+    assert rest == kept
 
 
 async def test_without_nudges_news_are_found_all_the_same(

@@ -206,6 +206,45 @@ async def test_a_result_is_found_although_its_event_was_trimmed(make_bench: Make
     assert await soon(waiting[0]) == Report("slow")
 
 
+async def test_events_that_are_gone_show_as_a_gap_with_what_became_of_the_task(make_bench: MakeBench) -> None:
+    bench = make_bench(report, max_length=10)
+    task = await bench.dispatch(report, "t")
+    await bench.runner.run(task.id)
+    handle = await bench.hermes.handle(task.id)
+    await noise(bench, 7)  # its first events are gone, its end is not
+    first, *rest = await soon(_items(handle, 0))
+    assert (first.type, first.first, first.snapshot[task.id]["status"]) == ("gap", 1, "completed")
+    assert [event.seq for event in rest] == list(range(first.last + 1, 5))
+    assert rest[-1].type == "task.completed"
+    await noise(bench, 20)
+    for after in range(4):
+        [gap] = await soon(_items(handle, after))
+        assert (gap.type, gap.first, gap.seq) == ("gap", after + 1, gap.last)
+        assert gap.snapshot.keys() == {task.id}
+    running = await bench.dispatch(sleep)
+    events = (await bench.hermes.handle(running.id)).events()
+    await noise(bench, 20)  # it waits in line, and the event that says so is gone
+    gap = await soon(anext(events))
+    assert (gap.type, gap.snapshot[running.id]["status"]) == ("gap", "queued")
+
+
+async def test_a_task_younger_than_what_is_gone_has_no_gap(make_bench: MakeBench) -> None:
+    """A chat that goes on for months does not tell of it with every task."""
+    bench = make_bench(report, max_length=10)
+    await noise(bench, 40)
+    task = await bench.dispatch(report, "t")
+    await bench.runner.run(task.id)
+    events = await soon(_items(await bench.hermes.handle(task.id), 0))
+    assert [event.type for event in events] == [f"task.{each}" for each in LIFE]
+
+
+async def _items(handle: TaskHandle[Any], after: int) -> list[Any]:
+    return [item async for item in handle.events(after)]
+
+
+LIFE = ["queued", "started", "progress", "completed"]
+
+
 # -- cancel ----------------------------------------------------------------------------------------------
 async def test_a_queued_task_is_cancelled_on_the_spot(make_bench: MakeBench) -> None:
     bench = make_bench(sleep)

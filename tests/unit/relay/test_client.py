@@ -11,7 +11,8 @@ import pytest
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.errors import InvalidInput, RelayUnavailable, Unauthorized, UnknownTask
 from hermes_async.domain.events import AnyEvent
-from hermes_async.relay.client import Gap, RelayClient
+from hermes_async.domain.gap import Gap
+from hermes_async.relay.client import RelayClient
 from hermes_async.relay.line import Limits
 from tests.support.servers import free_port
 from tests.unit.relay.conftest import (
@@ -111,7 +112,7 @@ async def test_a_trimmed_place_gives_a_gap(make_store: MakeStore) -> None:
             async for item in client.follow(session="s", after=1):
                 told.append(item)
                 if isinstance(item, Gap):
-                    assert (item.first, item.last, item.seq) == (2, kept[0].seq - 1, 403)
+                    assert (item.first, item.last, item.as_of) == (2, kept[0].seq - 1, 403)
                     assert item.snapshot[task.id]["status"] == "cancelled"
                 elif item.seq == 403:
                     break

@@ -1,6 +1,17 @@
 -- Forget tasks that ended, and silent sessions without tasks and listeners, more than ARGV[5] ms ago;
 -- returns how many tasks.
-local horizon, limit = NOW - ARGV[5], ARGV[6]
+local horizon, limit = NOW - ARGV[5], tonumber(ARGV[6])
+
+-- What nobody has acknowledged goes with the records of its time; returns whether all of it is gone.
+local function is_tidy(inbox)
+  local entries = redis.call('XRANGE', inbox, '-', '+', 'COUNT', limit)
+  for _, entry in ipairs(entries) do
+    if tonumber(entry[2][6]) > horizon then return true end -- its field `time`
+    redis.call('XDEL', inbox, entry[1])
+  end
+  return #entries < limit
+end
+
 local old = redis.call('ZRANGEBYSCORE', key('ended'), '-inf', horizon, 'LIMIT', 0, limit)
 for _, id in ipairs(old) do
   local is = redis.call('HMGET', key('task', id), 'session', 'agent', 'status', 'idem')
@@ -9,6 +20,7 @@ for _, id in ipairs(old) do
     redis.call('ZREM', key('by-agent', is[2]), id)
     redis.call('ZREM', key('by-status', is[3]), id)
     if is[4] then redis.call('DEL', key('idem', is[1] .. ':' .. is[4])) end
+    redis.call('ZADD', key('sessions'), 'XX', 'LT', horizon, is[1]) -- to be looked at below
   end
   redis.call('ZREM', key('tasks'), id)
   redis.call('ZREM', key('ended'), id)
@@ -16,11 +28,12 @@ for _, id in ipairs(old) do
 end
 for _, session in ipairs(redis.call('ZRANGEBYSCORE', key('sessions'), '-inf', horizon, 'LIMIT', 0, limit)) do
   local newest = redis.call('XREVRANGE', key('events', session), '+', '-', 'COUNT', 1)[1]
-  local at = newest and tonumber(newest[2][6]) or 0 -- its field `time`
+  local at = newest and tonumber(newest[2][6]) or 0
   local heard = redis.call('PUBSUB', 'NUMSUB', key('nudge', session))[2] -- its listeners count on its seq
-  if at > horizon then
+  local tidy = is_tidy(key('inbox', session))
+  if at > horizon and tidy then
     redis.call('ZADD', key('sessions'), at, session)
-  elseif heard == 0 and redis.call('EXISTS', key('tasks-of', session)) == 0 then
+  elseif at <= horizon and heard == 0 and redis.call('EXISTS', key('tasks-of', session)) == 0 then
     redis.call('DEL', key('session', session), key('events', session), key('inbox', session))
     redis.call('ZREM', key('sessions'), session)
   end
