@@ -18,8 +18,9 @@ _PARTIAL = "partial:"
 
 def encode_changes(event: AnyEvent, changes: Mapping[str, Any]) -> Iterator[str]:
     """Yield the hash fields that an event sets and their values, in turn."""
+    is_first = event.type == "task.completed" and event.attempt == 1  # so there is nothing to clear
     for name, value in changes.items():
-        if name not in ("status", "attempt"):  # these are the script's own
+        if name not in ("status", "attempt") and not (is_first and value is None):
             yield name
             yield json.dumps(value, ensure_ascii=False) if name == "output" else _encode(value)
     if event.type == "task.partial":

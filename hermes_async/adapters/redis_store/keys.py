@@ -15,11 +15,10 @@ the session, so that a session's keys share a slot and the sessions spread over 
 | `deadlines`         | sorted set  | `<reason>/<task>` by the ms at which the task is to end so       |
 | `children:<id>`     | set         | the tasks that a task has dispatched                             |
 | `ended`             | sorted set  | tasks by the ms of their end                                     |
-| `tasks`             | sorted set  | all tasks by the ms of their birth                               |
 | `tasks-of:<id>`     | sorted set  | the tasks of a session                                           |
 | `by-agent:<name>`   | sorted set  | the tasks of an agent                                            |
 | `by-status:<s>`     | sorted set  | the tasks in a status, by the ms of their birth                  |
-| `sessions`          | sorted set  | sessions by the ms of their newest task, or of their last look   |
+| `sessions`          | sorted set  | sessions by the ms of their first event, or of their last look   |
 | `idem:<id>:<key>`   | string      | the task that a session's idempotency key stands for             |
 
 The gate is one for all sessions. Its keys are `<namespace>:gate:<kind>`, some with `:<id>`, and

@@ -20,7 +20,6 @@ from hermes_async.adapters.redis_store.wire import Command, Wire
 from hermes_async.domain.errors import StoreUnavailable
 
 _FOLDER = Path(__file__).with_name("lua")
-_PRELUDE = "\n".join((_FOLDER / name).read_text() for name in ("pen.lua", "gate.lua"))
 
 #: Commands per pipeline; more wait for the next one.
 BATCH = 256
@@ -29,10 +28,11 @@ _Value = str | int
 
 
 class Script:
-    """A Lua file of the `lua` folder, with what every script begins with."""
+    """A Lua file of the `lua` folder, with what every script begins with; `admits`: and with the gate."""
 
-    def __init__(self, name: str) -> None:
-        self.source = f"{_PRELUDE}\n{(_FOLDER / name).with_suffix('.lua').read_text()}"
+    def __init__(self, name: str, *, admits: bool = False) -> None:
+        parts = ("pen", "gate", name) if admits else ("pen", name)
+        self.source = "\n".join((_FOLDER / f"{part}.lua").read_text() for part in parts)
         self.sha = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 

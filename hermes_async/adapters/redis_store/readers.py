@@ -64,8 +64,10 @@ class RedisReaders:
         wanted = {"session_id": session_id, "status": status, "agent": agent}
         asked = {name: value for name, value in wanted.items() if value is not None}
         prefixes = self._keys.prefixes if session_id is None else [self._keys.of_session(session_id)]
-        indexes = [f"{_INDEXES[name]}:{value}" for name, value in asked.items()] or ["tasks"]
-        parts = await asyncio.gather(*(self._newest(prefix, indexes, limit) for prefix in prefixes))
+        indexes = [f"{_INDEXES[name]}:{value}" for name, value in asked.items()]
+        choices = [indexes] if indexes else [[f"by-status:{each}"] for each in TaskStatus]
+        looks = (self._newest(prefix, chosen, limit) for prefix in prefixes for chosen in choices)
+        parts = await asyncio.gather(*looks)
         newest = sorted(chain.from_iterable(parts), reverse=True)[:limit]
         found = await asyncio.gather(*(self.load(task_id) for _, task_id in newest))
         return [

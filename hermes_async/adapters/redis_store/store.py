@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from itertools import chain
 from typing import Any
@@ -33,9 +34,11 @@ from hermes_async.domain.lifecycle import STAMP, TARGET, UNFENCED, allowed_from,
 from hermes_async.domain.refusals import parent_has_ended, too_many_wait
 from hermes_async.domain.task import Lane, Task
 
-CREATE, CLAIM, APPEND, CANCEL, POST = map(Script, ("create", "claim", "append", "cancel", "post"))
-ASIDE, BACK, RENEW, LATE, PRUNE = map(Script, ("aside", "back", "renew", "late", "prune"))
-TEND, RESEND, PUBLISHED, ENLIST, LEAD = map(Script, ("tend", "resend", "published", "enlist", "lead"))
+_admitting = partial(Script, admits=True)
+CLAIM, POST, RENEW, LATE = map(Script, ("claim", "post", "renew", "late"))
+PRUNE, PUBLISHED, LEAD = map(Script, ("prune", "published", "lead"))
+CREATE, APPEND, CANCEL, ENLIST = map(_admitting, ("create", "append", "cancel", "enlist"))
+ASIDE, BACK, TEND, RESEND = map(_admitting, ("aside", "back", "tend", "resend"))
 
 #: For each event, the statuses in which it may happen, as the script reads them.
 _ALLOWED = {type_: "".join(f"{status}," for status in allowed_from(type_)) for type_ in CLASSES}

@@ -3,12 +3,12 @@ local id, allowed, fence, ordinal, lapsed = unpack(ARGV, 5, 9)
 local status, stamp, delay, inbox, event_id, type_, data = unpack(ARGV, 10, 16)
 local task = key('task', id)
 local was = redis.call('HMGET', task, 'status', 'attempt', 'n', 'session', 'agent', 'trace', 'last', 'last_seq',
-                       'cancel_requested', 'created_at', 'has_deadline')
+                       'cancel_requested', 'created_at', 'has_deadline', 'lane', 'subagent', 'slots', 'agent_slots')
 local now_status, attempt = was[1], was[2]
 if not now_status then return {0, READY} end
 
 ordinal = tonumber(ordinal)
-local repeated = was[7] == event_id or (ordinal > 0 and fence == attempt and ordinal <= tonumber(was[3]))
+local repeated = was[7] == event_id or (ordinal > 0 and fence == attempt and ordinal <= tonumber(was[3] or 0))
 if repeated then return {tonumber(was[8]), READY} end
 if not string.find(allowed, now_status .. ',', 1, true) then return {0, READY} end
 if fence ~= '' and fence ~= attempt then return {0, READY} end
@@ -16,12 +16,15 @@ if type_ == 'task.cancel_requested' and was[9] == '1' then return {0, READY} end
 if lapsed == '1' and tonumber(redis.call('ZSCORE', key('leases'), id) or NOW + 1) > NOW then return {0, READY} end
 
 local seq = log(was[4], inbox, event_id, type_, id, was[5], attempt, was[6], data)
-local patch = {'last', event_id, 'last_seq', seq, unpack(ARGV, 17)}
+local patch = {'last', event_id, 'last_seq', tostring(seq), unpack(ARGV, 17)}
 if ordinal > 0 then patch[#patch + 1] = 'n'; patch[#patch + 1] = ordinal end
-if stamp ~= '' then patch[#patch + 1] = stamp; patch[#patch + 1] = NOW end
+if stamp ~= '' then patch[#patch + 1] = stamp; patch[#patch + 1] = STAMP end
 if status ~= '' then patch[#patch + 1] = 'status'; patch[#patch + 1] = status end
 local ends = status == 'queued' or stamp == 'finished_at'
-if ends then leave(id) end -- before the event moves it: it gives back what it holds where it was
+if ends then -- before the event moves it: it gives back what it holds where it was
+  leave(id, {status = now_status, lane = was[12], subagent = was[13], session = was[4], slots = was[14],
+             agent = was[5], agent_slots = was[15]})
+end
 redis.call('HSET', task, unpack(patch))
 if status == '' then return {seq, READY} end
 

@@ -2,5 +2,5 @@
 local id, attempt = unpack(ARGV, 5)
 local is = redis.call('HMGET', key('task', id), 'status', 'attempt')
 if is[1] ~= 'running' or is[2] ~= attempt then return {0, READY} end
-leave(id)
+leave(id, facts(id))
 return {1, READY}

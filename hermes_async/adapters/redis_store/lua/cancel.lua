@@ -20,7 +20,7 @@ local function cancel(id)
     running[#running + 1] = id
     return
   end
-  leave(id)
+  leave(id, facts(id))
   write('cancelled', '1', '{}')
   redis.call('HSET', task, 'status', 'cancelled', 'finished_at', NOW, 'error', '', 'reason', '')
   move(id, 'queued', 'cancelled', is[7])

@@ -8,8 +8,8 @@ local task = key('task', id)
 
 local standing = id
 if idem ~= '' then standing = redis.call('GET', key('idem', session .. ':' .. idem)) or id end
-local known = redis.call('HMGET', key('task', standing), 'digest', 'created_at')
-if known[1] then return {0, standing, known[1]} end
+local known = redis.call('HMGET', key('task', standing), 'created_at', 'digest')
+if known[1] then return {0, standing, known[2] or ''} end
 
 if max_queued ~= '0' then
   local waiting = (redis.call('HGET', gate('counts'), 'waiting') or 0) + redis.call('ZCARD', gate('sent'))
@@ -23,21 +23,27 @@ if parent ~= '' then
 end
 
 local seq = log(session, '0', id .. ':0:queued', 'task.queued', id, agent, 0, trace, data)
-local has_deadline = (queue_timeout ~= '' or total_timeout ~= '') and '1' or ''
-redis.call('HSET', task, 'birth', birth, 'session', session, 'agent', agent, 'trace', trace, 'digest', digest,
-           'status', 'queued', 'attempt', 0, 'n', 0, 'created_at', NOW, 'lane', lane, 'subagent', subagent,
-           'slots', slots, 'agent_slots', agent_slots, 'priority', priority, 'queue_timeout', queue_timeout,
-           'has_deadline', has_deadline, 'last', id .. ':0:queued', 'last_seq', seq, 'born', seq,
-           unpack(parcel_key ~= '' and {'parcel_key', parcel_key, 'parcel', parcel} or {}))
+local record = {'birth', birth, 'session', session, 'agent', agent, 'trace', trace, 'status', 'queued', 'attempt', '0',
+                'created_at', STAMP, 'lane', lane, 'subagent', subagent, 'priority', priority, 'born', tostring(seq)}
+local function note(field, value)
+  if value ~= '' then record[#record + 1] = field; record[#record + 1] = value end
+end
+note('slots', slots)
+note('agent_slots', agent_slots)
+note('queue_timeout', queue_timeout)
+note('has_deadline', (queue_timeout ~= '' or total_timeout ~= '') and '1' or '')
+note('parcel_key', parcel_key)
+note('parcel', parcel)
 if idem ~= '' then
   redis.call('SET', key('idem', session .. ':' .. idem), id, 'PX', idem_ttl)
-  redis.call('HSET', task, 'idem', idem)
+  note('idem', idem)
+  note('digest', digest)
 end
-redis.call('ZADD', key('tasks'), NOW, id)
-redis.call('ZADD', key('tasks-of', session), NOW, id)
-redis.call('ZADD', key('by-agent', agent), NOW, id)
-redis.call('ZADD', key('sessions'), NOW, session)
-move(id, nil, 'queued', NOW)
+redis.call('HSET', task, unpack(record))
+redis.call('ZADD', key('tasks-of', session), STAMP, id)
+redis.call('ZADD', key('by-agent', agent), STAMP, id)
+if seq == 1 then redis.call('ZADD', key('sessions'), STAMP, session) end
+move(id, nil, 'queued', STAMP)
 if total_timeout ~= '' then
   redis.call('ZADD', key('deadlines'), NOW + total_timeout + 2000, 'total_timeout/' .. id) -- its runner is first
 end

@@ -5,20 +5,10 @@
 -- Lines whose head may go are in their lane's ring: the most urgent first, then the session whose turn it is.
 -- A line at its own limit is in no ring, one at its agent's limit is parked; either comes back when a slot is
 -- freed. What is admitted and not to be sent from here is the caller's to publish: it is in READY.
-local ROOT = string.match(PREFIX, '^[^{]*')
 local LANES = {'async', 'process'}
 local RANK = 4398046511104 -- 2^42, more than any seq or turn: urgency comes before age
 local AT_ONCE = 256 -- tasks that one call lets in at most
 local READY = {}
-
-local function gate(kind, id)
-  if id then return ROOT .. 'gate:' .. kind .. ':' .. id end
-  return ROOT .. 'gate:' .. kind
-end
-
-local function partition_of(id)
-  return ROOT .. '{p' .. string.sub(id, 2, 3) .. '}:'
-end
 
 local FACTS = {'lane', 'session', 'subagent', 'slots', 'agent', 'agent_slots', 'priority', 'born', 'status', 'parcel_key',
                'parcel', 'queue_timeout'}
@@ -195,9 +185,8 @@ local function enter(id, task)
   if room then let_in() end
 end
 
--- A task gives back what it holds, or no longer waits.
-local function leave(id)
-  local task = facts(id)
+-- A task gives back what it holds, or no longer waits; `task` tells what it was until now.
+local function leave(id, task)
   if task.status == 'queued' then redis.call('ZREM', gate('sent'), id) end
   if redis.call('SREM', gate('admitted', task.lane), id) == 0 then
     local line = line_of(task)

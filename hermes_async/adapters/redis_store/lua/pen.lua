@@ -1,6 +1,7 @@
 -- What every script begins with. KEYS[1] is the partition's prefix, `hermes:{p07}:`; the first arguments are
 -- the same for every script, its own begin at ARGV[5]. The kinds of keys are listed in keys.py.
 local PREFIX = KEYS[1]
+local ROOT = string.match(PREFIX, '^[^{]*')
 local MAXLEN, MAX_RUNNING = ARGV[1], tonumber(ARGV[2])
 local RESEND, GRACE = tonumber(ARGV[3]), tonumber(ARGV[4])
 
@@ -9,19 +10,29 @@ local function key(kind, id)
   return PREFIX .. kind
 end
 
+local function gate(kind, id)
+  if id then return ROOT .. 'gate:' .. kind .. ':' .. id end
+  return ROOT .. 'gate:' .. kind
+end
+
+local function partition_of(id)
+  return ROOT .. '{p' .. string.sub(id, 2, 3) .. '}:'
+end
+
 local clock = redis.call('TIME')
 local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local STAMP = tostring(NOW) -- as text: a number is turned into it for each command anew, which takes longer
 
 -- Log an event: the next dense seq is its stream id, its inbox id, and what listeners are nudged with.
 local function log(session, inbox, id, type_, task, agent, attempt, trace, data)
-  local seq = redis.call('HINCRBY', key('session', session), 'seq', 1)
-  local fields = {'id', id, 'type', type_, 'time', NOW, 'task', task, 'agent', agent,
+  local seq = redis.call('HINCRBY', key('session', session), 'seq', '1')
+  local fields = {'id', id, 'type', type_, 'time', STAMP, 'task', task, 'agent', agent,
                   'attempt', attempt, 'trace', trace, 'data', data}
   redis.call('XADD', key('events', session), 'MAXLEN', '~', MAXLEN, seq .. '-0', unpack(fields))
   if inbox == '1' then
     redis.call('XADD', key('inbox', session), seq .. '-0', unpack(fields))
   end
-  redis.call('PUBLISH', key('nudge', session), seq)
+  redis.call('PUBLISH', key('nudge', session), tostring(seq))
   return seq
 end
 
@@ -37,5 +48,5 @@ local function finish(task_id, was, has_deadline)
     redis.call('ZREM', key('deadlines'), 'expired/' .. task_id, 'total_timeout/' .. task_id)
   end
   redis.call('HDEL', key('task', task_id), 'parcel_key', 'parcel')
-  redis.call('ZADD', key('ended'), NOW, task_id)
+  redis.call('ZADD', key('ended'), STAMP, task_id)
 end

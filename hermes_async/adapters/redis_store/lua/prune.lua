@@ -22,7 +22,6 @@ for _, id in ipairs(old) do
     if is[4] then redis.call('DEL', key('idem', is[1] .. ':' .. is[4])) end
     redis.call('ZADD', key('sessions'), 'XX', 'LT', horizon, is[1]) -- to be looked at below
   end
-  redis.call('ZREM', key('tasks'), id)
   redis.call('ZREM', key('ended'), id)
   redis.call('DEL', key('task', id), key('children', id))
 end
