@@ -34,11 +34,11 @@ from hermes_async.domain.lifecycle import STAMP, TARGET, UNFENCED, allowed_from,
 from hermes_async.domain.refusals import parent_has_ended, too_many_wait
 from hermes_async.domain.task import Lane, Task
 
-_admitting = partial(Script, admits=True)
+_gated = partial(Script, admits=True)
 CLAIM, POST, RENEW, LATE = map(Script, ("claim", "post", "renew", "late"))
 PRUNE, PUBLISHED, LEAD = map(Script, ("prune", "published", "lead"))
-CREATE, APPEND, CANCEL, ENLIST = map(_admitting, ("create", "append", "cancel", "enlist"))
-ASIDE, BACK, TEND, RESEND = map(_admitting, ("aside", "back", "tend", "resend"))
+CREATE, APPEND, CANCEL, ENLIST = map(_gated, ("create", "append", "cancel", "enlist"))
+ASIDE, BACK, TEND, RESEND = map(_gated, ("aside", "back", "tend", "resend"))
 
 #: For each event, the statuses in which it may happen, as the script reads them.
 _ALLOWED = {type_: "".join(f"{status}," for status in allowed_from(type_)) for type_ in CLASSES}
