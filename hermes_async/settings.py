@@ -10,6 +10,8 @@ from typing import Any, Final, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from hermes_async.adapters import agents_file
+from hermes_async.adapters.callback_folder import FOLDER
+from hermes_async.adapters.plugins import CallbackNames
 from hermes_async.domain.agent import AgentsConfig
 from hermes_async.domain.errors import ConfigError
 from hermes_async.domain.urls import relay_url
@@ -18,7 +20,10 @@ DEFAULT_FILE: Final = "agents.yaml"
 #: Variables that are settings themselves; every other HERMES_ variable overrides a scalar of agents.yaml.
 VARIABLES: Final = frozenset(
     f"HERMES_{name}"
-    for name in ("CONFIG", "LEASE", "MODULES", "RELAY_URL", "RETENTION", "STATE_DIR", "TOKEN")
+    for name in (
+        *("CALLBACK_MODULES", "CONFIG", "LEASE", "MODULES"),
+        *("RELAY_URL", "RETENTION", "STATE_DIR", "TOKEN"),
+    )
 )
 
 
@@ -35,6 +40,9 @@ class Settings(BaseModel):
     state_dir: Path
     #: Python modules whose decorated functions are agents (HERMES_MODULES, separated by commas).
     modules: tuple[str, ...] = ()
+    #: Modules and packages of which agents.yaml may name any function as a callback
+    #: (HERMES_CALLBACK_MODULES, separated by commas).
+    callback_modules: tuple[str, ...] = ()
     agents: AgentsConfig = AgentsConfig()
     #: Seconds after which a silent worker has lost its task (HERMES_LEASE).
     lease: float = Field(default=15.0, gt=0)
@@ -56,8 +64,13 @@ class Settings(BaseModel):
     ) -> Self:
         """Read everything once, or raise ConfigError; `overrides` win over the environment."""
         path, project, modules = locate(config, environ)
+        allowed = _modules("HERMES_CALLBACK_MODULES", environ.get("HERMES_CALLBACK_MODULES", ""))
         agents = overrides.pop("agents", None) or agents_file.load(
-            path, environ, reserved=VARIABLES, known_agents=known_agents
+            path,
+            environ,
+            reserved=VARIABLES,
+            known_agents=known_agents,
+            known_callbacks=CallbackNames(project / FOLDER, allowed),
         )
         said: dict[str, Any] = {
             "config": path,
@@ -65,11 +78,17 @@ class Settings(BaseModel):
             "state_dir": _folder(environ, project),
             "agents": agents,
             "modules": modules,
+            "callback_modules": allowed,
             **_from_environment(environ),
             **overrides,
         }
         said.setdefault("relay_url", _relay_address(agents))
         return cls(**said)
+
+    @property
+    def callback_names(self) -> CallbackNames:
+        """The names of all callbacks that agents.yaml may use here."""
+        return CallbackNames(self.project_dir / FOLDER, self.callback_modules)
 
 
 class Place(NamedTuple):

@@ -109,10 +109,12 @@ def test_its_own_variables(project: Path) -> None:
         "HERMES_TOKEN": "secret",
         "HERMES_RELAY_URL": "wss://relay.example.com",
         "HERMES_STATE_DIR": "var",
+        "HERMES_CALLBACK_MODULES": "my_app.callbacks",
     }
     settings = Settings.read(environ=environ)
     assert (settings.lease, settings.retention) == (2.5, 60)
     assert settings.modules == ("my_agents", "lib.agents")
+    assert "my_app.callbacks:told" in settings.callback_names
     assert (settings.token, settings.relay_url) == ("secret", "wss://relay.example.com")
     assert settings.state_dir == project / "var"
     assert "secret" not in repr(settings)

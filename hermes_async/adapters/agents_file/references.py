@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hermes_async.adapters.agents_file.sentences import Fault
 from hermes_async.adapters.agents_file.shape import Loc
+from hermes_async.adapters.plugins import cure
 from hermes_async.domain.agent import AgentsConfig, AgentSpec, SubagentSpec
 from hermes_async.domain.errors import did_you_mean
 from hermes_async.domain.urls import is_rabbitmq
@@ -121,5 +122,5 @@ def _callback_faults(subagent: SubagentSpec, loc: Loc, known: Known) -> Iterator
         return
     for event, name in subagent.callbacks:
         if name is not None and name not in known.callbacks:
-            cure = did_you_mean(name, known.callbacks) or "; install the plugin that brings it"
-            yield Fault((*loc, "callbacks", event), f"no callback is named {name!r}{cure}")
+            sentence = f"no callback is named {name!r}{cure(name, known.callbacks)}"
+            yield Fault((*loc, "callbacks", event), sentence)

@@ -149,10 +149,13 @@ def test_a_folder(tmp_path: Path) -> None:
 def test_unknown_tools_and_callbacks() -> None:
     message = error_of(lambda: load(ARTICLE, {}, known_tools={"web_serch", "arxiv_api"})).split(".yaml:")[1]
     assert message == "20:9: no tool is named 'web_search'; did you mean 'web_serch'?"
-    message = error_of(lambda: load(ARTICLE, {}, known_callbacks=[])).split(".yaml:")[1]
-    assert (
-        message
-        == "14:24: no callback is named 'research_callback_handler'; install the plugin that brings it"
+    message = error_of(lambda: load(ARTICLE, {}, known_callbacks=["research_handler"])).split(".yaml:")[1]
+    assert message == (
+        "14:24: no callback is named 'research_callback_handler'; did you mean 'research_handler'?"
+    )
+    message = error_of(lambda: load(ARTICLE, {}, known_callbacks=["research_callback_handler"]))
+    assert message.split(".yaml:")[1] == (
+        "15:23: no callback is named 'failure_notifier'; define it in hermes_callbacks/ beside agents.yaml"
     )
     assert load(ARTICLE, {}, known_tools=("web_search", "arxiv_api"))
 
