@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -22,9 +23,13 @@ VARIABLES: Final = frozenset(
     f"HERMES_{name}"
     for name in (
         *("CALLBACK_MODULES", "CONFIG", "LEASE", "MODULES"),
-        *("RELAY_URL", "RETENTION", "STATE_DIR", "TOKEN"),
+        *("RELAY_URL", "RETENTION", "STATE_DIR", "TOKEN", "WEBHOOK_ALLOW"),
     )
 )
+
+
+#: A name, an IPv4 address or an IPv6 address in brackets, and a port.
+_PLACE = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+\]):\d{1,5}", re.ASCII)
 
 
 class Settings(BaseModel):
@@ -52,6 +57,8 @@ class Settings(BaseModel):
     token: str | None = Field(default=None, repr=False)
     #: Where clients find the relay (HERMES_RELAY_URL, default: the host and port of `relay:`).
     relay_url: str
+    #: `host:port` of webhook receivers that may be on private networks (HERMES_WEBHOOK_ALLOW, with commas).
+    webhook_allow: frozenset[str] = frozenset()
 
     @classmethod
     def read(
@@ -127,6 +134,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         "relay_url": _url,
         "retention": _seconds,
         "token": _text,
+        "webhook_allow": _places,
     }
     said: dict[str, Any] = {}
     for field, reader in readers.items():
@@ -166,6 +174,16 @@ def _url(name: str, text: str) -> str:
         return relay_url(text)
     except ValueError as error:
         raise ConfigError(f"{name}: relay_url {error}") from None
+
+
+def _places(name: str, text: str) -> frozenset[str]:
+    places = frozenset(place for part in text.split(",") if (place := part.strip().lower()))
+    for place in places:
+        if not _PLACE.fullmatch(place):
+            raise ConfigError(
+                f'{name}: "{place}" is not a host and a port; write some such as hooks.internal:8080'
+            )
+    return places
 
 
 def _relay_address(agents: AgentsConfig) -> str:

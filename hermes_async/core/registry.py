@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from hermes_async.core.subagent import Subagent
-from hermes_async.domain.agent import AgentsConfig, AgentSpec, SubagentSpec
+from hermes_async.domain.agent import AgentsConfig, AgentSpec, SubagentSpec, Webhook
 from hermes_async.domain.errors import ConfigError, UnknownAgent, did_you_mean
-from hermes_async.domain.task import Lane
+from hermes_async.domain.task import Lane, Task
 
 
 class Registry:
@@ -62,6 +62,18 @@ class Registry:
             return self.agent(name)
         agent = self.agent(spec.agent)
         return replace(agent, spec=spec.over(agent.spec))
+
+    def webhook(self, task: Task) -> Webhook | None:
+        """Return where a task is posted when it has ended, as this process' own configuration says."""
+        birth = task.birth
+        parent = self.config.agents.get(birth.parent or "", AgentSpec())
+        said = next((one for one in parent.subagents if one.id == birth.subagent), None)
+        if said is not None and "webhook" in said.model_fields_set:
+            return said.webhook
+        try:
+            return self.agent(birth.options.agent or birth.subagent).spec.webhook
+        except (UnknownAgent, ConfigError):
+            return None
 
     def _declared(self, name: str, parent: str | None) -> SubagentSpec | None:
         known = self.config.agents.get(parent or "")

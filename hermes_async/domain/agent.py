@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, field_validator
 
 from hermes_async.domain.errors import UnknownAgent, did_you_mean
-from hermes_async.domain.urls import broker_url, state_url, web_url
+from hermes_async.domain.secret import signing_secrets
+from hermes_async.domain.urls import broker_url, masked, state_url, web_url
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,18 @@ Function = Annotated[
 BrokerUrl = Annotated[str, AfterValidator(broker_url), Must("a URL such as redis://localhost:6379/0")]
 StateUrl = Annotated[str, AfterValidator(state_url), Must("a URL such as redis://localhost:6379/0")]
 WebhookUrl = Annotated[str, AfterValidator(web_url), Must("a URL such as https://example.com/hook")]
+Secrets = Annotated[
+    str | tuple[str, ...],
+    BeforeValidator(signing_secrets),
+    Must("text, or a list of texts, the newest first"),
+]
 Version = Annotated[
     str, Field(pattern=r"^\d{1,9}(\.\d{1,9}){0,4}$"), Must('a version in quotes, such as "2.4"')
 ]
 
 
 class Spec(BaseModel):
-    """A frozen part of the configuration: strict types, no unknown keys, compact JSON."""
+    """A frozen part of the configuration: strict types, no unknown keys, compact JSON, discreet errors."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -61,6 +67,7 @@ class Spec(BaseModel):
         allow_inf_nan=False,
         validate_by_name=True,
         serialize_by_alias=True,
+        hide_input_in_errors=True,
     )
 
 
@@ -83,8 +90,13 @@ class Webhook(Spec):
     """Where a finished task is posted (Standard Webhooks)."""
 
     url: WebhookUrl
-    #: Signs each post.
-    secret: Text | None = Field(default=None, repr=False)
+    #: Signs each post; several while receivers change over to the first of them. It is never written down.
+    secret: Secrets | None = Field(default=None, repr=False, exclude=True)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every secret that signs, the newest first."""
+        return (self.secret,) if isinstance(self.secret, str) else self.secret or ()
 
 
 class Callbacks(Spec):
@@ -145,6 +157,12 @@ class SubagentSpec(Spec):
         if self.retry_limit is None:
             return 2 if self.retry_on_failure else 0
         return self.retry_limit
+
+    def recorded(self) -> SubagentSpec:
+        """Return what may lie in a task's record: no secret, and nothing of a URL that may be one."""
+        if self.webhook is None:
+            return self
+        return self.model_copy(update={"webhook": Webhook(url=masked(self.webhook.url))})
 
     def over(self, base: SubagentSpec) -> SubagentSpec:
         """Lay these settings over `base`: what was said here wins, the rest is as `base` has it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from hermes_async.domain.agent import SubagentSpec
 from hermes_async.domain.failure import ErrorInfo, Reason
@@ -90,6 +90,11 @@ class Birth(_Value):
     parent_attempt: int = 0
     root_task_id: str | None = None
     depth: int = 0
+
+    @field_validator("options")
+    @classmethod
+    def _keep_secrets_out(cls, options: SubagentSpec) -> SubagentSpec:
+        return options.recorded()
 
     @property
     def trace_id(self) -> str:

@@ -10,6 +10,8 @@ STATE_SCHEMES = ("redis", "rediss")
 WEB_SCHEMES = ("https", "http")
 RELAY_SCHEMES = ("http", "https", "ws", "wss")
 
+_HOOK = "https://example.com/hook"
+
 
 def broker_url(url: str) -> str:
     """Accept a Redis or RabbitMQ URL."""
@@ -22,8 +24,10 @@ def state_url(url: str) -> str:
 
 
 def web_url(url: str) -> str:
-    """Accept an HTTP URL (whether it may be posted to is decided when it is)."""
-    return _checked(url, WEB_SCHEMES, "https://example.com/hook")
+    """Accept an HTTP URL without a password (whether it may be posted to is decided when it is)."""
+    if "@" in _split(url, _HOOK).netloc:
+        raise ValueError(f"must not name a user or a password; sign with `secret`, and write {_HOOK}")
+    return _checked(url, WEB_SCHEMES, _HOOK)
 
 
 def relay_url(url: str) -> str:

@@ -110,6 +110,7 @@ def test_its_own_variables(project: Path) -> None:
         "HERMES_RELAY_URL": "wss://relay.example.com",
         "HERMES_STATE_DIR": "var",
         "HERMES_CALLBACK_MODULES": "my_app.callbacks",
+        "HERMES_WEBHOOK_ALLOW": "Hooks.internal:8080, [::1]:443,",
     }
     settings = Settings.read(environ=environ)
     assert (settings.lease, settings.retention) == (2.5, 60)
@@ -117,6 +118,7 @@ def test_its_own_variables(project: Path) -> None:
     assert "my_app.callbacks:told" in settings.callback_names
     assert (settings.token, settings.relay_url) == ("secret", "wss://relay.example.com")
     assert settings.state_dir == project / "var"
+    assert settings.webhook_allow == {"hooks.internal:8080", "[::1]:443"}
     assert "secret" not in repr(settings)
 
 
@@ -136,6 +138,8 @@ def test_its_own_variables(project: Path) -> None:
             'relay_url must begin with http://, https://, ws:// or wss://, not "localhost"; '
             "write one such as http://localhost:8765",
         ),
+        ("HERMES_WEBHOOK_ALLOW", "a:1,*", '"*" is not a host and a port; write some such as'),
+        ("HERMES_WEBHOOK_ALLOW", "http://a:1", '"http://a:1" is not a host and a port'),
         ("HERMES_RELAY__PORT", "high", 'relay.port must be a port number from 0 to 65535, not "high"'),
         ("HERMES_STATE", "amqp://h", "state must begin with redis:// or rediss://"),
         ("HERMES_TASK_QUEUE", "amqp://h", "RabbitMQ cannot keep the state of tasks; add `state: redis://…`"),

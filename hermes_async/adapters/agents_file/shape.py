@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -60,7 +60,8 @@ def _shape(hint: Any, must: str = "") -> Shape:
         words = [extra.be for extra in arguments[1:] if isinstance(extra, Must)]
         return _shape(arguments[0], words[0] if words else must)
     if origin in (Union, UnionType):
-        return _shape(next(one for one in arguments if one is not NoneType), must)
+        first, *others = (_shape(one, must) for one in arguments if one is not NoneType)
+        return replace(first, item=first.item or next((other.item for other in others), None))
     if origin is Literal:
         return Shape(Literal, " or ".join(f'"{choice}"' for choice in arguments))
     if origin is tuple:

@@ -43,7 +43,7 @@ agents:
         retry: &retry {initial: 1, factor: 2, maximum: 30, jitter: false, non_retryable: [ValueError]}
         priority: 9
         callbacks: {on_progress: shown}
-        webhook: {url: "https://example.com/hook", secret: "${SECRET:-whsec}"}
+        webhook: {url: "https://example.com/hook", secret: "${SECRET:-a secret of plain text, long enough}"}
         fallback: writer
         idempotency: {scope: parent, ttl: 60}
       - {id: draft, agent: writer, retry_limit: 3, retry: *retry}
@@ -91,7 +91,7 @@ def test_everything_that_may_be_said() -> None:
     research, draft = config.agent("boss").subagents
     assert (research.agent, research.timeout, research.fallback) == ("research", None, "writer")
     assert research.webhook is not None
-    assert research.webhook.secret == "whsec"
+    assert research.webhook.secret == "a secret of plain text, long enough"
     assert draft.retry == research.retry
     assert config.agent("writer").instructions == "Write ${plain} text.\n"
     assert (config.task_queue, config.state, config.relay.port) == ("redis://q", "redis://s", 9001)

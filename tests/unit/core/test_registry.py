@@ -12,9 +12,10 @@ import pytest
 from hermes_async.core.context import TaskContext
 from hermes_async.core.registry import Registry, collect
 from hermes_async.core.subagent import subagent
-from hermes_async.domain.agent import AgentsConfig, AgentSpec, SubagentSpec
+from hermes_async.domain.agent import AgentsConfig, AgentSpec, SubagentSpec, Webhook
 from hermes_async.domain.errors import ConfigError, UnknownAgent
-from hermes_async.domain.task import Lane
+from hermes_async.domain.task import Lane, Task
+from tests.support.values import make_task
 
 BROKEN = {
     "missing_dependency": "import there_is_no_such_module",
@@ -162,3 +163,44 @@ def test_a_module_without_agents_is_a_configuration_error(module: str, told: str
 def test_making_a_registry_imports_nothing() -> None:
     names: Any = Registry(AgentsConfig(agents={"x": AgentSpec(run="nowhere:run")}))
     assert list(names) == ["x"]
+
+
+HERE, THERE = (
+    Webhook(url=f"https://{host}.example/", secret="a secret that is long enough") for host in "ab"
+)
+
+
+@subagent(webhook=HERE)
+async def posted(ctx: TaskContext) -> str:
+    return ""
+
+
+def of(name: str, parent: str | None, agent: str = "") -> Task:
+    task = make_task(agent=agent or name)
+    birth = task.birth.model_copy(update={"parent": parent, "subagent": name})
+    return task.model_copy(update={"birth": birth})
+
+
+def test_a_webhook_is_found_with_its_secret_by_parent_and_subagent() -> None:
+    known = Registry(
+        AgentsConfig(
+            agents={
+                "boss": boss(
+                    SubagentSpec(id="file", agent="posted", webhook=THERE),
+                    SubagentSpec(id="decorated", agent="posted"),
+                    SubagentSpec(id="silent", agent="posted", webhook=None),
+                ),
+                "broken": AgentSpec(run="syntax_fault:run"),
+            }
+        ),
+        [posted, writer],
+    )
+    assert known.webhook(of("file", "boss", "posted")) is THERE
+    assert known.webhook(of("decorated", "boss", "posted")) is HERE
+    assert known.webhook(of("silent", "boss", "posted")) is None
+    assert known.webhook(of("posted", "boss")) is HERE
+    assert known.webhook(of("posted", None)) is HERE
+    assert known.webhook(of("posted", "nobody")) is HERE
+    assert known.webhook(of("writer", None)) is None
+    assert known.webhook(of("unknown", None)) is None
+    assert known.webhook(of("broken", None)) is None

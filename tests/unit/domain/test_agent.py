@@ -35,13 +35,13 @@ def test_a_spec_survives_json_and_is_compact() -> None:
         async_=False,
         timeout=None,
         retry=RetryPolicy(initial=2, non_retryable=("ValueError",)),
-        webhook=Webhook(url="https://example.com/hook", secret="whsec_1"),
+        webhook=Webhook(url="https://example.com/hook"),
     )
     text = spec.model_dump_json(exclude_defaults=True)
     assert text == (
         '{"id":"research","agent":"research_agent","async":false,"timeout":null,'
         '"retry":{"initial":2.0,"non_retryable":["ValueError"]},'
-        '"webhook":{"url":"https://example.com/hook","secret":"whsec_1"}}'
+        '"webhook":{"url":"https://example.com/hook"}}'
     )
     assert SubagentSpec.model_validate_json(text) == spec
 
@@ -136,3 +136,9 @@ def test_what_does_nothing_yet_exists() -> None:
 def test_secrets_are_not_in_the_repr() -> None:
     secret = AgentsConfig.model_validate({"task_queue": "redis://joe:hush@h/0", "relay": {"secret": "hush"}})
     assert "hush" not in repr(secret)
+
+
+def test_secrets_are_not_in_errors() -> None:
+    with pytest.raises(ValidationError) as caught:
+        SubagentSpec.model_validate({"id": "a", "webhook": {"url": "https://h", "secret": "hush"}})
+    assert "hush" not in str(caught.value)

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from hermes_async.domain.failure import ErrorInfo, Reason
-from hermes_async.domain.task import TERMINAL, Lane, Progress, Task, TaskResult, TaskStatus, Usage
+from hermes_async.domain.task import TERMINAL, Birth, Lane, Progress, Task, TaskResult, TaskStatus, Usage
 from tests.support.values import make_task
 
 
@@ -76,3 +76,13 @@ def test_progress_is_a_percentage(percent: object) -> None:
 def test_words_on_the_wire_are_lower_case() -> None:
     for enum in (TaskStatus, Lane, Reason):
         assert all(str(member) == member.value == member.value.lower() for member in enum)
+
+
+def test_a_record_has_a_webhook_but_none_of_its_secrets() -> None:
+    webhook = {"url": "https://example.com/hook?key=hush", "secret": "hush" * 6}
+    birth = make_task(options={"webhook": webhook, "timeout": 7.0}).birth
+    assert birth.options.webhook is not None
+    assert birth.options.webhook.url == "https://example.com/hook"
+    assert birth.options.timeout == 7
+    assert "hush" not in birth.model_dump_json() + repr(birth)
+    assert Birth.model_validate_json(birth.model_dump_json()) == birth

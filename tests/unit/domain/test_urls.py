@@ -43,6 +43,14 @@ def test_the_web() -> None:
         web_url("wss://example.com")
 
 
+@pytest.mark.parametrize("url", ["https://joe:hush@h/x", "https://hush@h", "https://@h", "https://h:443@x"])
+def test_a_webhook_has_no_password(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^must not name a user") as caught:
+        web_url(url)
+    assert "hush" not in str(caught.value)
+    assert web_url("https://h/@x?y=@z")
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
