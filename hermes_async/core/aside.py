@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
+from hermes_async.core.hint import Hint
 from hermes_async.core.journal import patiently
 from hermes_async.core.limits import Limits
-from hermes_async.core.ports import Hint, Store
+from hermes_async.core.ports import Store
 from hermes_async.domain.task import Task
 
 #: Steps out of the slot of a worker's pool for as long as the context lasts.

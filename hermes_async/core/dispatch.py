@@ -115,7 +115,12 @@ class Dispatcher:
             parent_attempt=origin.parent_attempt,
             root_task_id=origin.root_task_id,
             depth=origin.depth,
+            ordered=self._is_ordered(origin.parent),
         )
+
+    def _is_ordered(self, parent: str | None) -> bool:
+        declared = self._registry.config.agents.get(parent) if parent else None
+        return declared is None or declared.session.lock == "ordered"
 
     def _address(self, subagent: Subagent[..., Any]) -> Address:
         declared = self._registry.config.agents.get(_agent(subagent))

@@ -9,10 +9,15 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
-from hermes_async.core.ports import Hint
+from hermes_async.core.hint import Hint
 from hermes_async.domain.callback import Call, Callback
 from hermes_async.domain.events import MessageData
 from hermes_async.domain.failure import ErrorInfo
+
+#: Seconds for which a dead row is kept at least, and with it the record of its task.
+DEAD_RETENTION = 30 * 86_400.0
+#: Seconds after which the failures of an endpoint that was not called since are forgotten.
+ENDPOINT_MEMORY = 3_600.0
 
 
 @dataclass(frozen=True)
@@ -21,31 +26,59 @@ class Backlog:
 
     waiting: int = 0
     dead: int = 0
-    #: Seconds since the oldest of those that wait was due; None: none waits.
+    #: Seconds since the oldest of those that wait was filed; None: none waits.
     oldest: float | None = None
     #: Processes that make calls.
     callers: int = 0
 
 
-class Ledger(Protocol):
+class Endpoints(Protocol):
+    """What all callers together know of the endpoints of webhooks: one that fails is left alone for a while.
+
+    An endpoint is whatever callers agree on, such as the origin of a URL. It is closed to calls for a pause
+    when so many of them failed in a row; after the pause one more failure closes it again.
+    """
+
+    async def endpoint_failed(self, endpoint: str, threshold: int, pause: float) -> float:
+        """Note a failure; return for how many seconds the endpoint is closed to calls now, 0 when it is open.
+
+        Args:
+            endpoint: which one.
+            threshold: failures in a row that close it.
+            pause: seconds for which it is closed then.
+        """
+        ...
+
+    async def endpoint_ok(self, endpoint: str) -> None:
+        """Note that a call went through: the endpoint is open, and its failures are forgotten."""
+        ...
+
+    async def endpoint_closed_for(self, endpoint: str) -> float:
+        """Return for how many seconds the endpoint is closed to calls, 0 when it is open."""
+        ...
+
+
+class Ledger(Endpoints, Protocol):
     """The rows of callbacks, in lines. Every method that writes is atomic and may be repeated.
 
-    The pen files a row with the event that makes it due, in the same script. A row stands in the line of its
-    session when the parent's `session.lock` is `ordered`, in the order of `seq`; otherwise, and always for
-    a webhook, it has a line of its own. Only the first of a line can be claimed, by one at a time. A claim
-    lasts for its lease: then the next claim, with a greater fence, gets the same row again. A claim that
-    has run out counts as a failed try: what it called may be what ends processes.
+    The pen files a row with the event that makes it due, in the same script. A row of a function stands in
+    the line of its session when the parent's `session.lock` is `ordered`, else in the line of its task, in
+    the order of `seq`; one of a webhook has a line of its own. Only the first of a line can be claimed, by
+    one at a time. A claim lasts for its lease: then the next claim, with a greater fence, gets the same row
+    again. A claim that has run out counts as a failed try: what it called may be what ends processes.
 
     Functions and webhooks are claimed apart, so that neither has to wait for the other's places.
 
     A row of `on_progress` tells of the newest progress: one that waits is not filed twice, one that is being
-    called is filed again, and none is left when the task ends.
+    called is filed again, and none is left when the task ends, but for one that is being called; what the
+    end makes due comes after that.
     """
 
     async def claim(self, lease: float, *, webhooks: bool = False) -> Call | None:
         """Take the first of the line that has been ready for longest, for `lease` seconds; None: none is.
 
-        Lines of webhooks with `webhooks`, else only those of functions.
+        Lines of webhooks with `webhooks`, else only those of functions. When the reply to a claim is lost,
+        its row comes again after the lease.
         """
         ...
 
@@ -69,7 +102,10 @@ class Ledger(Protocol):
         ...
 
     async def give_up(self, call: Call, error: ErrorInfo) -> bool:
-        """Note the last failed try, log `callback.dead`, keep the row aside; the line goes on without it."""
+        """Note the last failed try, log `callback.dead`, keep the row aside; the line goes on without it.
+
+        A row of `on_progress` is not kept: the next progress tells more.
+        """
         ...
 
     async def redeliver(self, callback_id: str) -> bool:
@@ -91,7 +127,7 @@ class Ledger(Protocol):
     async def callbacks(
         self, *, session_id: str | None = None, dead: bool | None = None, limit: int = 50
     ) -> Sequence[Callback]:
-        """Return rows that match, oldest first."""
+        """Return rows that match, oldest first: by when they were filed, or died."""
         ...
 
     async def backlog(self) -> Backlog:

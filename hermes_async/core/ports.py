@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
+from hermes_async.core.hint import Hint
+from hermes_async.core.ledger import Ledger
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.task import Lane, Task, TaskStatus
@@ -99,16 +101,13 @@ class Traffic:
     swept: Mapping[str, int] = field(default_factory=dict)
 
 
-class Hint(Protocol):
-    """A nudge that a session may have news; it may come for nothing, and may be lost."""
-
-    async def wait(self, timeout: float) -> None:
-        """Return at the next nudge, or after `timeout` seconds."""
-        ...
-
-
 class Store(Protocol):
     """The one pen and its readers. Every method that writes is atomic and may be repeated."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The callbacks that are due; the pen files them."""
+        ...
 
     def on_admitted(self, publish: Callable[[Sequence[str]], None]) -> None:
         """Call `publish` with tasks that are let through the gate and have no parcel: see `published`."""
@@ -254,7 +253,8 @@ class Store(Protocol):
         """Forget tasks that ended more than `retention` seconds ago, and sessions that were silent since.
 
         A session that somebody listens to is kept, but for inbox entries that are as old: they go with the
-        records of their time. Returns how many tasks were forgotten.
+        records of their time. A task with a row in the ledger is kept; dead rows are forgotten
+        `DEAD_RETENTION` after their death. Returns how many tasks were forgotten.
         """
         ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
@@ -31,15 +32,35 @@ AFTER: Final[dict[str, tuple[CallbackKind, ...]]] = {
 }
 
 
+#: After so many failed tries a function is not called any more.
+TRIES: Final = 5
+#: Seconds to the second try at most; each later wait is up to so many times the one before. Five tries
+#: take less than a minute.
+FIRST_DELAY: Final = 2.0
+FACTOR: Final = 2.5
+#: Failed tries of which a row keeps the errors.
+KEPT_TRIES: Final = 5
+
+#: What happened when a claim ran out.
+CALLER_LOST: Final = ErrorInfo(type="CallerLost", message="the process that made the call was lost")
+
+
+def delay_after(failures: int, chance: float) -> float | None:
+    """Return the seconds until a function is called again: exponential with full jitter; None: never.
+
+    Args:
+        failures: tries that have failed.
+        chance: a number in [0, 1) that spreads the tries.
+    """
+    return FIRST_DELAY * FACTOR ** (failures - 1) * chance if failures < TRIES else None
+
+
 def wanted(options: SubagentSpec) -> tuple[CallbackKind, ...]:
     """Return the kinds of callbacks that a subagent asks for."""
-    said: dict[CallbackKind, object] = {
-        CallbackKind.ON_PROGRESS: options.callbacks.on_progress,
-        CallbackKind.ON_COMPLETE: options.callbacks.on_complete,
-        CallbackKind.ON_FAILURE: options.callbacks.on_failure,
-        CallbackKind.WEBHOOK: options.webhook,
-    }
-    return tuple(kind for kind, value in said.items() if value)
+    names, webhook = options.callbacks, options.webhook
+    if not (webhook or names.on_complete or names.on_failure or names.on_progress):
+        return ()  # as nearly all do, and each task asks
+    return tuple(kind for kind in CallbackKind if name_of(options, kind))
 
 
 def name_of(options: SubagentSpec, kind: CallbackKind) -> str:
@@ -49,9 +70,21 @@ def name_of(options: SubagentSpec, kind: CallbackKind) -> str:
     return getattr(options.callbacks, kind.value) or ""
 
 
-def callback_id(task_id: str, kind: CallbackKind) -> str:
-    """Return the id of a task's callback: the same at every try, the key by which effects are recognised."""
-    return f"{task_id}:{kind}"
+def public_name(callback: Callback) -> str:
+    """Return who is told, for everybody's eyes: the path of a webhook's URL may be a secret."""
+    if callback.kind is not CallbackKind.WEBHOOK:
+        return callback.name
+    parts = urlsplit(callback.name)
+    return f"{parts.scheme}://{parts.hostname}"
+
+
+def callback_id(task_id: str, kind: CallbackKind, seq: int = 0) -> str:
+    """Return the id of a row: the same at every try, the key by which effects are recognised.
+
+    A task may have news of its progress many times, so the `seq` of the event is part of the id then.
+    """
+    progress = kind is CallbackKind.ON_PROGRESS
+    return f"{task_id}:{kind}:{seq}" if progress else f"{task_id}:{kind}"
 
 
 class Try(BaseModel):
@@ -74,7 +107,7 @@ class Callback(BaseModel):
     name: str
     session_id: str
     task_id: str
-    #: Of the event of which it tells.
+    #: Of the event that made it due.
     seq: int
     #: Tries that have failed, and the latest of them.
     failures: int = 0

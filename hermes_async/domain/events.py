@@ -233,6 +233,11 @@ def task_event(task: Task, type_: str, data: BaseModel | None = None, *, n: int 
     )
 
 
+def callback_event(task: Task, id_: str, type_: str, data: BaseModel) -> AnyEvent:
+    """Return an event that a callback of `task` has brought about."""
+    return task_event(task, type_, data).model_copy(update={"id": id_})
+
+
 def queued(task: Task) -> AnyEvent:
     """Return the first event of a task."""
     return task_event(task, "task.queued", queued_data(task))

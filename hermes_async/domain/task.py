@@ -90,6 +90,8 @@ class Birth(_Value):
     parent_attempt: int = 0
     root_task_id: str | None = None
     depth: int = 0
+    #: The session's callbacks run one at a time, in the order of events.
+    ordered: bool = True
 
     @field_validator("options")
     @classmethod
@@ -152,7 +154,7 @@ class Task(_Value):
     def as_json(self) -> dict[str, Any]:
         """Return what people and programs are shown: birth and state side by side."""
         state = self.model_dump(mode="json", exclude={"birth"})
-        birth = self.birth.model_dump(mode="json", exclude={"options", "traceparent"})
+        birth = self.birth.model_dump(mode="json", exclude={"options", "traceparent", "ordered"})
         return {**birth, **state, "trace_id": self.birth.trace_id}
 
 

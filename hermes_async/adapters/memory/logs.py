@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from hermes_async.adapters.memory.nudges import Nudges
-from hermes_async.core.ports import Hint, Page
+from hermes_async.core.hint import Hint
+from hermes_async.core.ports import Page
 from hermes_async.domain.events import INBOX_TYPES, AnyEvent
 
 
@@ -41,7 +42,7 @@ class MemoryLogs:
     async def post(self, event: AnyEvent) -> int:
         session = self._session(event.session_id)
         if session.posted[0] != event.id:
-            session.posted = (event.id, self._log(self._stamped(event)))
+            session.posted = (event.id, self._log_now(event))
         return session.posted[1]
 
     async def events(self, session_id: str, after: int, limit: int) -> Page:
@@ -78,6 +79,9 @@ class MemoryLogs:
 
     def _stamped(self, event: AnyEvent) -> AnyEvent:
         return event.model_copy(update={"time": self._now()})
+
+    def _log_now(self, event: AnyEvent) -> int:
+        return self._log(self._stamped(event))
 
     def _log(self, event: AnyEvent) -> int:
         session = self._session(event.session_id)

@@ -10,6 +10,7 @@ from itertools import islice
 
 from hermes_async.adapters.memory.entry import Entry, admits, is_over, is_repeated, matches, same
 from hermes_async.adapters.memory.gate import MemoryGate
+from hermes_async.adapters.memory.ledger import MemoryLedger
 from hermes_async.adapters.memory.logs import MemoryLogs
 from hermes_async.core.ports import (
     NOTHING_SWEPT,
@@ -56,6 +57,7 @@ class MemoryStore(MemoryLogs):
         self._swept: Counter[str] = Counter()
         self._entries: dict[str, Entry] = {}
         self._keys: dict[tuple[str, str], str] = {}
+        self.ledger = MemoryLedger(lambda task_id: self._entries[task_id].task, self._log_now, now)
 
     def on_admitted(self, publish: Callable[[Sequence[str]], None]) -> None:
         self._publish = publish
@@ -228,13 +230,15 @@ class MemoryStore(MemoryLogs):
 
     async def prune(self, retention: float) -> int:
         horizon = self._now() - retention
+        self.ledger.forget_dead(retention)
         old = [
             task_id
             for task_id, entry in self._entries.items()
-            if entry.task.finished_at is not None and entry.task.finished_at <= horizon
+            if is_over(entry.task.finished_at, horizon) and not self.ledger.holds(task_id)
         ]
         for task_id in old:
             del self._entries[task_id]
+            self.ledger.forget(task_id)
         self._keys = {key: task_id for key, task_id in self._keys.items() if task_id in self._entries}
         alive = {entry.task.session_id for entry in self._entries.values()}
         self._forget_silent(horizon, alive)
@@ -290,6 +294,7 @@ class MemoryStore(MemoryLogs):
         event = self._stamped(event).model_copy(update={"attempt": entry.task.attempt})
         was, entry.task = entry.task, apply(entry.task, event)
         entry.last, entry.seq = event.id, self._log(event)
+        self.ledger.file(entry.task, event.model_copy(update={"seq": entry.seq}))
         status = entry.task.status
         if status not in (TaskStatus.RUNNING, TaskStatus.INPUT_REQUIRED) and event.type in TARGET:
             self._gate.leave(was)

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from hermes_async.core.ports import Parcel
+from hermes_async.domain.callback import Callback, CallbackKind, Try, name_of, wanted
 from hermes_async.domain.events import CLASSES, AnyEvent
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.task import Birth, Lane, Progress, Task, TaskStatus, Usage
@@ -35,6 +36,12 @@ def encode_move(moved: Task | None, parcel: Parcel | None) -> Iterator[str | int
     yield from ("lane", moved.lane, "agent_slots", moved.address.concurrency_limit or "")
     if parcel is not None:
         yield from ("parcel_key", parcel.key, "parcel", parcel.body)
+
+
+def encode_wants(birth: Birth) -> str:
+    """Return the kinds of callbacks that a task asks for, as the script reads them; often none."""
+    kinds = wanted(birth.options)
+    return ",".join(("ordered", *kinds) if birth.ordered else kinds) if kinds else ""
 
 
 def _encode(value: Any) -> str:
@@ -88,6 +95,24 @@ def decode_event(session_id: str, entry_id: str, fields: Mapping[str, str]) -> A
         attempt=int(fields["attempt"]),
         trace_id=fields["trace"] or None,
         data=data.model_validate_json(fields["data"]),
+    )
+
+
+def decode_callback(callback_id: str, task: Task, fields: Mapping[str, str]) -> Callback:
+    """Return the row of a task's callback; the record says what it does not."""
+    kind = CallbackKind(callback_id.split(":")[1])
+    tries = (line.split(" ", 1) for line in fields.get("log", "").split("\n") if line)
+    return Callback.model_construct(
+        id=callback_id,
+        kind=kind,
+        name=name_of(task.birth.options, kind),
+        session_id=task.session_id,
+        task_id=task.id,
+        seq=int(fields["seq"]),
+        failures=int(fields.get("failures", 0)),
+        log=tuple(Try(at=_seconds(at), error=_model(ErrorInfo, error)) for at, error in tries),
+        dead="dead" in fields,
+        due_at=_seconds(fields["due"]) if "due" in fields else None,
     )
 
 

@@ -6,7 +6,7 @@ the session, so that a session's keys share a slot and the sessions spread over 
 | kind                | type        | holds                                                            |
 |---------------------|-------------|------------------------------------------------------------------|
 | `task:<id>`         | hash        | the record                                                       |
-| `session:<id>`      | hash        | `seq`, the number of the session's newest event; the last post   |
+| `session:<id>`      | hash        | `seq`, the number of its newest event; the last post; `fence`    |
 | `events:<id>`       | stream      | the session's log; an entry's id is `<seq>-0`                    |
 | `inbox:<id>`        | stream      | what the parent has not acknowledged, with the same ids          |
 | `nudge:<id>`        | channel     | "look at the log"; may be lost                                   |
@@ -14,12 +14,14 @@ the session, so that a session's keys share a slot and the sessions spread over 
 | `due`               | sorted set  | tasks that wait for a retry by the ms at which they go on        |
 | `deadlines`         | sorted set  | `<reason>/<task>` by the ms at which the task is to end so       |
 | `children:<id>`     | set         | the tasks that a task has dispatched                             |
-| `ended`             | sorted set  | tasks by the ms of their end                                     |
+| `ended`             | sorted set  | tasks without rows in the ledger by the ms of their end          |
 | `tasks-of:<id>`     | sorted set  | the tasks of a session                                           |
 | `by-agent:<name>`   | sorted set  | the tasks of an agent                                            |
 | `by-status:<s>`     | sorted set  | the tasks in a status, by the ms of their birth                  |
 | `sessions`          | sorted set  | sessions by the ms of their first event, or of their last look   |
 | `idem:<id>:<key>`   | string      | the task that a session's idempotency key stands for             |
+| `callback:<id>`     | hash        | a row of the ledger; `kept:<key>`: what its effects came to      |
+| `line:<line>`       | sorted set  | the rows of a line of the ledger by `seq`                        |
 
 The gate is one for all sessions. Its keys are `<namespace>:gate:<kind>`, some with `:<id>`, and
 with them the state is at home on one Redis: limits that hold over all sessions and a pen that writes at once
@@ -40,6 +42,20 @@ cannot be spread over many. A line is `<lane>/<subagent>/<session>`.
 | `counts`            | hash        | the sum of that for each lane; `waiting`: how many are in lines  |
 | `leader`            | string      | the worker whose janitor sweeps                                  |
 | `swept`             | hash        | what all janitors have done                                      |
+
+So is the ledger of callbacks. Its rows and lines are with their session, the rest is
+`<namespace>:ledger:<kind>`. A line is `p<nn>/<session>`, a task, or a webhook's row.
+
+| kind                | type        | holds                                                            |
+|---------------------|-------------|------------------------------------------------------------------|
+| `ready:<whom>`      | sorted set  | lines of `functions` or `webhooks` by the ms at which to claim   |
+| `claims`            | hash        | `<fence>/<row>` of each line that somebody has claimed           |
+| `waiting`           | sorted set  | rows that are in lines, by the ms of their filing                |
+| `dead`              | sorted set  | rows that were given up, by the ms of that                       |
+| `callers`           | sorted set  | processes that make calls by the ms at which they count as gone  |
+| `nudge`             | channel     | "a line is ready"; may be lost                                   |
+| `failures:<e>`      | string      | how often an endpoint has failed in a row; expires               |
+| `closed:<e>`        | string      | there while an endpoint is not to be called; expires             |
 """
 
 from __future__ import annotations
@@ -53,6 +69,8 @@ class Keys:
     def __init__(self, namespace: str = "hermes") -> None:
         #: The prefix of the gate's keys.
         self.gate = f"{namespace}:gate:"
+        #: The prefix of the ledger's keys that are not a session's.
+        self.ledger = f"{namespace}:ledger:"
         #: The prefix of each partition, by its number.
         self.prefixes = [f"{namespace}:{{p{number:02d}}}:" for number in range(PARTITIONS)]
 

@@ -28,11 +28,10 @@ _Value = str | int
 
 
 class Script:
-    """A Lua file of the `lua` folder, with what every script begins with; `admits`: and with the gate."""
+    """A Lua file of the `lua` folder, after the pen, with which every script begins, and what else it needs."""
 
-    def __init__(self, name: str, *, admits: bool = False) -> None:
-        parts = ("pen", "gate", name) if admits else ("pen", name)
-        self.source = "\n".join((_FOLDER / f"{part}.lua").read_text() for part in parts)
+    def __init__(self, name: str, *needs: str) -> None:
+        self.source = "\n".join((_FOLDER / f"{part}.lua").read_text() for part in ("pen", *needs, name))
         self.sha = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 

@@ -14,7 +14,8 @@ from hermes_async.adapters.redis_store.connection import shown
 from hermes_async.adapters.redis_store.keys import Keys
 from hermes_async.adapters.redis_store.nudges import RedisNudges
 from hermes_async.adapters.redis_store.pipe import Pipe
-from hermes_async.core.ports import Hint, Page, Snapshot, Traffic
+from hermes_async.core.hint import Hint
+from hermes_async.core.ports import Page, Snapshot, Traffic
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.task import Lane, Task, TaskStatus
 

@@ -6,18 +6,19 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from hashlib import blake2b
 from itertools import chain
 from typing import Any
 
 from redis.asyncio import Redis
 
-from hermes_async.adapters.redis_store.codec import decode_task, encode_changes, encode_move
+from hermes_async.adapters.redis_store.codec import decode_task, encode_changes, encode_move, encode_wants
 from hermes_async.adapters.redis_store.connection import client_for, shown
 from hermes_async.adapters.redis_store.keys import Keys
+from hermes_async.adapters.redis_store.ledger import RedisLedger
 from hermes_async.adapters.redis_store.pipe import Pipe, Script
 from hermes_async.adapters.redis_store.readers import RedisReaders
+from hermes_async.core.ledger import DEAD_RETENTION
 from hermes_async.core.ports import (
     NOTHING_SWEPT,
     PUBLISH_GRACE,
@@ -27,6 +28,7 @@ from hermes_async.core.ports import (
     Renewal,
 )
 from hermes_async.domain.agent import NO_LIMITS, GateLimits
+from hermes_async.domain.callback import AFTER
 from hermes_async.domain.errors import IdempotencyConflict
 from hermes_async.domain.events import CLASSES, INBOX_TYPES, AnyEvent, CancelRequestedData, queued_data
 from hermes_async.domain.failure import Reason
@@ -34,14 +36,19 @@ from hermes_async.domain.lifecycle import STAMP, TARGET, UNFENCED, allowed_from,
 from hermes_async.domain.refusals import parent_has_ended, too_many_wait
 from hermes_async.domain.task import Lane, Task
 
-_gated = partial(Script, admits=True)
-CLAIM, POST, RENEW, LATE = map(Script, ("claim", "post", "renew", "late"))
-PRUNE, PUBLISHED, LEAD = map(Script, ("prune", "published", "lead"))
-CREATE, APPEND, CANCEL, ENLIST = map(_gated, ("create", "append", "cancel", "enlist"))
-ASIDE, BACK, TEND, RESEND = map(_gated, ("aside", "back", "tend", "resend"))
+CLAIM, POST, RENEW, LATE, PUBLISHED, LEAD = (
+    Script(name) for name in ("claim", "post", "renew", "late", "published", "lead")
+)
+CREATE, ENLIST, ASIDE, BACK, TEND, RESEND = (
+    Script(name, "gate") for name in ("create", "enlist", "aside", "back", "tend", "resend")
+)
+APPEND, CANCEL = (Script(name, "gate", "ledger") for name in ("append", "cancel"))
+PRUNE = Script("prune", "ledger")
 
 #: For each event, the statuses in which it may happen, as the script reads them.
 _ALLOWED = {type_: "".join(f"{status}," for status in allowed_from(type_)) for type_ in CLASSES}
+#: For each event, the kinds of callbacks that it makes due.
+_DUE = {type_: ",".join(AFTER.get(type_, ())) for type_ in CLASSES}
 
 #: Events kept per session at least; older ones are trimmed and show as a gap.
 LOG_LENGTH = 10_000
@@ -74,6 +81,7 @@ class RedisStore(RedisReaders):
         )
         self._pipe = Pipe(self._client, shown(url))
         self._publish: Callable[[Sequence[str]], None] = _nobody_publishes
+        self.ledger = RedisLedger(self._pen, self._reads, self._nudges, self._keys)
 
     def on_admitted(self, publish: Callable[[Sequence[str]], None]) -> None:
         self._publish = publish
@@ -115,6 +123,7 @@ class RedisStore(RedisReaders):
             self._max_queued,
             birth.parent_task_id or "",
             birth.parent_attempt,
+            encode_wants(birth),
         )
 
     def _publish_ready(self, replies: Iterable[Sequence[Any]]) -> None:
@@ -165,6 +174,7 @@ class RedisStore(RedisReaders):
             event.id,
             event.type,
             event.data.model_dump_json(),
+            _DUE[event.type],
             *encode_changes(event, changes(event)),
             *encode_move(moved, parcel),
         )
@@ -173,7 +183,8 @@ class RedisStore(RedisReaders):
     async def cancel(self, task_id: str, *, force: bool, cascade: bool) -> Cancelled:
         data = CancelRequestedData(force=force).model_dump_json()
         prefix = self._keys.of_task(task_id)
-        running, ended = await self._admitting(CANCEL, prefix, task_id, data, int(cascade))
+        due = _DUE["task.cancelled"]
+        running, ended = await self._admitting(CANCEL, prefix, task_id, data, int(cascade), due)
         return Cancelled(running, ended)
 
     async def step_aside(self, task: Task) -> None:
@@ -237,8 +248,8 @@ class RedisStore(RedisReaders):
         return int(await self._pipe.read("XDEL", key, *(f"{seq}-0" for seq in seqs)))
 
     async def prune(self, retention: float) -> int:
-        calls = (self._pen(PRUNE, p, int(retention * 1000), PRUNE_BATCH) for p in self._keys.prefixes)
-        return sum(await asyncio.gather(*calls))
+        ages = (int(retention * 1000), PRUNE_BATCH, int(max(retention, DEAD_RETENTION) * 1000))
+        return sum(await asyncio.gather(*(self._pen(PRUNE, prefix, *ages) for prefix in self._keys.prefixes)))
 
     async def close(self) -> None:
         await self._pipe.close()

@@ -1,9 +1,10 @@
 -- Apply an event to its task and log it; returns {its seq, or 0 when it is refused, READY}.
 local id, allowed, fence, ordinal, lapsed = unpack(ARGV, 5, 9)
-local status, stamp, delay, inbox, event_id, type_, data = unpack(ARGV, 10, 16)
+local status, stamp, delay, inbox, event_id, type_, data, due = unpack(ARGV, 10, 17)
 local task = key('task', id)
 local was = redis.call('HMGET', task, 'status', 'attempt', 'n', 'session', 'agent', 'trace', 'last', 'last_seq',
-                       'cancel_requested', 'created_at', 'has_deadline', 'lane', 'subagent', 'slots', 'agent_slots')
+                       'cancel_requested', 'created_at', 'has_deadline', 'lane', 'subagent', 'slots', 'agent_slots',
+                       'wants')
 local now_status, attempt = was[1], was[2]
 if not now_status then return {0, READY} end
 
@@ -16,7 +17,7 @@ if type_ == 'task.cancel_requested' and was[9] == '1' then return {0, READY} end
 if lapsed == '1' and tonumber(redis.call('ZSCORE', key('leases'), id) or NOW + 1) > NOW then return {0, READY} end
 
 local seq = log(was[4], inbox, event_id, type_, id, was[5], attempt, was[6], data)
-local patch = {'last', event_id, 'last_seq', tostring(seq), unpack(ARGV, 17)}
+local patch = {'last', event_id, 'last_seq', tostring(seq), unpack(ARGV, 18)}
 if ordinal > 0 then patch[#patch + 1] = 'n'; patch[#patch + 1] = ordinal end
 if stamp ~= '' then patch[#patch + 1] = stamp; patch[#patch + 1] = STAMP end
 if status ~= '' then patch[#patch + 1] = 'status'; patch[#patch + 1] = status end
@@ -26,11 +27,15 @@ if ends then -- before the event moves it: it gives back what it holds where it 
              agent = was[5], agent_slots = was[15]})
 end
 redis.call('HSET', task, unpack(patch))
-if status == '' then return {seq, READY} end
+if status == '' then
+  if was[16] and due ~= '' then open_ledger().file(id, was[4], was[16], due, seq, false) end
+  return {seq, READY}
+end
 
 move(id, now_status, status, was[10])
 if stamp == 'finished_at' then
   finish(id, now_status, was[11])
+  if was[16] then open_ledger().file(id, was[4], was[16], due, seq, true) end
 elseif status == 'queued' then
   redis.call('ZREM', key('leases'), id)
   local agent = redis.call('HGET', task, 'agent')

@@ -1,16 +1,17 @@
 -- Ask a task, and what is below it, to stop; returns {tasks that run, tasks that ended before they began, READY}.
-local asked, data, cascade = unpack(ARGV, 5)
+local asked, data, cascade, due = unpack(ARGV, 5)
 local running, ended = {}, {}
 
 local function cancel(id)
   local task = key('task', id)
   local is = redis.call('HMGET', task, 'status', 'attempt', 'session', 'agent', 'trace', 'cancel_requested', 'created_at',
-                        'has_deadline')
+                        'has_deadline', 'wants')
   if is[1] ~= 'queued' and is[1] ~= 'running' and is[1] ~= 'input_required' then return end
   local function write(word, inbox, what)
     local event_id = id .. ':' .. is[2] .. ':' .. word
     local seq = log(is[3], inbox, event_id, 'task.' .. word, id, is[4], is[2], is[5], what)
     redis.call('HSET', task, 'last', event_id, 'last_seq', seq)
+    return seq
   end
   if is[6] ~= '1' then
     write('cancel_requested', '0', data)
@@ -21,10 +22,11 @@ local function cancel(id)
     return
   end
   leave(id, facts(id))
-  write('cancelled', '1', '{}')
+  local seq = write('cancelled', '1', '{}')
   redis.call('HSET', task, 'status', 'cancelled', 'finished_at', NOW, 'error', '', 'reason', '')
   move(id, 'queued', 'cancelled', is[7])
   finish(id, 'queued', is[8])
+  if is[9] then open_ledger().file(id, is[3], is[9], due, seq, true) end
   ended[#ended + 1] = id
 end
 

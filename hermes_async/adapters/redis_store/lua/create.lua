@@ -3,7 +3,7 @@
 local id, session, agent, trace, birth, digest = unpack(ARGV, 5, 10)
 local idem, idem_ttl, parcel_key, parcel, data = unpack(ARGV, 11, 15)
 local lane, subagent, slots, agent_slots, priority = unpack(ARGV, 16, 20)
-local queue_timeout, total_timeout, max_queued, parent, parent_attempt = unpack(ARGV, 21, 25)
+local queue_timeout, total_timeout, max_queued, parent, parent_attempt, wants = unpack(ARGV, 21, 26)
 local task = key('task', id)
 
 local standing = id
@@ -34,6 +34,7 @@ note('queue_timeout', queue_timeout)
 note('has_deadline', (queue_timeout ~= '' or total_timeout ~= '') and '1' or '')
 note('parcel_key', parcel_key)
 note('parcel', parcel)
+note('wants', wants)
 if idem ~= '' then
   redis.call('SET', key('idem', session .. ':' .. idem), id, 'PX', idem_ttl)
   note('idem', idem)

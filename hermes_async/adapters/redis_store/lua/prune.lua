@@ -1,6 +1,7 @@
--- Forget tasks that ended, and silent sessions without tasks and listeners, more than ARGV[5] ms ago;
--- returns how many tasks.
-local horizon, limit = NOW - ARGV[5], tonumber(ARGV[6])
+-- Forget tasks that ended, and silent sessions without tasks and listeners, more than ARGV[5] ms ago, and rows
+-- of callbacks that died more than ARGV[7] ms ago; returns how many tasks.
+local horizon, limit, dead_horizon = NOW - ARGV[5], tonumber(ARGV[6]), NOW - ARGV[7]
+local L = open_ledger()
 
 -- What nobody has acknowledged goes with the records of its time; returns whether all of it is gone.
 local function is_tidy(inbox)
@@ -12,6 +13,10 @@ local function is_tidy(inbox)
   return #entries < limit
 end
 
+for _, cid in ipairs(redis.call('ZRANGEBYSCORE', L.key('dead'), '-inf', dead_horizon, 'LIMIT', 0, limit)) do
+  redis.call('ZREM', L.key('dead'), cid)
+  L.forget(cid)
+end
 local old = redis.call('ZRANGEBYSCORE', key('ended'), '-inf', horizon, 'LIMIT', 0, limit)
 for _, id in ipairs(old) do
   local is = redis.call('HMGET', key('task', id), 'session', 'agent', 'status', 'idem')
