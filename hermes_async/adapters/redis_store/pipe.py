@@ -28,7 +28,7 @@ _Value = str | int
 
 
 class Script:
-    """A Lua file of the `lua` folder, after the pen, with which every script begins, and what else it needs."""
+    """A Lua file of the `lua` folder, after the pen, which begins every script, and what else it needs."""
 
     def __init__(self, name: str, *needs: str) -> None:
         self.source = "\n".join((_FOLDER / f"{part}.lua").read_text() for part in ("pen", *needs, name))
