@@ -77,14 +77,23 @@ def _queued(data: Any, _: AnyEvent) -> str:
     return f"{data.subagent} for {data.parent}" if data.parent else str(data.subagent)
 
 
+def _answer(data: Any, _: AnyEvent) -> str:
+    said = "" if data.answer is None else shown(data.answer)
+    return said if data.by == "answer" else f"{said} ({data.by})"
+
+
 _TELLERS: Final[dict[str, Callable[[Any, AnyEvent], str]]] = {
     "task.queued": _queued,
     "task.started": lambda data, event: f"attempt {event.attempt} on {data.worker}",
     "task.progress": lambda data, _: progress(data),
     "task.partial": lambda data, _: f"{data.name}: {shown(data.value)}",
     "task.message": lambda data, _: data.text,
-    "task.input_required": lambda data, _: data.question,
-    "task.resumed": lambda data, _: "" if data.answer is None else shown(data.answer),
+    "task.message_applied": lambda data, _: f"#{data.message}",
+    "task.input_required": lambda data, _: (
+        f"{data.question} ({data.problem})" if data.problem else data.question
+    ),
+    "task.resumed": _answer,
+    "task.answered": _answer,
     "task.cancel_requested": lambda data, _: "by force" if data.force else "",
     "task.retrying": lambda data, _: f"{_error(data)}; again in {seconds(data.delay)}",
     "task.attempt_lost": lambda data, _: data.cause.replace("_", " "),

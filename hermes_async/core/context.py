@@ -10,15 +10,13 @@ from pydantic import BaseModel, JsonValue
 
 from hermes_async.core.agent import Subagent
 from hermes_async.core.handle import TaskHandle
-from hermes_async.core.signature import as_json
+from hermes_async.core.signature import EVENT_BYTES, as_json
 from hermes_async.domain.events import MessageData, PartialData
 from hermes_async.domain.task import Progress, Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Bytes of JSON that one event may carry; more belongs into the result.
-EVENT_BYTES = 64_000
 #: Characters of a progress message; the rest is cut.
 STATUS_LENGTH = 500
 

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import nullcontext
+from secrets import token_hex
 from typing import Generic, TypeVar, cast
 
-from pydantic import TypeAdapter
+from pydantic import JsonValue, TypeAdapter
 
 from hermes_async.core.aside import StepOut
 from hermes_async.core.feed import Feed
 from hermes_async.core.journal import Journal, patiently
 from hermes_async.core.ports import Page
-from hermes_async.domain.errors import TaskCancelled, TaskError, TaskFailed, TaskRejected, UnknownTask
-from hermes_async.domain.events import AnyEvent
+from hermes_async.core.signature import EVENT_BYTES, as_json
+from hermes_async.domain.errors import (
+    InvalidInput,
+    TaskCancelled,
+    TaskError,
+    TaskFailed,
+    TaskRejected,
+    UnknownTask,
+)
+from hermes_async.domain.events import AnyEvent, MessageData, task_event
 from hermes_async.domain.gap import Gap
+from hermes_async.domain.json_schema import misfit
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
+from hermes_async.domain.question import Answer
+from hermes_async.domain.refusals import has_ended, not_asked
 from hermes_async.domain.task import Task, TaskStatus
 
 R = TypeVar("R")
@@ -118,6 +130,48 @@ class TaskHandle(Generic[R]):
         """Tell whether the task has ended at or before a place up to which all was read."""
         place.unsure = place.unsure and (await self.task()).status.is_terminal
         return place.unsure and await self._journal.store.last_seq(self.session_id) <= place.after
+
+    async def answer(self, value: JsonValue, question: str | None = None) -> bool:
+        """Answer what the task asks, and return True; the first answer counts.
+
+        Args:
+            value: the answer, as JSON values.
+            question: the id of the question that is meant; the open one by default.
+
+        Raises:
+            NotTaken: nothing is asked, that is not asked now, or somebody was first.
+            InvalidInput: it does not fit the schema of the question, or is larger than an event may be.
+            UnknownTask: the record was pruned.
+        """
+        plain = as_json(value, "the answer", limit=EVENT_BYTES)
+        task = await self.task()
+        asked = task.question
+        if asked is None or question not in (None, asked.question_id):
+            raise not_asked(task, question)
+        fault = misfit(asked.answer_schema, plain)
+        if fault:
+            raise InvalidInput(f"{fault}; the question is: {asked.question}")
+        answer = Answer(question_id=asked.question_id, answer=plain)
+        if not await self._journal.store.answer(task, answer, token_hex(8)):
+            raise not_asked(await self.task(), asked.question_id)
+        return True
+
+    async def send(self, text: str, data: JsonValue = None) -> int:
+        """Say something to the task, which reads it with `ctx.messages()`; return the event's `seq`.
+
+        A task that has not begun finds it when it begins.
+
+        Raises:
+            NotTaken: the task has ended, or has too much to read already.
+            InvalidInput: it has no JSON form, or is larger than an event may be.
+            UnknownTask: the record was pruned.
+        """
+        said = MessageData(**as_json({"text": text, "data": data}, "the message", limit=EVENT_BYTES))
+        task = await self.task()
+        seq = await self._journal.store.say(task_event(task, "task.message", said, n=f"said-{token_hex(8)}"))
+        if not seq:
+            raise has_ended(await self.task())
+        return seq
 
     async def cancel(self, *, force: bool = False, cascade: bool = True) -> bool:
         """Ask for the task and its descendants to be stopped; return False when it had ended already.

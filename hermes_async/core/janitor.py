@@ -63,7 +63,7 @@ class Janitor:
             return False  # it has begun meanwhile
         if not await self._journal.append(decide(task, Overdue(reason))):
             return False
-        if task.status is TaskStatus.RUNNING:  # its worker should have, and may not be well
+        if task.status.is_begun:  # its worker should have, and may not be well
             await self._journal.queue.revoke([task_id], force=True)
         return True
 

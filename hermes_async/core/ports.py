@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
+from hermes_async.core.dialogue import Dialogue
 from hermes_async.core.hint import Hint
 from hermes_async.core.ledger import Ledger
 from hermes_async.domain.events import AnyEvent
@@ -101,7 +102,7 @@ class Traffic:
     swept: Mapping[str, int] = field(default_factory=dict)
 
 
-class Store(Protocol):
+class Store(Dialogue, Protocol):
     """The one pen and its readers. Every method that writes is atomic and may be repeated."""
 
     @property
@@ -154,7 +155,8 @@ class Store(Protocol):
         """Apply a task's event and log it; return its `seq`, or 0 when it is refused.
 
         Refused is what the legal table forbids and what an older attempt writes; with `lapsed`, also what
-        comes while the attempt's lease is alive. What was written before is not written again. `moved` is the
+        comes while the attempt's lease is alive, and what belongs to a `Dialogue`. What was written before is
+        not written again. `moved` is the
         task as an event leaves it that moves it to another agent or lane, and `parcel` what replaces its own.
         """
         ...
@@ -168,7 +170,10 @@ class Store(Protocol):
         ...
 
     async def step_back(self, task: Task) -> bool | None:
-        """Ask for it again: True: it is there; False: not yet, a nudge tells; None: not our attempt."""
+        """Ask for it again: True: it is there; False: not yet, a nudge tells; None: not our attempt.
+
+        A question that the attempt has open is withdrawn.
+        """
         ...
 
     async def enlist(self, worker: str, lane: Lane, slots: int, ttl: float) -> None:

@@ -15,6 +15,8 @@ from hermes_async.domain.errors import InvalidInput, UserError
 
 #: Bytes of JSON beyond which an input or a result is refused.
 MAX_BYTES = 1_000_000
+#: Bytes of JSON that one event may carry; more belongs into the result.
+EVENT_BYTES = 64_000
 #: Levels of nesting beyond which JSON is refused: readers of records stop at 200, the envelope included.
 MAX_DEPTH = 100
 #: How a parameter must not be given: the record keeps arguments by name.

@@ -7,8 +7,10 @@ HermesError
 │   ├── UnknownTask             no such task (or not yours)
 │   ├── InvalidInput            the input does not fit the agent's signature
 │   ├── IdempotencyConflict     same key, different input
+│   ├── NotTaken                the task does not take this answer or message
 │   └── Unauthorized            the token is missing, wrong or expired
 ├── RetryAfter                raised by an agent: try again later
+├── QuestionTimeout           raised within an agent: nobody has answered in time
 ├── TaskError                 the task's: it ended without a result
 │   ├── TaskFailed              see .reason and .error
 │   ├── TaskCancelled
@@ -56,6 +58,10 @@ class IdempotencyConflict(UserError):
     """The idempotency key was used before with another input."""
 
 
+class NotTaken(UserError):
+    """The task does not take it: nothing is asked, somebody was first, it has ended, too much is unread."""
+
+
 class Unauthorized(UserError):
     """The token is missing, wrong, expired, or names other sessions."""
 
@@ -66,6 +72,10 @@ class RetryAfter(HermesError):
     def __init__(self, seconds: float, message: str = "") -> None:
         super().__init__(message or f"asked to try again after {seconds:g} s")
         self.seconds = seconds
+
+
+class QuestionTimeout(HermesError):
+    """Raised within an agent whose question nobody has answered in time."""
 
 
 class TaskError(HermesError):

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from hermes_async.domain.failure import ErrorInfo, Reason
-from hermes_async.domain.task import Lane, Progress, Task, Usage
+from hermes_async.domain.question import Answer, Question
+from hermes_async.domain.task import Lane, Progress, Task, TaskStatus, Usage
 
 
 class _Value(BaseModel):
@@ -47,17 +48,10 @@ class MessageData(_Value):
     data: JsonValue = None
 
 
-class QuestionData(_Value):
-    """What a task needs to know before it can go on."""
+class AppliedData(_Value):
+    """Which `task.message`, by its `seq`, an attempt has read."""
 
-    question: str
-    answer_schema: dict[str, JsonValue] | None = None
-
-
-class AnswerData(_Value):
-    """The answer that lets a task go on."""
-
-    answer: JsonValue = None
+    message: int
 
 
 class CancelRequestedData(_Value):
@@ -149,8 +143,10 @@ Started = Event[Literal["task.started"], StartedData]
 Progressed = Event[Literal["task.progress"], Progress]
 Partial = Event[Literal["task.partial"], PartialData]
 TaskMessage = Event[Literal["task.message"], MessageData]
-InputRequired = Event[Literal["task.input_required"], QuestionData]
-Resumed = Event[Literal["task.resumed"], AnswerData]
+MessageApplied = Event[Literal["task.message_applied"], AppliedData]
+InputRequired = Event[Literal["task.input_required"], Question]
+Resumed = Event[Literal["task.resumed"], Answer]
+Answered = Event[Literal["task.answered"], Answer]
 CancelRequested = Event[Literal["task.cancel_requested"], CancelRequestedData]
 Retrying = Event[Literal["task.retrying"], RetryingData]
 AttemptLost = Event[Literal["task.attempt_lost"], AttemptLostData]
@@ -169,8 +165,10 @@ AnyEvent = Annotated[
     | Progressed
     | Partial
     | TaskMessage
+    | MessageApplied
     | InputRequired
     | Resumed
+    | Answered
     | CancelRequested
     | Retrying
     | AttemptLost
@@ -241,6 +239,19 @@ def callback_event(task: Task, id_: str, type_: str, data: BaseModel) -> AnyEven
 def queued(task: Task) -> AnyEvent:
     """Return the first event of a task."""
     return task_event(task, "task.queued", queued_data(task))
+
+
+def asked(task: Task, question: Question) -> AnyEvent:
+    """Return the event of a question."""
+    return task_event(task, "task.input_required", question, n=f"asked-{question.question_id}")
+
+
+def answered(task: Task, answer: Answer) -> AnyEvent:
+    """Return the event of an answer: who waits for it goes on, else the next attempt has it."""
+    n = f"answered-{answer.question_id}"
+    if task.status is TaskStatus.INPUT_REQUIRED:
+        return task_event(task, "task.resumed", answer, n=n)
+    return task_event(task, "task.answered", answer, n=n)
 
 
 def queued_data(task: Task) -> QueuedData:

@@ -18,6 +18,7 @@ from hermes_async.domain.events import (
     task_event,
 )
 from hermes_async.domain.failure import ErrorInfo, Reason
+from hermes_async.domain.question import Answer
 from hermes_async.domain.task import Lane, Task, TaskStatus, Usage
 
 S = TaskStatus
@@ -37,6 +38,7 @@ LEGAL: dict[TaskStatus, frozenset[str]] = {
         {
             "task.started",
             "task.message",
+            "task.answered",
             "task.cancel_requested",
             "task.cancelled",
             "task.failed",
@@ -48,7 +50,9 @@ LEGAL: dict[TaskStatus, frozenset[str]] = {
             "task.progress",
             "task.partial",
             "task.message",
+            "task.message_applied",
             "task.input_required",
+            "task.answered",
             "task.cancel_requested",
             "task.retrying",
             "task.attempt_lost",
@@ -58,14 +62,20 @@ LEGAL: dict[TaskStatus, frozenset[str]] = {
             "session.message",
         },
     ),
-    S.INPUT_REQUIRED: frozenset(
+    S.INPUT_REQUIRED: frozenset(  # while one branch of the agent waits, others go on, and may end it
         {
+            "task.progress",
+            "task.partial",
             "task.message",
+            "task.message_applied",
             "task.resumed",
             "task.cancel_requested",
+            "task.retrying",
             "task.attempt_lost",
+            "task.completed",
             "task.failed",
             "task.cancelled",
+            "session.message",
         },
     ),
     S.COMPLETED: frozenset(),
@@ -114,14 +124,23 @@ MOVING: dict[str, str] = {"task.retrying": "agent", "task.attempt_lost": "moved_
 FIXED: dict[str, dict[str, Any]] = {
     "task.started": {"progress": None},
     "task.cancel_requested": {"cancel_requested": True},
-    "task.completed": {"error": None, "reason": None},
-    "task.cancelled": {"error": None, "reason": None},
+    "task.resumed": {"question": None},
+    "task.answered": {"question": None},
+    "task.completed": {"error": None, "reason": None, "question": None},
+    "task.failed": {"question": None},
+    "task.cancelled": {"error": None, "reason": None, "question": None},
+    "task.rejected": {"question": None},
 }
 
 TERMINAL_TYPES = frozenset(name for name, status in TARGET.items() if status.is_terminal)
 
 #: Written by others than the owner of the attempt, so the attempt that they saw does not matter.
-UNFENCED = frozenset({"task.cancel_requested", "task.message"})
+UNFENCED = frozenset({"task.cancel_requested"})
+
+#: Written by methods of their own (`core/dialogue.py`), because there the pen has more to see to.
+DIALOGUE = frozenset(
+    {"task.input_required", "task.resumed", "task.answered", "task.message", "task.message_applied"}
+)
 
 
 class IllegalTransition(HermesError):
@@ -134,7 +153,7 @@ def allowed_from(event_type: str) -> list[TaskStatus]:
 
 
 def changes(event: AnyEvent) -> dict[str, Any]:
-    """Return the fields of the record that the event sets, but for times and named partials."""
+    """Return the fields of the record that the event sets, but for times, named partials and answers."""
     fields = {name: getattr(event.data, name) for name in COPIED.get(event.type, ())}
     fields |= FIXED.get(event.type, {})
     if moves(event):
@@ -145,6 +164,8 @@ def changes(event: AnyEvent) -> dict[str, Any]:
         fields["attempt"] = event.attempt
     if event.type == "task.progress":
         fields["progress"] = event.data
+    if event.type == "task.input_required":
+        fields["question"] = event.data
     return fields
 
 
@@ -166,6 +187,8 @@ def apply(task: Task, event: AnyEvent) -> Task:
         update[STAMP[event.type]] = event.time
     if event.type == "task.partial":
         update["partials"] = {**task.partials, event.data.name: event.data.value}
+    if isinstance(event.data, Answer) and event.data.stands:
+        update["answers"] = {**task.answers, event.data.question_id: event.data}
     return task.model_copy(update=update)
 
 

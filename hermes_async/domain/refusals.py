@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hermes_async.domain.errors import TaskRejected
+from hermes_async.domain.errors import NotTaken, TaskRejected
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.task import Task
 
@@ -25,6 +25,32 @@ def parent_has_ended(task: Task, status: str) -> TaskRejected:
     """Return the refusal of a child whose parent task has nothing to say any more."""
     why = f"its parent task {task.birth.parent_task_id} is {status}"
     return _refusal(task, f"{task.agent} was not accepted: {why}", None)
+
+
+def too_much_unread(task_id: str, unread: int) -> NotTaken:
+    """Return the refusal of a message that a task would not read soon."""
+    return NotTaken(f"task {task_id} has {unread} messages to read already; send more when it has read them")
+
+
+def too_many_messages(task_id: str, kept: int) -> NotTaken:
+    """Return the refusal of a message to a task that has had too many."""
+    return NotTaken(f"task {task_id} has had {kept} messages, and no more are kept; dispatch another task")
+
+
+def not_asked(task: Task, question: str | None) -> NotTaken:
+    """Return the refusal of an answer."""
+    if task.status.is_terminal:
+        return has_ended(task)
+    if question in task.answers:
+        return NotTaken(f"question {question} of task {task.id} has its answer already: somebody was first")
+    if task.question is None:
+        return NotTaken(f"task {task.id} asks nothing now; it is {task.status}")
+    return NotTaken(f"task {task.id} does not ask {question} now, but {task.question.question_id}")
+
+
+def has_ended(task: Task) -> NotTaken:
+    """Return the refusal of what comes too late."""
+    return NotTaken(f"task {task.id} has ended: it is {task.status}")
 
 
 def _limit(task: Task, why: str) -> TaskRejected:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from hermes_async.domain.agent import SubagentSpec
 from hermes_async.domain.failure import ErrorInfo, Reason
+from hermes_async.domain.question import Answer, Question
 
 
 class TaskStatus(StrEnum):
@@ -27,10 +28,16 @@ class TaskStatus(StrEnum):
         """True when the task has ended and will never change again."""
         return self in TERMINAL
 
+    @property
+    def is_begun(self) -> bool:
+        """True while an attempt is under way, be it that it waits for an answer."""
+        return self in BEGUN
+
 
 TERMINAL = frozenset(
     {TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.REJECTED},
 )
+BEGUN = frozenset({TaskStatus.RUNNING, TaskStatus.INPUT_REQUIRED})
 
 
 class Lane(StrEnum):
@@ -120,6 +127,10 @@ class Task(_Value):
     cancel_requested: bool = False
     progress: Progress | None = None
     partials: dict[str, JsonValue] = {}
+    #: What is asked and not answered yet; an attempt that was lost may have asked it.
+    question: Question | None = None
+    #: What was answered, by the id of the question: later attempts do not ask again.
+    answers: dict[str, Answer] = {}
     output: JsonValue = None
     error: ErrorInfo | None = None
     reason: Reason | None = None

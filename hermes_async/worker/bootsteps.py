@@ -21,7 +21,7 @@ from hermes_async.domain.errors import ServiceError
 from hermes_async.domain.events import task_event
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import Interrupted, decide
-from hermes_async.domain.task import Lane, TaskStatus
+from hermes_async.domain.task import BEGUN, Lane, TaskStatus
 from hermes_async.worker.bodies import Runners
 from hermes_async.worker.lanes import lane_served
 from hermes_async.worker.station import PATIENCE, Station
@@ -118,9 +118,10 @@ async def _withdraw(station: Station, worker: str, lane: Lane) -> None:
 async def _hand_back(station: Station, worker: str) -> None:
     """End this worker's attempts that nothing runs any more; that they were cut off is not their fault."""
     hermes = await station.opened()
-    for task in await hermes.store.tasks(status=TaskStatus.RUNNING, limit=HANDED_BACK):
-        if task.worker == worker:
-            await hermes.journal.append(decide(task, Interrupted()))
+    for status in BEGUN:
+        for task in await hermes.store.tasks(status=status, limit=HANDED_BACK):
+            if task.worker == worker:
+                await hermes.journal.append(decide(task, Interrupted()))
 
 
 def _end_soon(worker: Any, requests: list[Any], signal: str) -> None:

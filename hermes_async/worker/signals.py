@@ -82,7 +82,7 @@ async def _write(station: Station, worker: str, task_id: str, verdict: Verdict) 
         task = await patiently(lambda: journal.store.load(task_id), f"the end of {task_id}")
         if task is None or task.status.is_terminal:
             return
-        if task.status is TaskStatus.RUNNING and task.worker != worker:
+        if task.status.is_begun and task.worker != worker:
             return  # somebody else's attempt by now
         await _settle(journal, task, verdict)
     except Exception:
@@ -109,7 +109,7 @@ async def _publish(journal: Journal, task: Task) -> None:
 
 def out_of_time(task: Task) -> AnyEvent | None:
     """Return what follows when the pool had to end an attempt that did not end in time by itself."""
-    if task.status is not TaskStatus.RUNNING:
+    if not task.status.is_begun:
         return None
     limit = task.birth.options.timeout or 0.0
     error = ErrorInfo(type="TimeLimitExceeded", message=f"did not stop when its {limit:g} s were over")
@@ -118,7 +118,7 @@ def out_of_time(task: Task) -> AnyEvent | None:
 
 def lost(task: Task) -> AnyEvent | None:
     """Return what follows when the process that ran an attempt died: there is no need to await the lease."""
-    return decide(task, Lost()) if task.status is TaskStatus.RUNNING else None
+    return decide(task, Lost()) if task.status.is_begun else None
 
 
 def killed(task: Task) -> AnyEvent | None:

@@ -29,7 +29,7 @@ from hermes_async.domain.lifecycle import apply, moves
 from hermes_async.domain.task import Address, Lane, Task, TaskStatus
 from tests.contract.conftest import MakeStore, closing
 from tests.support.servers import wait_until_async
-from tests.support.values import falling, make_event, make_task, suspect
+from tests.support.values import DATA, falling, make_event, make_task, suspect
 
 pytestmark = pytest.mark.anyio
 LEASE = 60.0
@@ -685,7 +685,7 @@ async def in_every_state(gate: Gate) -> list[Task]:
     """Tasks in line, on the broker, running, aside, coming back, asking, retrying, parked, and moved."""
     plugs = [await gate.running(f"plug {n}") for n in range(3)]
     asking = await gate.running("asking")
-    await gate.append(make_event(asking, "task.input_required"))
+    await gate.store.ask(asking, DATA["task.input_required"])
     retrying = await gate.running("retrying", limit=1)
     data = RetryingData(error=ErrorInfo(type="E"), delay=3600.0, failures=1)
     await gate.append(make_event(retrying, "task.retrying", data))

@@ -28,7 +28,8 @@ from hermes_async.domain.agent import GateLimits
 from hermes_async.domain.errors import IdempotencyConflict, TaskRejected
 from hermes_async.domain.events import INBOX_TYPES, AnyEvent, MessageData, RetryingData, SessionMessage
 from hermes_async.domain.failure import ErrorInfo
-from hermes_async.domain.lifecycle import LEGAL, apply
+from hermes_async.domain.lifecycle import DIALOGUE, LEGAL, apply
+from hermes_async.domain.question import Answer, Question
 from hermes_async.domain.task import Address, Lane, Task, TaskStatus
 from tests.contract.conftest import MakeStore, closing
 from tests.support.servers import wait_until_async
@@ -227,7 +228,7 @@ async def in_status(store: Store, status: TaskStatus) -> Task:
         TaskStatus.QUEUED: (),
         TaskStatus.REJECTED: ("task.rejected",),
         TaskStatus.RUNNING: ("claim",),
-        TaskStatus.INPUT_REQUIRED: ("claim", "task.input_required"),
+        TaskStatus.INPUT_REQUIRED: ("claim", "ask"),
         TaskStatus.COMPLETED: ("claim", "task.completed"),
         TaskStatus.FAILED: ("claim", "task.failed"),
         TaskStatus.CANCELLED: ("claim", "task.cancelled"),
@@ -236,6 +237,8 @@ async def in_status(store: Store, status: TaskStatus) -> Task:
     for step in ways[status]:
         if step == "claim":
             task = await claimed(store, task.id)
+        elif step == "ask":
+            assert await store.ask(task, DATA["task.input_required"])
         else:
             assert await store.append(make_event(task, step))
     assert (await loaded(store, task)).status is status
@@ -254,7 +257,7 @@ async def test_the_record_takes_what_the_law_allows_and_nothing_else(
             taken.add(type_)
         else:
             assert await loaded(store, task) == task
-    assert taken == LEGAL[status]
+    assert taken == LEGAL[status] - DIALOGUE
 
 
 async def test_the_log_gives_back_what_was_written(store: Store) -> None:
@@ -314,7 +317,7 @@ async def test_ordinals_that_were_written_are_not_written_again(store: Store) ->
 
 async def test_what_is_said_to_an_agent_leaves_its_own_ordinals_alone(store: Store) -> None:
     task = await running(store)
-    assert await store.append(make_event(task, "task.message", n=50))
+    assert await store.say(make_event(task, "task.message", n=50))
     before = await store.last_seq("chat")
     assert await store.append(make_event(task, "task.progress", n=1)) == before + 1
 
@@ -370,11 +373,16 @@ async def test_what_was_trimmed_shows_as_a_gap(make_store: MakeStore) -> None:
         assert await store.last_seq("chat") == 300
 
 
+async def asked(store: Store, task: Task) -> int:
+    assert await store.ask(task, DATA["task.input_required"])
+    return await store.last_seq("chat")
+
+
 async def test_the_inbox_keeps_what_matters_until_it_is_acked(store: Store) -> None:
     done, asking = await running(store), await running(store)
     seqs = [
         await store.append(make_event(done, "session.message", n=1)),
-        await store.append(make_event(asking, "task.input_required")),
+        await asked(store, asking),
         await store.append(make_event(done, "task.completed")),
         await store.post(said("hello")),
     ]
@@ -644,6 +652,7 @@ async def test_after_everything_ended_no_key_is_left(redis_url: str) -> None:
 SESSIONS = ("chat", "other")
 WORKERS = ("w1", "w2")
 TYPES = sorted(type_ for type_ in DATA if not type_.startswith("callback."))
+QUESTIONS = ("1-a", "2-b")
 
 
 class TwoStores(RuleBasedStateMachine):
@@ -661,6 +670,7 @@ class TwoStores(RuleBasedStateMachine):
         ]
         self.let_in = [listening(store) for store in self.stores]
         self.tasks: list[Task] = []
+        self.tokens: set[str] = set()
 
     def teardown(self) -> None:
         for store in self.stores:
@@ -783,6 +793,40 @@ class TwoStores(RuleBasedStateMachine):
         task = self.task(number)
         self.both(lambda store: store.step_back(task))
 
+    @precondition(lambda self: self.tasks)
+    @rule(number=st.integers(0, 9), id=st.sampled_from(QUESTIONS), older=st.sampled_from([0, 0, 0, 1]))
+    def ask(self, number: int, id: str, older: int) -> None:
+        task = self.task(number)
+        seen = task.model_copy(update={"attempt": task.attempt - older})
+        self.both(lambda store: store.ask(seen, Question(question_id=id, question="which?")))
+
+    @precondition(lambda self: self.tasks)
+    @rule(
+        number=st.integers(0, 9),
+        id=st.sampled_from(QUESTIONS),
+        by=st.sampled_from(["answer", "answer", "default", "timeout"]),
+        own=st.booleans(),
+        token=st.sampled_from("ab"),
+    )
+    def answer(self, number: int, id: str, by: Any, own: bool, token: str) -> None:
+        task = self.task(number)
+        answer = Answer(question_id=id, answer=token, by=by)
+        token += str(len(self.tokens)) if token == "a" else ""
+        self.tokens.add(token)
+        self.both(lambda store: store.answer(task, answer, token, own=own))
+
+    @precondition(lambda self: self.tasks)
+    @rule(number=st.integers(0, 9), n=st.integers(0, 3))
+    def say(self, number: int, n: int) -> None:
+        event = make_event(self.task(number), "task.message", n=f"said-{n}")
+        self.both(lambda store: store.say(event))
+
+    @precondition(lambda self: self.tasks)
+    @rule(number=st.integers(0, 9), after=st.integers(0, 20))
+    def hear(self, number: int, after: int) -> None:
+        task = self.task(number)
+        self.both(lambda store: store.hear(task, after))
+
     @rule(lane=st.sampled_from(Lane), slots=st.integers(0, 3))
     def enlist(self, lane: Lane, slots: int) -> None:
         self.both(lambda store: store.enlist(f"w {lane}", lane, slots, LEASE))
@@ -818,6 +862,8 @@ def timeless(value: Any) -> Any:
     if isinstance(value, Task):
         times = ("created_at", "started_at", "finished_at")
         return value.model_copy(update={name: getattr(value, name) is None for name in times})
+    if isinstance(value, list):
+        return [each.model_copy(update={"time": 0.0}) for each in value]
     return value
 
 

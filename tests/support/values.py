@@ -9,8 +9,8 @@ from typing import Any
 from hermes_async.core.ids import new_task_id, new_traceparent
 from hermes_async.domain.agent import SubagentSpec
 from hermes_async.domain.events import (
-    AnswerData,
     AnyEvent,
+    AppliedData,
     AttemptLostData,
     CallbackData,
     CancelRequestedData,
@@ -19,7 +19,6 @@ from hermes_async.domain.events import (
     MessageData,
     Nothing,
     PartialData,
-    QuestionData,
     QueuedData,
     RejectedData,
     RetryingData,
@@ -28,6 +27,7 @@ from hermes_async.domain.events import (
 )
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.lifecycle import apply
+from hermes_async.domain.question import Answer, Question
 from hermes_async.domain.task import Address, Birth, Lane, Progress, Task, Usage
 
 _numbers = itertools.count(1)
@@ -42,8 +42,12 @@ DATA: dict[str, Any] = {
     "task.progress": Progress(progress_percent=40, message="half way ✓"),
     "task.partial": PartialData(name="summary", value={"so": ["far", 1.5, None, True]}),
     "task.message": MessageData(text="hello", data=[1]),
-    "task.input_required": QuestionData(question="which?", answer_schema={"type": "string"}),
-    "task.resumed": AnswerData(answer="this"),
+    "task.message_applied": AppliedData(message=7),
+    "task.input_required": Question(
+        question_id="1-a", question="which?", answer_schema={"type": "string"}, expires_at=9e9, problem="no"
+    ),
+    "task.resumed": Answer(question_id="1-a", answer={"so": [1]}, by="default"),
+    "task.answered": Answer(question_id="1-a", answer="this", by="default"),
     "task.cancel_requested": CancelRequestedData(force=True),
     "task.retrying": RetryingData(error=_ERROR, reason=Reason.TIMEOUT, delay=0.0, failures=1),
     "task.attempt_lost": AttemptLostData(cause="worker_lost", losses=1),

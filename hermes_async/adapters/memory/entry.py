@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hermes_async.adapters.memory.nudges import Nudges
 from hermes_async.domain.errors import IdempotencyConflict
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import Reason
-from hermes_async.domain.lifecycle import LEGAL, UNFENCED
+from hermes_async.domain.lifecycle import DIALOGUE, LEGAL, UNFENCED
 from hermes_async.domain.task import Task
 
 
@@ -32,6 +33,20 @@ class Entry:
     children: list[str] = field(default_factory=list)
     #: Of the last claim.
     token: str = ""
+    #: The `seq` of the open question in the inbox, and the token of the last answer.
+    question_seq: int = 0
+    answered: str = ""
+    #: What was said to it, how much of that no attempt has read, up to which `seq` any has, and which one.
+    messages: list[AnyEvent] = field(default_factory=list)
+    unread: int = 0
+    heard: int = 0
+    heard_now: tuple[int, int] = (0, 0)
+    #: Who waits for news of this task.
+    nudges: Nudges = field(default_factory=Nudges)
+
+    def is_begun(self, attempt: int) -> bool:
+        """Return whether that attempt is under way."""
+        return self.task.status.is_begun and self.task.attempt == attempt
 
 
 def same(known: Task, task: Task, key: str | None) -> Task:
@@ -48,7 +63,7 @@ def _asked(task: Task) -> tuple[str, object]:
 
 def admits(task: Task, event: AnyEvent) -> bool:
     """Return whether the law and the fence allow an event."""
-    legal = event.type in LEGAL[task.status]
+    legal = event.type in LEGAL[task.status] - DIALOGUE
     fenced = event.type in UNFENCED or event.attempt == task.attempt
     again = event.type == "task.cancel_requested" and task.cancel_requested
     return legal and fenced and not again

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
+from hermes_async.adapters.memory.dialogue import MemoryDialogue
 from hermes_async.adapters.memory.entry import Entry, admits, is_over, is_repeated, matches, same
 from hermes_async.adapters.memory.gate import MemoryGate
 from hermes_async.adapters.memory.ledger import MemoryLedger
-from hermes_async.adapters.memory.logs import MemoryLogs
 from hermes_async.core.ports import (
     NOTHING_SWEPT,
     PUBLISH_GRACE,
@@ -39,7 +39,7 @@ from hermes_async.domain.task import Lane, Task, TaskStatus
 RUNNER_IS_FIRST = 2.0
 
 
-class MemoryStore(MemoryLogs):
+class MemoryStore(MemoryDialogue):
     """The pen and its readers over dictionaries."""
 
     def __init__(
@@ -55,7 +55,6 @@ class MemoryStore(MemoryLogs):
         self._publish: Callable[[Sequence[str]], None] = lambda task_ids: None
         self._leader: tuple[str, float] = ("", 0.0)
         self._swept: Counter[str] = Counter()
-        self._entries: dict[str, Entry] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self.ledger = MemoryLedger(lambda task_id: self._entries[task_id].task, self._log_now, now)
 
@@ -150,6 +149,7 @@ class MemoryStore(MemoryLogs):
             self._gate.leave(entry.task)
 
     async def step_back(self, task: Task) -> bool | None:
+        self._withdraw_question(task)
         entry = self._attempt(task)
         if entry is None:
             return None
@@ -263,8 +263,7 @@ class MemoryStore(MemoryLogs):
         parent = self._entries.get(birth.parent_task_id)
         if parent is not None and parent.task.cancel_requested:
             raise parent_has_ended(task, "to be cancelled")
-        where = parent and (parent.task.status, parent.task.attempt)
-        if parent is None or where != (TaskStatus.RUNNING, birth.parent_attempt):
+        if parent is None or not parent.is_begun(birth.parent_attempt):
             raise parent_has_ended(task, "not running this attempt any more")
         parent.children.append(task.id)
 
@@ -287,7 +286,7 @@ class MemoryStore(MemoryLogs):
             entry.resend_at = self._now() + PUBLISH_GRACE
             self._publish([task_id])
         else:
-            self._session(entry.task.session_id).nudges.tell()
+            entry.nudges.tell()
 
     def _write(self, entry: Entry, event: AnyEvent) -> None:
         """Apply an event that is allowed, log it, and keep lease, place and due time as the status wants."""
@@ -296,7 +295,7 @@ class MemoryStore(MemoryLogs):
         entry.last, entry.seq = event.id, self._log(event)
         self.ledger.file(entry.task, event.model_copy(update={"seq": entry.seq}))
         status = entry.task.status
-        if status not in (TaskStatus.RUNNING, TaskStatus.INPUT_REQUIRED) and event.type in TARGET:
+        if not status.is_begun and event.type in TARGET:
             self._gate.leave(was)
             self._rest(entry, event)
 
@@ -305,6 +304,7 @@ class MemoryStore(MemoryLogs):
         entry.lease_until = entry.due_at = entry.resend_at = None
         if entry.task.status.is_terminal:
             entry.deadlines.clear()
+            self._close_question(entry)
             return
         delay = 0.0 if entry.task.cancel_requested else getattr(event.data, "delay", 0.0)
         if delay > 0:

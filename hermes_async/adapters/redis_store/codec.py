@@ -12,16 +12,19 @@ from hermes_async.core.ports import Parcel
 from hermes_async.domain.callback import Callback, CallbackKind, Try, name_of, wanted
 from hermes_async.domain.events import CLASSES, AnyEvent
 from hermes_async.domain.failure import ErrorInfo, Reason
+from hermes_async.domain.question import Answer, Question
 from hermes_async.domain.task import Birth, Lane, Progress, Task, TaskStatus, Usage
 
-_PARTIAL = "partial:"
+_PARTIAL, _ANSWER = "partial:", "answer:"
 
 
 def encode_changes(event: AnyEvent, changes: Mapping[str, Any]) -> Iterator[str]:
     """Yield the hash fields that an event sets and their values, in turn."""
     is_first = event.type == "task.completed" and event.attempt == 1  # so there is nothing to clear
     for name, value in changes.items():
-        if name not in ("status", "attempt") and not (is_first and value is None):
+        if name in ("status", "attempt", "question"):  # the script's own
+            continue
+        if not (is_first and value is None):
             yield name
             yield json.dumps(value, ensure_ascii=False) if name == "output" else _encode(value)
     if event.type == "task.partial":
@@ -68,6 +71,12 @@ def decode_task(fields: Mapping[str, str]) -> Task:
         progress=_model(Progress, fields.get("progress")),
         partials={
             n.removeprefix(_PARTIAL): json.loads(v) for n, v in fields.items() if n.startswith(_PARTIAL)
+        },
+        question=_model(Question, fields.get("question")),
+        answers={
+            n.removeprefix(_ANSWER): Answer.model_validate_json(v)
+            for n, v in fields.items()
+            if n.startswith(_ANSWER)
         },
         output=json.loads(fields["output"]) if "output" in fields else None,
         error=_model(ErrorInfo, fields.get("error")),

@@ -10,6 +10,8 @@ the session, so that a session's keys share a slot and the sessions spread over 
 | `events:<id>`       | stream      | the session's log; an entry's id is `<seq>-0`                    |
 | `inbox:<id>`        | stream      | what the parent has not acknowledged, with the same ids          |
 | `nudge:<id>`        | channel     | "look at the log"; may be lost                                   |
+| `messages:<id>`     | stream      | what was said to a task, with the ids of its session's log       |
+| `call:<id>`         | channel     | "look at the task"; may be lost                                  |
 | `leases`            | sorted set  | running tasks by the ms at which their lease runs out            |
 | `due`               | sorted set  | tasks that wait for a retry by the ms at which they go on        |
 | `deadlines`         | sorted set  | `<reason>/<task>` by the ms at which the task is to end so       |

@@ -90,6 +90,11 @@ class RedisReaders:
         async with self._nudges.listen(channel) as hint:
             yield hint
 
+    @asynccontextmanager
+    async def watch_task(self, task_id: str) -> AsyncIterator[Hint]:
+        async with self._nudges.listen(f"{self._keys.of_task(task_id)}call:{task_id}") as hint:
+            yield hint
+
     async def traffic(self) -> Traffic:
         gate = self._keys.gate
         lanes = list(Lane)

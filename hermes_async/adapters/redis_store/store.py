@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import chain
 from typing import Any
@@ -13,16 +13,14 @@ from typing import Any
 from redis.asyncio import Redis
 
 from hermes_async.adapters.redis_store.codec import decode_task, encode_changes, encode_move, encode_wants
-from hermes_async.adapters.redis_store.connection import client_for, shown
+from hermes_async.adapters.redis_store.connection import client_for
+from hermes_async.adapters.redis_store.dialogue import RedisDialogue
 from hermes_async.adapters.redis_store.keys import Keys
 from hermes_async.adapters.redis_store.ledger import RedisLedger
-from hermes_async.adapters.redis_store.pipe import Pipe, Script
-from hermes_async.adapters.redis_store.readers import RedisReaders
+from hermes_async.adapters.redis_store.pipe import Script
 from hermes_async.core.ledger import DEAD_RETENTION
 from hermes_async.core.ports import (
     NOTHING_SWEPT,
-    PUBLISH_GRACE,
-    RESEND_AFTER,
     Cancelled,
     Parcel,
     Renewal,
@@ -32,7 +30,7 @@ from hermes_async.domain.callback import AFTER
 from hermes_async.domain.errors import IdempotencyConflict
 from hermes_async.domain.events import CLASSES, INBOX_TYPES, AnyEvent, CancelRequestedData, queued_data
 from hermes_async.domain.failure import Reason
-from hermes_async.domain.lifecycle import STAMP, TARGET, UNFENCED, allowed_from, changes
+from hermes_async.domain.lifecycle import DIALOGUE, STAMP, TARGET, UNFENCED, allowed_from, changes
 from hermes_async.domain.refusals import parent_has_ended, too_many_wait
 from hermes_async.domain.task import Lane, Task
 
@@ -45,8 +43,10 @@ CREATE, ENLIST, ASIDE, BACK, TEND, RESEND = (
 APPEND, CANCEL = (Script(name, "gate", "ledger") for name in ("append", "cancel"))
 PRUNE = Script("prune", "ledger")
 
-#: For each event, the statuses in which it may happen, as the script reads them.
-_ALLOWED = {type_: "".join(f"{status}," for status in allowed_from(type_)) for type_ in CLASSES}
+#: For each event, the statuses in which it may be appended, as the script reads them.
+_ALLOWED = {
+    type_: "".join(f"{status}," for status in allowed_from(type_)) for type_ in CLASSES.keys() - DIALOGUE
+}
 #: For each event, the kinds of callbacks that it makes due.
 _DUE = {type_: ",".join(AFTER.get(type_, ())) for type_ in CLASSES}
 
@@ -58,7 +58,7 @@ IDEMPOTENCY_TTL = 86_400
 PRUNE_BATCH = 500
 
 
-class RedisStore(RedisReaders):
+class RedisStore(RedisDialogue):
     """The pen and its readers over one Redis. Use it on the event loop on which it was made."""
 
     def __init__(
@@ -70,21 +70,9 @@ class RedisStore(RedisReaders):
         limits: GateLimits = NO_LIMITS,
     ) -> None:
         self._client: Redis = client_for(url)
-        super().__init__(self._client, url, Keys(namespace))
+        super().__init__(self._client, url, Keys(namespace), log_length, limits.max_running or 0)
         self._max_queued = limits.max_queued or 0
-        #: What every script is told.
-        self._rules = (
-            log_length,
-            limits.max_running or 0,
-            int(RESEND_AFTER * 1000),
-            int(PUBLISH_GRACE * 1000),
-        )
-        self._pipe = Pipe(self._client, shown(url))
-        self._publish: Callable[[Sequence[str]], None] = _nobody_publishes
         self.ledger = RedisLedger(self._pen, self._reads, self._nudges, self._keys)
-
-    def on_admitted(self, publish: Callable[[Sequence[str]], None]) -> None:
-        self._publish = publish
 
     async def create(self, task: Task, parcel: Parcel | None, idempotency_key: str | None) -> Task:
         reply = await self._create(task, parcel, idempotency_key)
@@ -163,7 +151,7 @@ class RedisStore(RedisReaders):
             APPEND,
             self._keys.of_session(event.session_id),
             event.task_id,
-            _ALLOWED[event.type],
+            _ALLOWED.get(event.type, ""),
             "" if event.type in UNFENCED else event.attempt,
             0 if event.type in UNFENCED else event.ordinal,
             int(lapsed),
@@ -257,24 +245,9 @@ class RedisStore(RedisReaders):
         await self._nudges.close()
         await self._client.aclose()
 
-    def _pen(self, script: Script, prefix: str, *args: str | int) -> asyncio.Future[Any]:
-        return self._pipe.call(script, prefix, *self._rules, *args)
-
-    async def _admitting(self, script: Script, prefix: str, *args: str | int) -> list[Any]:
-        """Call a script that may let tasks in, and have those published that need it; return its answer."""
-        answer: list[Any]
-        *answer, ready = await self._pen(script, prefix, *args)
-        if ready:
-            self._publish(ready)
-        return answer
-
     async def _late(self, kind: str, limit: int) -> Sequence[str]:
         calls = (self._pen(LATE, prefix, kind, limit) for prefix in self._keys.prefixes)
         return [task_id for ids in await asyncio.gather(*calls) for task_id in ids]
-
-
-def _nobody_publishes(task_ids: Sequence[str]) -> None:
-    """The janitor of another process has to."""
 
 
 def _milliseconds(seconds: float | None) -> int | str:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from hermes_async.core import reporter
-from hermes_async.core.context import EVENT_BYTES, STATUS_LENGTH, TaskContext
+from hermes_async.core.context import STATUS_LENGTH, TaskContext
 from hermes_async.core.reporter import Reporter
+from hermes_async.core.signature import EVENT_BYTES
 from hermes_async.core.subagent import subagent
 from hermes_async.domain.errors import InvalidInput
 from hermes_async.domain.task import Task

@@ -4,7 +4,7 @@ local status, stamp, delay, inbox, event_id, type_, data, due = unpack(ARGV, 10,
 local task = key('task', id)
 local was = redis.call('HMGET', task, 'status', 'attempt', 'n', 'session', 'agent', 'trace', 'last', 'last_seq',
                        'cancel_requested', 'created_at', 'has_deadline', 'lane', 'subagent', 'slots', 'agent_slots',
-                       'wants')
+                       'wants', 'question_seq')
 local now_status, attempt = was[1], was[2]
 if not now_status then return {0, READY} end
 
@@ -34,7 +34,7 @@ end
 
 move(id, now_status, status, was[10])
 if stamp == 'finished_at' then
-  finish(id, now_status, was[11])
+  finish(id, now_status, was[11], was[17])
   if was[16] then open_ledger().file(id, was[4], was[16], due, seq, true) end
 elseif status == 'queued' then
   redis.call('ZREM', key('leases'), id)

@@ -5,7 +5,7 @@ local running, ended = {}, {}
 local function cancel(id)
   local task = key('task', id)
   local is = redis.call('HMGET', task, 'status', 'attempt', 'session', 'agent', 'trace', 'cancel_requested', 'created_at',
-                        'has_deadline', 'wants')
+                        'has_deadline', 'wants', 'question_seq')
   if is[1] ~= 'queued' and is[1] ~= 'running' and is[1] ~= 'input_required' then return end
   local function write(word, inbox, what)
     local event_id = id .. ':' .. is[2] .. ':' .. word
@@ -25,7 +25,7 @@ local function cancel(id)
   local seq = write('cancelled', '1', '{}')
   redis.call('HSET', task, 'status', 'cancelled', 'finished_at', NOW, 'error', '', 'reason', '')
   move(id, 'queued', 'cancelled', is[7])
-  finish(id, 'queued', is[8])
+  finish(id, 'queued', is[8], is[10])
   if is[9] then open_ledger().file(id, is[3], is[9], due, seq, true) end
   ended[#ended + 1] = id
 end

@@ -18,7 +18,8 @@ end
 if parent ~= '' then
   local is = redis.call('HMGET', key('task', parent), 'status', 'attempt', 'cancel_requested')
   if is[3] == '1' then return {3, 'to be cancelled'} end
-  if is[1] ~= 'running' or is[2] ~= parent_attempt then return {3, 'not running this attempt any more'} end
+  local runs = is[1] == 'running' or is[1] == 'input_required'
+  if not runs or is[2] ~= parent_attempt then return {3, 'not running this attempt any more'} end
   redis.call('SADD', key('children', parent), id)
 end
 

@@ -63,7 +63,7 @@ local function grant(id, task)
   if task.slots and task.slots ~= '' then redis.call('SADD', gate('slots', who(task)), id) end
   if task.agent_slots and task.agent_slots ~= '' then redis.call('SADD', gate('slots-of', task.agent), id) end
   if task.status == 'running' then -- it had stepped aside, and listens
-    redis.call('PUBLISH', partition_of(id) .. 'nudge:' .. task.session, 0)
+    redis.call('PUBLISH', partition_of(id) .. 'call:' .. id, 0)
   else
     send(id, task)
   end

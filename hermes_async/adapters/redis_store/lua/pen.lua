@@ -41,12 +41,36 @@ local function move(task_id, from, to, born)
   redis.call('ZADD', key('by-status', to), born, task_id)
 end
 
+-- A question is open no more: its parent need not hear of it.
+local function close_question(task_id)
+  local task = key('task', task_id)
+  local is = redis.call('HMGET', task, 'question_seq', 'session')
+  if is[1] then
+    redis.call('XDEL', key('inbox', is[2]), is[1] .. '-0')
+    redis.call('HDEL', task, 'question', 'question_id', 'question_seq')
+  end
+end
+
+-- The open question of a task has come to an end; if it waits for that, it goes on.
+local function resume(task_id, question, data, ...)
+  local task = key('task', task_id)
+  local is = redis.call('HMGET', task, 'status', 'attempt', 'session', 'agent', 'trace', 'created_at')
+  local waits = is[1] == 'input_required'
+  local event_id = task_id .. ':' .. is[2] .. ':answered-' .. question
+  close_question(task_id)
+  local seq = log(is[3], '0', event_id, waits and 'task.resumed' or 'task.answered', task_id, is[4], is[2], is[5], data)
+  redis.call('HSET', task, 'status', waits and 'running' or is[1], 'last', event_id, 'last_seq', tostring(seq), ...)
+  if waits then move(task_id, is[1], 'running', is[6]) end
+  redis.call('PUBLISH', key('call', task_id), tostring(seq))
+end
+
 -- A task has ended: nothing is to be awaited, renewed or sent any more.
-local function finish(task_id, was, has_deadline)
+local function finish(task_id, was, has_deadline, asks)
   redis.call('ZREM', key(was == 'queued' and 'due' or 'leases'), task_id)
   if has_deadline == '1' then
     redis.call('ZREM', key('deadlines'), 'expired/' .. task_id, 'total_timeout/' .. task_id)
   end
+  if asks then close_question(task_id) end
   redis.call('HDEL', key('task', task_id), 'parcel_key', 'parcel')
   redis.call('ZADD', key('ended'), STAMP, task_id)
 end

@@ -28,7 +28,7 @@ for _, id in ipairs(old) do
     redis.call('ZADD', key('sessions'), 'XX', 'LT', horizon, is[1]) -- to be looked at below
   end
   redis.call('ZREM', key('ended'), id)
-  redis.call('DEL', key('task', id), key('children', id))
+  redis.call('DEL', key('task', id), key('children', id), key('messages', id))
 end
 for _, session in ipairs(redis.call('ZRANGEBYSCORE', key('sessions'), '-inf', horizon, 'LIMIT', 0, limit)) do
   local newest = redis.call('XREVRANGE', key('events', session), '+', '-', 'COUNT', 1)[1]
