@@ -16,6 +16,7 @@ from benchmarks import (
     dispatching,
     draining,
     fairness,
+    fanout,
     footprint,
     memory,
     recovery,
@@ -39,6 +40,7 @@ FIGURES = {
         recovery.FIGURE,
         fairness.FIGURE,
         relaying.FIGURE,
+        fanout.FIGURE,
         footprint.FIGURE,
     )
 }

@@ -42,14 +42,14 @@ class Feed:
     def __init__(self, store: Store, linger: float = 0.0) -> None:
         self.store = store
         self.linger = linger
-        self._readers: dict[str, _Reader] = {}
+        self._readers: dict[str, Reader] = {}
 
     @asynccontextmanager
-    async def follow(self, session_id: str) -> AsyncIterator[_Reader]:
+    async def follow(self, session_id: str) -> AsyncIterator[Reader]:
         """Keep the session's reader alive while somebody is interested, and a little longer."""
         reader = self._readers.get(session_id)
         if reader is None or reader.has_stopped:
-            reader = self._readers[session_id] = _Reader(self.store, session_id)
+            reader = self._readers[session_id] = Reader(self.store, session_id)
         reader.followers += 1
         try:
             await reader.ready()
@@ -61,7 +61,7 @@ class Feed:
             elif self._let_go(session_id, reader):
                 await reader.stop()
 
-    def _let_go(self, session_id: str, reader: _Reader) -> bool:
+    def _let_go(self, session_id: str, reader: Reader) -> bool:
         """Stop a reader that nobody follows; return False when somebody does, or it was stopped before."""
         if reader.followers or self._readers.get(session_id) is not reader:
             return False
@@ -125,12 +125,14 @@ class Feed:
             await reader.stop()
 
 
-class _Reader:
+class Reader:
     """Follows one session's log and tells its followers how far the log has come."""
 
     def __init__(self, store: Store, session_id: str) -> None:
         self.followers = 0
         self.seq = 0
+        #: Called with each page that is read, before anybody is woken.
+        self.listeners: list[Callable[[Page], None]] = []
         self._store = store
         self._session_id = session_id
         self._ends: dict[str, asyncio.Event] = {}
@@ -212,6 +214,8 @@ class _Reader:
             logger.warning("cannot read session %s yet: %s", self._session_id, exc)
 
     def _tell(self, page: Page) -> None:
+        for listener in self.listeners:
+            listener(page)
         ended = {event.task_id or "" for event in page.events if event.type in TERMINAL_TYPES}
         if page.gap:  # an end may hide in it: let everybody look
             ended |= self._ends.keys()

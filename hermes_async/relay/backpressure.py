@@ -6,11 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from hermes_async.relay.courier import Courier, Message, Send
+
+#: Where a websocket's scope has its courier, and where its state has what cuts the connection, if the server
+#: knows how.
+COURIER, ABORT = "hermes.courier", "hermes.abort"
+
 _SOCKETIO_TYPES = frozenset("0123456")
 
-Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
@@ -31,10 +35,14 @@ def guarded(app: App) -> App:
             async with writing:
                 await send(message)
 
+        courier = scope[COURIER] = Courier(patient_send, scope.get("state", {}).get(ABORT))
+
         async def patient_receive() -> Message:
             async with writing:
                 pass
             message = await receive()
+            while courier.hears(message):
+                message = await receive()
             return message if _makes_sense(message) else {"type": "websocket.disconnect", "code": 1007}
 
         return await app(scope, patient_receive, patient_send)

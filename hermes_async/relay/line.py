@@ -7,13 +7,12 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from hermes_async.core.feed import Feed
 from hermes_async.domain.errors import StoreUnavailable, UserError
 from hermes_async.relay.auth import Grant
-from hermes_async.relay.tail import Tail, Topic
-from hermes_async.relay.wire import Batch
+from hermes_async.relay.tail import Portion, Tail, Topic
+from hermes_async.relay.window import Window, Windows
 
 logger = logging.getLogger("hermes.relay")
 
@@ -40,8 +39,8 @@ class TooMany(UserError):
 class Peer(Protocol):
     """How a line reaches its client."""
 
-    async def send(self, batch: Batch, acknowledged: Callable[..., None]) -> None:
-        """Send a batch and have `acknowledged` called when the client says that it has it."""
+    async def send(self, batch: str, acknowledged: Callable[[], None]) -> None:
+        """Send a batch (JSON) and have `acknowledged` called when the client says that it has it."""
         ...
 
     def hang_up(self, why: str, *, expired: bool = False) -> None:
@@ -52,11 +51,11 @@ class Peer(Protocol):
 class Line:
     """A socket's subscriptions. They take turns: a batch must be acknowledged before the next is read."""
 
-    def __init__(self, feed: Feed, grant: Grant, limits: Limits, peer: Peer) -> None:
+    def __init__(self, windows: Windows, grant: Grant, limits: Limits, peer: Peer) -> None:
         self.grant = grant
-        self._feed = feed
+        self._windows = windows
         self._limits = limits
-        self._peer = peer
+        self.peer = peer
         self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()  # held from the reading of a batch to its acknowledgement
         self._pumps: dict[Topic, asyncio.Task[None]] = {}
@@ -86,7 +85,7 @@ class Line:
         """
         self.check_room(wanted=topic)
         if topic not in self._pumps:
-            pump = self._pump(Tail(self._feed.store, topic, after))
+            pump = self._pump(Tail(self._windows.store, topic, after))
             self._pumps[topic] = asyncio.create_task(pump, name=f"hermes-relay {topic}")
 
     def unsubscribe(self, session_id: str | None, task_id: str | None) -> None:
@@ -113,7 +112,7 @@ class Line:
                 await self._stream_patiently(tail)
         except Exception:
             logger.exception("cannot go on with %s", tail.topic)
-            self._peer.hang_up("an error of the relay")
+            self.peer.hang_up("an error of the relay")
         finally:
             if self._pumps.get(tail.topic) is asyncio.current_task():
                 del self._pumps[tail.topic]
@@ -126,36 +125,36 @@ class Line:
             await asyncio.sleep(RETRY_EVERY)
 
     async def _stream(self, tail: Tail) -> None:
-        async with self._feed.follow(tail.topic.session_id) as reader:
+        async with self._windows.over(tail.topic.session_id) as window:
             while not tail.ended:
-                batch = await self._take_turn(tail, reader.seq)
+                batch = await self._take_turn(tail, window)
                 if batch is not None:
                     await self._send(batch)
                 if tail.caught_up and not tail.ended:
-                    await reader.beyond(tail.known)
+                    await window.reader.beyond(tail.known)
 
-    async def _take_turn(self, tail: Tail, newest: int) -> Batch | None:
+    async def _take_turn(self, tail: Tail, window: Window) -> Portion | None:
         """Return the next batch and keep the turn for it, or return None and give it up."""
         await self._turn.acquire()
         batch = None
         try:
-            batch = await tail.read(newest)
+            batch = await tail.next(window.reader.seq, window)
         finally:
             if batch is None:
                 self._turn.release()
         return batch
 
-    async def _send(self, batch: Batch) -> None:
+    async def _send(self, batch: Portion) -> None:
         self._overdue = self._loop.call_later(
-            self._limits.ack_timeout, self._peer.hang_up, "it did not acknowledge a batch in time"
+            self._limits.ack_timeout, self.peer.hang_up, "it did not acknowledge a batch in time"
         )
-        await self._peer.send(batch, self._acknowledged)
+        await self.peer.send(batch.text(), self._acknowledged)
 
-    def _acknowledged(self, *_: Any) -> None:
+    def _acknowledged(self) -> None:
         if self._overdue is not None:
             self._overdue.cancel()
             self._overdue = None
         self._turn.release()
 
     def _expire(self) -> None:
-        self._peer.hang_up("its token has expired", expired=True)
+        self.peer.hang_up("its token has expired", expired=True)

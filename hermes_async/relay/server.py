@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.errors import RelayUnavailable
-from hermes_async.relay.backpressure import App
+from hermes_async.relay.backpressure import ABORT, App
 from hermes_async.relay.line import Limits
 from hermes_async.relay.sockets import MESSAGE_BYTES, Relay
 
@@ -84,6 +85,14 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+class _Websocket(WebSocketsSansIOProtocol):
+    """Uvicorn's, telling the app how to cut a connection whose peer does not read."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, ABORT: self.transport.abort}
+
+
 class _Server(uvicorn.Server):
     """Uvicorn that says goodbye, and that leaves the signals to whoever runs it once it has stopped."""
 
@@ -93,6 +102,7 @@ class _Server(uvicorn.Server):
                 relay.app,
                 log_config=None,
                 access_log=False,
+                ws=_Websocket,
                 ws_max_size=MESSAGE_BYTES,
                 ws_ping_interval=None,  # Engine.IO has pings of its own
                 ws_per_message_deflate=False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 import socketio
@@ -14,12 +14,14 @@ from fastapi import FastAPI
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.errors import ServiceError, Unauthorized, UnknownTask, UserError
 from hermes_async.relay.auth import Grant, checked_secret, verify
-from hermes_async.relay.backpressure import guarded
+from hermes_async.relay.backpressure import COURIER, guarded
 from hermes_async.relay.commands import Wish, parsed, refusal
+from hermes_async.relay.courier import Courier
 from hermes_async.relay.http import http_app
 from hermes_async.relay.line import Limits, Line
 from hermes_async.relay.tail import Topic
-from hermes_async.relay.wire import DRAINING, EVENTS, EXPIRED, QUIET, SUBSCRIBE, UNSUBSCRIBE, Batch, Wire
+from hermes_async.relay.window import Windows
+from hermes_async.relay.wire import DRAINING, EXPIRED, QUIET, SUBSCRIBE, UNSUBSCRIBE, Wire
 
 logger = logging.getLogger("hermes.relay")
 
@@ -36,7 +38,7 @@ class Relay:
 
     def __init__(self, hermes: Hermes, secret: str, limits: Limits) -> None:
         self._store = hermes.store
-        self._feed = hermes.feed
+        self._windows = Windows(hermes.feed)
         self._secret = checked_secret(secret)
         self._limits = limits
         self._lines: dict[str, Line] = {}
@@ -57,8 +59,8 @@ class Relay:
         """Let nobody in any more, tell everybody to go elsewhere, and close every socket."""
         self._draining = True
         await self._sio.emit(DRAINING, {})
-        for sid in list(self._lines):
-            self.hang_up(sid, "the relay stops")
+        for line in list(self._lines.values()):
+            line.peer.hang_up("the relay stops")
         while self._farewells:
             await asyncio.wait(self._farewells)
 
@@ -70,15 +72,12 @@ class Relay:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
 
-    async def send(self, sid: str, batch: Batch, acknowledged: Callable[..., None]) -> None:
-        """Send a batch to a socket; `acknowledged` is called when its client has it."""
-        # not `call`: it would wait for the acknowledgement of a socket that is gone
-        await self._sio.emit(EVENTS, batch, to=sid, callback=acknowledged)
-
-    def hang_up(self, sid: str, why: str, *, expired: bool = False) -> None:
+    def hang_up(self, sid: str, courier: Courier, why: str, *, expired: bool = False) -> None:
         """Close a socket soon, after the news that its token expired."""
         logger.info("closing socket %s: %s", sid, why)
-        farewell = asyncio.create_task(self._farewell(sid, expired), name=f"hermes-relay-farewell {sid}")
+        farewell = asyncio.create_task(
+            self._farewell(sid, courier, expired), name=f"hermes-relay-farewell {sid}"
+        )
         self._farewells.add(farewell)
         farewell.add_done_callback(self._farewells.discard)
 
@@ -88,16 +87,18 @@ class Relay:
         task.add_done_callback(self._background.discard)
         return task
 
-    async def _farewell(self, sid: str, expired: bool) -> None:
+    async def _farewell(self, sid: str, courier: Courier, expired: bool) -> None:
         eio_sid = self._sio.manager.eio_sid_from_sid(sid, "/")
         if eio_sid is None:
             return
         if expired:
             await self._sio.emit(EXPIRED, {}, to=sid)
         await self._sio.disconnect(sid)
-        with suppress(TimeoutError):  # one that does not read: the kernel gives it up later
+        try:
             async with asyncio.timeout(FAREWELL):
                 await self._sio.eio.disconnect(eio_sid)
+        except TimeoutError:  # it does not read: what waits for it would stay in our memory
+            courier.cut()
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -113,7 +114,11 @@ class Relay:
             grant = verify(self._secret, auth.get("token") if isinstance(auth, dict) else None)
         except Unauthorized as exc:
             _refuse("unauthorized", str(exc))
-        self._lines[sid] = Line(self._feed, grant, self._limits, _Socket(self, sid))
+        courier: Courier = environ["asgi.scope"][COURIER]
+        if courier.taken:
+            _refuse("invalid", "this websocket is connected already; open another")
+        courier.taken = True
+        self._lines[sid] = Line(self._windows, grant, self._limits, _Socket(self, sid, courier))
 
     async def _disconnect(self, sid: str, reason: str) -> None:
         line = self._lines.pop(sid, None)
@@ -165,15 +170,16 @@ class Relay:
 class _Socket:
     """One socket, as its line sees it."""
 
-    def __init__(self, relay: Relay, sid: str) -> None:
+    def __init__(self, relay: Relay, sid: str, courier: Courier) -> None:
         self._relay = relay
         self._sid = sid
+        self._courier = courier
 
-    def send(self, batch: Batch, acknowledged: Callable[..., None]) -> Coroutine[Any, Any, None]:
-        return self._relay.send(self._sid, batch, acknowledged)
+    def send(self, batch: str, acknowledged: Callable[[], None]) -> Coroutine[Any, Any, None]:
+        return self._courier.carry(batch, acknowledged)
 
     def hang_up(self, why: str, *, expired: bool = False) -> None:
-        self._relay.hang_up(self._sid, why, expired=expired)
+        self._relay.hang_up(self._sid, self._courier, why, expired=expired)
 
 
 def _socket_server() -> Any:

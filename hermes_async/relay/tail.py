@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from hermes_async.core.ports import Page, Snapshot, Store
-from hermes_async.domain.events import AnyEvent
-from hermes_async.domain.lifecycle import TERMINAL_TYPES
+from hermes_async.core.ports import Snapshot, Store
+from hermes_async.relay.window import Told, Window
 from hermes_async.relay.wire import Batch, Portrait
 
 #: Events in one batch.
-BATCH_EVENTS = 64
+BATCH_EVENTS = 128
 #: Bytes of JSON in one batch; a single larger event or task travels alone.
 BATCH_BYTES = 256_000
 
@@ -48,6 +47,28 @@ class Topic:
         }
 
 
+@dataclass(frozen=True)
+class Portion:
+    """A batch whose events are JSON already."""
+
+    topic: Topic
+    events: Sequence[str] = ()
+    gap: tuple[int, int] | None = None
+    snapshot: Portrait | None = None
+    end: bool = False
+
+    def batch(self) -> Batch:
+        """Return it as values."""
+        events = [json.loads(event) for event in self.events]
+        return self.topic.batch(events, gap=self.gap, snapshot=self.snapshot, end=self.end)
+
+    def text(self) -> str:
+        """Return it as JSON."""
+        about = json.dumps({"session": self.topic.session_id, "task": self.topic.task_id})
+        rest = json.dumps({"gap": self.gap, "snapshot": self.snapshot, "end": self.end})
+        return f'{about[:-1]}, "events": [{",".join(self.events)}], {rest[1:]}'
+
+
 class Tail:
     """Reads a topic from `after` on, no more than one batch ahead of whoever sends it.
 
@@ -67,7 +88,7 @@ class Tail:
         self._store = store
         self._limit = limit
         self._unsure = topic.task_id is not None  # whether the task's end lies behind `after`
-        self._portraits: Iterator[Batch] = iter(())
+        self._portraits: Iterator[Portion] = iter(())
 
     async def read(self, newest: int) -> Batch | None:
         """Return the next batch, or None when there is nothing for it in this stretch of the log.
@@ -75,38 +96,42 @@ class Tail:
         Args:
             newest: the log's last `seq` before this call, as its reader knows it.
         """
+        portion = await self.next(newest)
+        return portion.batch() if portion else None
+
+    async def next(self, newest: int, window: Window | None = None) -> Portion | None:
+        """Return the same, ready to be sent; from the window, if it reaches back far enough."""
         portrait = next(self._portraits, None)
         if portrait is not None:
             return portrait
-        page = await self._store.events(self.topic.session_id, self.after, self._limit)
-        if page.gap is not None:
-            return await self._leap(page.gap)
-        stretch = self._stretch(page)
-        known = max([newest, *(event.seq for event in page.events[-1:])])
-        caught_up = len(page.events) < self._limit and stretch.covers(page)
-        ended = stretch.ended or (caught_up and self._unsure and await self._is_over(stretch.after, known))
-        self.after, self.known, self.caught_up, self.ended = stretch.after, known, caught_up, ended
-        return self.topic.batch(stretch.events, end=ended) if stretch.events or ended else None
+        told = window.since(self.after, self._limit) if window else None
+        if told is None:
+            page = await self._store.events(self.topic.session_id, self.after, self._limit)
+            if page.gap is not None:
+                return await self._leap(page.gap)
+            told = [Told.of(event) for event in page.events]
+        texts, after, ended = self._stretch(told)
+        last = told[-1].seq if told else 0
+        known = max(newest, last)
+        caught_up = len(told) < self._limit and last <= after
+        ended = ended or (caught_up and self._unsure and await self._is_over(after, known))
+        self.after, self.known, self.caught_up, self.ended = after, known, caught_up, ended
+        return Portion(self.topic, texts, end=ended) if texts or ended else None
 
-    def _stretch(self, page: Page) -> _Stretch:
-        """Return as much of the page as a batch holds."""
-        stretch = _Stretch(self.after)
-        room = BATCH_BYTES
-        for event in page.events:
-            if self.topic.covers(event.task_id):
-                room -= len(event.model_dump_json())
-                if stretch.events and room < 0:
+    def _stretch(self, told: Sequence[Told]) -> tuple[list[str], int, bool]:
+        """Return as much as a batch holds, how far that leads, and whether it is the end."""
+        texts: list[str] = []
+        after, room = self.after, BATCH_BYTES
+        for one in told:
+            if self.topic.covers(one.task_id):
+                room -= one.size
+                if texts and room < 0:
                     break
-                stretch.events.append(event.model_dump(mode="json"))
-            stretch.after = event.seq
-            if self._is_end(event):
-                stretch.ended = True
-                break
-        return stretch
-
-    def _is_end(self, event: AnyEvent) -> bool:
-        ours = self.topic.task_id is not None and self.topic.covers(event.task_id)
-        return ours and event.type in TERMINAL_TYPES
+                texts.append(one.text)
+            after = one.seq
+            if one.is_end and self.topic.task_id is not None and self.topic.covers(one.task_id):
+                return texts, after, True
+        return texts, after, False
 
     async def _is_over(self, after: int, known: int) -> bool:
         """Tell whether the task ended at or before `after`."""
@@ -116,7 +141,7 @@ class Tail:
             return False
         return task is None or await self._store.last_seq(self.topic.session_id) <= after
 
-    async def _leap(self, gap: tuple[int, int]) -> Batch:
+    async def _leap(self, gap: tuple[int, int]) -> Portion:
         """Go on behind the gap, with a snapshot in its place."""
         snapshot = await self._store.snapshot(self.topic.session_id)
         self.after = max(self.after, gap[1])
@@ -126,20 +151,7 @@ class Tail:
         return next(self._portraits)
 
 
-@dataclass
-class _Stretch:
-    """What of a page goes into one batch, and how far that leads."""
-
-    after: int
-    events: list[dict[str, Any]] = field(default_factory=list)
-    ended: bool = False
-
-    def covers(self, page: Page) -> bool:
-        """Tell whether nothing of the page is left."""
-        return not page.events or page.events[-1].seq <= self.after
-
-
-def _portraits(topic: Topic, gap: tuple[int, int], snapshot: Snapshot) -> Iterator[Batch]:
+def _portraits(topic: Topic, gap: tuple[int, int], snapshot: Snapshot) -> Iterator[Portion]:
     """Yield the snapshot in batches of bearable size, at least one."""
     tasks: list[dict[str, Any]] = []
     room = BATCH_BYTES
@@ -149,7 +161,7 @@ def _portraits(topic: Topic, gap: tuple[int, int], snapshot: Snapshot) -> Iterat
         shown = task.as_json()
         room -= len(json.dumps(shown))
         if tasks and room < 0:
-            yield topic.batch(gap=gap, snapshot={"seq": snapshot.seq, "tasks": tasks, "more": True})
+            yield Portion(topic, gap=gap, snapshot={"seq": snapshot.seq, "tasks": tasks, "more": True})
             tasks, room = [], BATCH_BYTES
         tasks.append(shown)
-    yield topic.batch(gap=gap, snapshot={"seq": snapshot.seq, "tasks": tasks, "more": False})
+    yield Portion(topic, gap=gap, snapshot={"seq": snapshot.seq, "tasks": tasks, "more": False})

@@ -9,7 +9,7 @@ import pytest
 
 from hermes_async.core.hermes import Hermes
 from hermes_async.relay.auth import mint
-from hermes_async.relay.tail import BATCH_BYTES
+from hermes_async.relay.tail import BATCH_BYTES, BATCH_EVENTS
 from tests.support.servers import wait_until_async
 from tests.unit.relay.conftest import (
     SECRET,
@@ -29,15 +29,15 @@ REFUSED = {"code": "not_found", "message": "there is no such session or task, or
 
 
 async def test_a_session_is_told_from_the_beginning_and_on(hermes: Hermes, relay: Station) -> None:
-    await say(hermes, "s", 100)
+    await say(hermes, "s", 200)
     async with relay.socket(token("s")) as socket:
         answer = await socket.ask("subscribe", {"session": "s", "after": 0})
-        assert answer == {"ok": True, "session": "s", "task": None, "seq": 100}
-        await say(hermes, "s", 20, start=101)
-        await wait_until_async(lambda: len(socket.events) == 120)
-    assert [event["seq"] for event in socket.events] == list(range(1, 121))
-    assert [event["data"]["text"] for event in socket.events] == [str(n) for n in range(1, 121)]
-    assert max(len(batch["events"]) for batch in socket.batches) == 64
+        assert answer == {"ok": True, "session": "s", "task": None, "seq": 200}
+        await say(hermes, "s", 20, start=201)
+        await wait_until_async(lambda: len(socket.events) == 220)
+    assert [event["seq"] for event in socket.events] == list(range(1, 221))
+    assert [event["data"]["text"] for event in socket.events] == [str(n) for n in range(1, 221)]
+    assert max(len(batch["events"]) for batch in socket.batches) == BATCH_EVENTS
     first = socket.batches[0]
     assert (first["session"], first["task"], first["gap"], first["snapshot"]) == ("s", None, None, None)
     assert not first["end"]
