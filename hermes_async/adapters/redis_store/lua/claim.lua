@@ -3,7 +3,7 @@
 local id, worker, lease, token = unpack(ARGV, 5)
 local task = key('task', id)
 local was = redis.call('HMGET', task, 'status', 'attempt', 'session', 'agent', 'trace', 'created_at', 'token', 'lane',
-                       'queue_timeout', 'worker', 'birth', 'cancel_requested')
+                       'queue_timeout', 'worker', 'birth', 'last')
 if was[1] == 'running' and token ~= '' and was[7] == token and was[10] == worker then
   return redis.call('HGETALL', task) -- the reply to this very claim was lost
 end
@@ -19,7 +19,7 @@ move(id, 'queued', 'running', was[6])
 local seq = log(was[3], '0', event_id, 'task.started', id, was[4], attempt, was[5], cjson.encode({worker = worker}))
 local patch = {'status', 'running', 'attempt', attempt, 'worker', worker, 'started_at', STAMP,
                'last', event_id, 'last_seq', tostring(seq), 'token', token}
-if attempt == '1' and was[12] ~= '1' then -- its birth is all that was written until now
+if not was[12] then -- nothing has happened to it since its birth
   redis.call('HSET', task, unpack(patch))
   return {'birth', was[11], 'agent', was[4], 'created_at', was[6], unpack(patch, 1, 8)}
 end
