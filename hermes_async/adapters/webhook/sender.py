@@ -12,16 +12,19 @@ from typing import Final
 from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, ThreadedResolver
 from aiohttp.abc import AbstractResolver
 
+from hermes_async.adapters.webhook.breaker import Breaker
 from hermes_async.adapters.webhook.guard import Refused, Target, connector, target
 from hermes_async.adapters.webhook.message import body
 from hermes_async.adapters.webhook.schedule import delay_after, retry_after
 from hermes_async.adapters.webhook.signature import headers
-from hermes_async.core.callbacks import Dead, Failed, Outcome, Succeeded
+from hermes_async.core.callbacks import Dead, Failed, Outcome, PutOff, Succeeded
+from hermes_async.core.ledger import Endpoints
 from hermes_async.core.registry import Registry
 from hermes_async.domain.agent import Webhook
 from hermes_async.domain.callback import Call
 from hermes_async.domain.failure import ErrorInfo
 from hermes_async.domain.task import TaskResult
+from hermes_async.domain.urls import masked
 
 #: Seconds from the look at the DNS to the last header of the answer. Its body is not read.
 TIMEOUT: Final = 15.0
@@ -44,6 +47,7 @@ class WebhookSender:
 
     Args:
         registry: the agents that this process knows. No record and no row of the ledger has a secret.
+        endpoints: what all workers know of the health of endpoints.
         allow: `host:port` of servers that may be on private networks.
         tls: what certificates are checked by; True: the system's authorities.
         timeout: seconds of one try.
@@ -53,6 +57,7 @@ class WebhookSender:
     def __init__(
         self,
         registry: Registry,
+        endpoints: Endpoints,
         *,
         allow: Collection[str] = (),
         tls: SSLContext | bool = True,
@@ -60,6 +65,7 @@ class WebhookSender:
         resolver: Callable[[], AbstractResolver] = ThreadedResolver,
     ) -> None:
         self._registry = registry
+        self._breaker = Breaker(endpoints)
         self._allow = allow
         self._tls = tls
         self._timeout = ClientTimeout(total=timeout)
@@ -70,15 +76,23 @@ class WebhookSender:
         webhook = self._registry.webhook(call.task)
         if webhook is None:
             return _failed(call, "UnknownWebhook", _unknown(call))
+        endpoint = masked(webhook.url)
+        if delay := await self._breaker.delay(endpoint):
+            return PutOff(delay)
+        outcome = await self._tried(webhook, call, result)
+        await self._breaker.note(endpoint, outcome)
+        return outcome
+
+    async def _tried(self, webhook: Webhook, call: Call, result: TaskResult) -> Outcome:
         try:
-            answer = await self._post(target(webhook.url, self._allow), webhook, call, body(call, result))
+            to = target(webhook.url, self._allow)
+            return _outcome(call, await self._post(to, webhook, call, body(call, result)))
         except Refused as error:
             return Dead(ErrorInfo(type="Refused", message=str(error)))
         except TimeoutError:
             return _failed(call, "TimeoutError", f"no answer within {self._timeout.total:g} s")
         except (ClientError, OSError, ValueError) as error:  # aiohttp has a ValueError for what is no URL
             return _failed(call, type(error).__name__, _clean(str(error)))
-        return _outcome(call, answer)
 
     async def _post(self, to: Target, webhook: Webhook, call: Call, content: bytes) -> Answer:
         now = time.time()

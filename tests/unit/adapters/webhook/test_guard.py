@@ -11,6 +11,7 @@ import pytest
 from aiohttp import ClientConnectorError, ClientSession, ThreadedResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from hermes_async.adapters.memory import MemoryStore
 from hermes_async.adapters.webhook import guard
 from hermes_async.adapters.webhook.guard import Refused, connector, is_public, target
 from hermes_async.adapters.webhook.sender import WebhookSender
@@ -165,7 +166,9 @@ async def sent(url: str, resolver: AbstractResolver, allow: set[str] | None = No
     assert webhook is not None
     object.__setattr__(webhook, "url", url)
     call = make_call(parent="boss")
-    sender = WebhookSender(known, allow=allow or set(), resolver=lambda: resolver, timeout=5.0)
+    sender = WebhookSender(
+        known, MemoryStore().ledger, allow=allow or set(), resolver=lambda: resolver, timeout=5.0
+    )
     return await sender.send(call, TaskResult.of(call.task))
 
 

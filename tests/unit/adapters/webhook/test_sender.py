@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from standardwebhooks import Webhook
 
+from hermes_async.adapters.memory import MemoryStore
 from hermes_async.adapters.webhook.schedule import LONGEST_WISH
 from hermes_async.adapters.webhook.sender import WebhookSender
 from hermes_async.core.callbacks import Dead, Failed, Outcome, Succeeded
@@ -29,7 +30,8 @@ OLD, NEW = ("whsec_" + base64.b64encode(letter * 32).decode() for letter in (b"o
 
 
 def sender_to(receiver: Receiver, *secrets: str, timeout: float = 5.0) -> WebhookSender:
-    return WebhookSender(knowing(receiver.url, secrets or None), allow={receiver.place}, timeout=timeout)
+    known = knowing(receiver.url, secrets or None)
+    return WebhookSender(known, MemoryStore().ledger, allow={receiver.place}, timeout=timeout)
 
 
 async def sent(sender: WebhookSender, call: Call) -> Outcome:
@@ -199,19 +201,19 @@ async def test_over_tls_the_name_is_asked_for_and_proved(tmp_path: Path, anyio_b
     tls.load_cert_chain(files[1], files[0])
     async with Receiver(tls=tls) as receiver:
         url, place = f"https://localhost:{receiver.port}/hook", f"localhost:{receiver.port}"
-        stranger = WebhookSender(knowing(url), allow={place})
+        stranger = WebhookSender(knowing(url), MemoryStore().ledger, allow={place})
         assert "Certificate" in failed(await sent(stranger, make_call())).error.type
         trust = ssl.create_default_context(cafile=files[1])
-        friend = WebhookSender(knowing(url), allow={place}, tls=trust)
+        friend = WebhookSender(knowing(url), MemoryStore().ledger, allow={place}, tls=trust)
         assert isinstance(await sent(friend, make_call()), Succeeded)
-        wrong = WebhookSender(knowing(receiver.url), allow={receiver.place}, tls=trust)
+        wrong = WebhookSender(knowing(receiver.url), MemoryStore().ledger, allow={receiver.place}, tls=trust)
         assert "Certificate" in failed(await sent(wrong, make_call())).error.type
     assert receiver.names[1] == "localhost"
     assert [post.headers["host"] for post in receiver.posts] == [place]
 
 
 async def test_a_process_that_does_not_know_the_webhook_posts_nothing(receiver: Receiver) -> None:
-    nobody = WebhookSender(Registry(AgentsConfig()), allow={receiver.place})
+    nobody = WebhookSender(Registry(AgentsConfig()), MemoryStore().ledger, allow={receiver.place})
     outcome = failed(await sent(nobody, make_call()))
     assert "knows no webhook of 'echo' for boss" in outcome.error.message
     assert receiver.connections == 0

@@ -1,0 +1,40 @@
+"""A URL that fails again and again is left alone for a while, by all workers."""
+
+from __future__ import annotations
+
+import random
+from contextlib import suppress
+from typing import Final
+
+from hermes_async.core.callbacks import Failed, Outcome, Succeeded
+from hermes_async.core.ledger import Endpoints
+from hermes_async.domain.errors import StoreUnavailable
+
+#: Failures in a row that close an endpoint.
+THRESHOLD: Final = 20
+#: Seconds for which it is closed then; after that, one failure more closes it again.
+PAUSE: Final = 60.0
+#: What is put off comes back within so much more of its time, not all at once.
+SPREAD: Final = 0.25
+
+
+class Breaker:
+    """Asks and tells what all workers know of an endpoint. Without the store, every endpoint is open."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self._endpoints = endpoints
+
+    async def delay(self, endpoint: str) -> float:
+        """Return for how many seconds to put a post off; 0: it may be tried now."""
+        closed = 0.0
+        with suppress(StoreUnavailable):
+            closed = await self._endpoints.endpoint_closed_for(endpoint)
+        return closed * random.uniform(1, 1 + SPREAD)
+
+    async def note(self, endpoint: str, outcome: Outcome) -> None:
+        """Note how a try went. One that was refused or is unwanted says nothing of the endpoint's health."""
+        with suppress(StoreUnavailable):
+            if isinstance(outcome, Succeeded):
+                await self._endpoints.endpoint_ok(endpoint)
+            elif isinstance(outcome, Failed):
+                await self._endpoints.endpoint_failed(endpoint, THRESHOLD, PAUSE)
