@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 from hermes_async.core.subagent import Subagent
 from hermes_async.domain.agent import RetryPolicy
 from hermes_async.sdk import TaskContext, subagent
-from tests.acceptance.faults.ledger import Ledger
+from tests.acceptance.faults.ledger import VARIABLE, Ledger
 
 SOON = RetryPolicy(initial=0.1, jitter=False)
 #: Where an agent may kill its own process.
@@ -109,6 +110,18 @@ def sync_doomed(ctx: TaskContext, stamp: str, attempts: int = 1) -> str:
     with noted(ctx, sync_doomed):
         die_at("start" if ctx.attempt <= attempts else "", "start")
         return stamp
+
+
+@subagent
+async def wave(ctx: TaskContext, number: int) -> int:
+    """End in the second after the sign that all are given, each at its own moment; one in five fails."""
+    sign = Path(os.environ[VARIABLE]).with_name("sign")
+    while not sign.exists():
+        await asyncio.sleep(0.2)
+    await asyncio.sleep(float(sign.read_text()) + number * 617 % 1000 / 1000 - time.time())
+    if number % 5 == 0:
+        raise ValueError(f"number {number}")
+    return number
 
 
 @subagent

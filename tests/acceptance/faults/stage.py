@@ -31,7 +31,15 @@ PATIENCE = 60.0
 class Stage:
     """Everything that a parent talks to. A process is known by its name: `async-1`, `process-1`, `relay`."""
 
-    def __init__(self, folder: Path, *, sessions: int = 2, seed: int = 0, broker: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        sessions: int = 2,
+        seed: int = 0,
+        broker: str | None = None,
+        slots: int = 50,
+    ) -> None:
         """Nothing runs yet.
 
         Args:
@@ -39,6 +47,7 @@ class Stage:
             sessions: how many chats each parent has.
             seed: for what parents ask.
             broker: its URL, when it is not the Redis of the state.
+            slots: of each async worker.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -49,6 +58,7 @@ class Stage:
         self.processes: dict[str, Process] = {}
         self.sessions = sessions
         self._seed = seed
+        self._slots = slots
         self._numbers = itertools.count(1)
         self._relay_port = free_port()
         self.config = folder / "agents.yaml"
@@ -166,14 +176,18 @@ class Stage:
         kind, _, number = name.partition("-")
         if kind == "relay":
             return [sys.executable, "-m", "hermes_async.cli", "relay"]
+        if kind == "drain":
+            return [sys.executable, "-m", "tests.acceptance.faults.drain", f"wave-{number}"]
         if kind == "parent":
             mine = [f"chat-{number}-{each}" for each in range(self.sessions)]
             return [sys.executable, "-m", "tests.acceptance.faults.parents", str(self._seed), *mine]
-        return worker_command(Lane(kind), concurrency=50 if kind == Lane.ASYNC else 2)
+        return worker_command(Lane(kind), concurrency=self._slots if kind == Lane.ASYNC else 2)
 
     @staticmethod
     def _ready(name: str) -> str:
-        return {"relay": RELAY_READY, "parent": "parent of "}.get(name.partition("-")[0], "ready.")
+        return {"relay": RELAY_READY, "parent": "parent of ", "drain": "draining "}.get(
+            name.partition("-")[0], "ready."
+        )
 
     # -- what is left ----------------------------------------------------------------------------------
     def memory(self) -> dict[str, int]:
