@@ -23,6 +23,7 @@ from benchmarks import (
     relaying,
     report,
     roundtrip,
+    waking,
 )
 from benchmarks.figure import Line, measure
 from benchmarks.stage import opened
@@ -41,6 +42,7 @@ FIGURES = {
         fairness.FIGURE,
         relaying.FIGURE,
         fanout.FIGURE,
+        waking.FIGURE,
         footprint.FIGURE,
     )
 }

@@ -35,6 +35,14 @@ async def linger(ctx: TaskContext, number: int, seconds: float) -> None:
 
 
 @subagent
+async def ending(ctx: TaskContext, moment: float) -> list[float]:
+    """Sleep until a moment of the machine's monotonic clock; return when that began and ended."""
+    began = time.monotonic()
+    await anyio.sleep(moment - began)
+    return [began, time.monotonic()]
+
+
+@subagent
 async def nap(ctx: TaskContext, number: int, seconds: float) -> None:
     """Sleep, then stamp when that began and ended."""
     began = time.monotonic()

@@ -30,20 +30,22 @@ RATE = 100.0
 PATIENCE = 30.0
 Events = AsyncGenerator[AnyEvent | Gap]
 
+#: A relay on any free port.
+RELAY_ARGV = [sys.executable, "-m", "hermes_async.cli", "relay", "--port", "0"]
 _WHERE = re.compile(r"relay on (http://\S+)")
 
 
 @contextmanager
 def _open(stage: Stage, quick: bool) -> Iterator[Sides]:
     paced, flood = (QUICK_PACED, QUICK_FLOOD) if quick else (PACED, FLOOD)
-    argv = [sys.executable, "-m", "hermes_async.cli", "relay", "--port", "0"]
-    with stage.child("relay", argv) as relay:
-        relay.wait_until(lambda: _WHERE.search(relay.said) is not None)
-        url = _url(relay)
+    with stage.child("relay", RELAY_ARGV) as relay:
+        url = relay_url(relay)
         yield Sides(lambda: asyncio.run(_hermes(stage, url, paced, flood)))
 
 
-def _url(relay: Child) -> str:
+def relay_url(relay: Child) -> str:
+    """Wait until a relay listens, and return where."""
+    relay.wait_until(lambda: _WHERE.search(relay.said) is not None)
     found = _WHERE.search(relay.said)
     assert found is not None
     return found[1]
