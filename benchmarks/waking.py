@@ -86,10 +86,10 @@ def _moments(event: Any) -> tuple[float, float]:
 FIGURE = Figure(
     "wake",
     [
-        Row("p50", "1,000 ends in a second → inbox in process, p50", "ms", Goal("<", 50)),
-        Row("p99", "1,000 ends in a second → inbox in process, p99", "ms"),
-        Row("relay_p50", "  → client of the relay, p50", "ms", Goal("<", 50)),
-        Row("relay_p99", "  → client of the relay, p99", "ms"),
+        Row("p50", "1,000 ends in 1 s: end → inbox, p50", "ms", Goal("<", 50)),
+        Row("p99", "1,000 ends in 1 s: end → inbox, p99", "ms"),
+        Row("relay_p50", "  the same: end → relay's client, p50", "ms", Goal("<", 50)),
+        Row("relay_p99", "  the same: end → relay's client, p99", "ms"),
     ],
     _open,
 )

@@ -88,7 +88,8 @@ class Feed:
         """Yield the session's events after `seq`, then what is added, for ever; a gap for what is gone."""
         async for page in self.pages(session_id, after):
             if page.gap is not None:
-                snapshot = await self.store.snapshot(session_id)
+                async with self.follow(session_id) as reader:
+                    snapshot = await reader.patiently(partial(self.store.snapshot, session_id))
                 yield Gap.of(page.gap, snapshot.seq, snapshot.tasks)
             for event in page.events:
                 yield event

@@ -13,6 +13,7 @@ from hermes_async.core.handle import TaskHandle, find
 from hermes_async.core.ids import checked_session_id, new_session_id
 from hermes_async.core.janitor import Janitor
 from hermes_async.core.journal import Journal
+from hermes_async.core.listeners import Listeners
 from hermes_async.core.ports import Queue, Store, Traffic
 from hermes_async.core.registry import Registry
 from hermes_async.core.runner import Runner
@@ -28,6 +29,7 @@ class Hermes:
         self.store = store
         self.journal = Journal(store, queue)
         self.feed = Feed(store, linger)
+        self.listeners = Listeners(self.feed)
         self.janitor = Janitor(self.journal)
         self._dispatcher = Dispatcher(registry, self.journal, self.feed)
 
@@ -45,7 +47,7 @@ class Hermes:
         if parent is not None:
             self.registry.config.agent(parent)
         chosen = new_session_id() if session_id is None else checked_session_id(session_id)
-        return Session(chosen, parent, self._dispatcher, self.journal, self.feed)
+        return Session(chosen, parent, self._dispatcher, self.journal, self.feed, self.listeners)
 
     async def handle(self, task_id: str) -> TaskHandle[Any]:
         """Return the handle of a task that any process has dispatched.
@@ -84,5 +86,6 @@ class Hermes:
 
     async def close(self) -> None:
         """Stop listening and give back every connection."""
+        await self.listeners.close()
         await self.feed.close()
         await self.journal.close()

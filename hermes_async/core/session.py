@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar, overload
 
@@ -13,6 +13,7 @@ from hermes_async.core.feed import Feed
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.ids import new_traceparent
 from hermes_async.core.journal import Journal
+from hermes_async.core.listeners import Handler, Listeners
 from hermes_async.core.signature import as_json
 from hermes_async.core.subagent import Subagent
 from hermes_async.domain.errors import InvalidInput
@@ -69,12 +70,14 @@ class Session:
         dispatcher: Dispatcher,
         journal: Journal,
         feed: Feed,
+        listeners: Listeners,
     ) -> None:
         self.id = session_id
         self.parent = parent
         self._delegate = dispatcher.of(Origin(session_id=session_id, parent=parent))
         self._journal = journal
         self._feed = feed
+        self._listeners = listeners
 
     def __repr__(self) -> str:
         return f"<Session {self.id}>"
@@ -150,6 +153,23 @@ class Session:
         """
         async for item in self._feed.events(self.id, after):
             yield item
+
+    async def on(self, types: str, handler: Handler) -> Callable[[], None]:
+        """Call a handler with each of the session's events that is logged from now on, in this process only.
+
+        The session's handlers are called one at a time and in order; what one raises is logged. They hear
+        nothing while this process is not there: what the parent must not miss is in its inbox.
+
+        Args:
+            types: a type of event, or many: `task.completed`, `task.*`, `*`.
+            handler: a `def` or an `async def`; the next call waits until it has returned.
+
+        Returns what ends it.
+
+        Raises:
+            InvalidInput: there is no such type of event.
+        """
+        return await self._listeners.add(self.id, types, handler)
 
     async def inbox(self) -> AsyncIterator[Delivery]:
         """Yield what the parent has not acknowledged yet, oldest first, then what arrives, for ever.
