@@ -18,6 +18,7 @@ _HERE = "hermes_async.cli"
 COMMANDS: dict[str, Later] = {
     "up": (f"{_HERE}.up:up", "Start everything here: Redis, workers and relay; Ctrl-C stops it."),
     "task": (f"{_HERE}.tasks:task", "Create, watch, list and cancel tasks."),
+    "session": (f"{_HERE}.sessions:session", "Look into a parent's inbox, and watch its session."),
     "invoke": (f"{_HERE}.invoke:invoke", "Run a subagent and wait for its result."),
     "agents": (f"{_HERE}.agents:agents", "List and check what agents.yaml declares."),
     "worker": (f"{_HERE}.serve:worker", "Run one worker of a lane."),
