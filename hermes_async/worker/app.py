@@ -143,6 +143,8 @@ def _register(app: Celery, runners: Runners, agent: Subagent[..., Any]) -> None:
         Request=signals.WatchedRequest,
     )
     task.run_here = partial(here, task)
+    if agent.lane is Lane.ASYNC:
+        task.untraced = partial(run_on_loop, runners)
 
 
 def _fit_bodies(sender: Any, **_: Any) -> None:

@@ -48,7 +48,7 @@ class Runners:
         #: Names this worker in leases; a restarted one is another.
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._parent = os.getpid()
-        self._opening: asyncio.Task[Hermes] | None = None
+        self._opening: asyncio.Task[tuple[Hermes, Runner]] | None = None
         #: By process id. A forked child keeps its parent's: collecting that as garbage would close the
         #: parent's sockets in the parent's event loop.
         self._stations: dict[int, Station] = {}
@@ -59,9 +59,11 @@ class Runners:
             pool = running_pool()
             assert pool is not None
             pool.on_loop_stop(self._close_on_loop)
-            self._opening = asyncio.create_task(open_patiently(self.registry, self.servers))
-        hermes = await asyncio.shield(self._opening)  # others wait for it, too
-        return hermes.runner(self.worker, self.lease, _step_out)
+            self._opening = asyncio.create_task(self._open_on_loop())
+        opening = self._opening
+        if not opening.done():
+            await asyncio.shield(opening)  # others wait for it, too
+        return opening.result()[1]
 
     def station(self) -> Station:
         """Return the station of this process; a forked child gets its own."""
@@ -81,11 +83,16 @@ class Runners:
         if station is not None:
             station.close()
 
+    async def _open_on_loop(self) -> tuple[Hermes, Runner]:
+        hermes = await open_patiently(self.registry, self.servers)
+        return hermes, hermes.runner(self.worker, self.lease, _step_out)
+
     async def _close_on_loop(self) -> None:
         opening, self._opening = self._opening, None
         if opening is None or opening.cancel():  # nothing could be opened yet
             return
-        await opening.result().close()
+        hermes, _ = opening.result()
+        await hermes.close()
 
 
 async def run_on_loop(runners: Runners, task_id: str) -> str:

@@ -9,13 +9,15 @@ import time
 import types
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import Context, ContextVar, copy_context
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from typing import Any, Protocol
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import SoftTimeLimitExceeded
+from celery import signals
 from celery._state import _task_stack
-from celery.app.trace import build_tracer
+from celery.app import trace
+from celery.app.trace import build_tracer, task_has_custom
 from celery.utils.threads import get_ident
 from greenlet import getcurrent, greenlet
 
@@ -23,6 +25,9 @@ __all__ = ["Job", "Pool", "adopt", "adopted", "current_job", "job_of", "watch_ta
 
 logger = logging.getLogger(__name__)
 
+#: What Celery's tracer calls or sends before and after a body that ends well.
+HOOKS = ("__call__", "before_start", "on_success", "after_return")
+SIGNALS = (signals.task_prerun, signals.task_postrun, signals.task_success)
 #: An abandoned coroutine has this many seconds to clean up; then it is a zombie, and cancelled again.
 INSIST_EVERY = 5.0
 
@@ -33,6 +38,7 @@ class Pool(Protocol):
     """The pool, as far as a job cares."""
 
     loop: asyncio.AbstractEventLoop
+    app: Any
 
     def run_in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]: ...
 
@@ -79,6 +85,8 @@ class Job:
         #: Somebody has asked for its end, whatever that costs.
         self.to_be_killed = False
         self.task: asyncio.Task[None] | None = None
+        #: What the body has raised already, to be raised again where Celery's tracer sees it.
+        self.failure: Exception | None = None
         self._target, self._args, self._options = target, args, options
         self._began = 0.0
         self._interruption: BaseException | None = None
@@ -118,13 +126,25 @@ class Job:
             self._options["accept_callback"](self.pid, self._began)
             if not self.abandoned:  # revoked between receipt and start
                 self._set_limits()
-                self._report(await self._trace())
+                self._report(await self._outcome())
         except BaseException:
             self._report_lost()
         finally:
             for timer in self._timers:
                 timer.cancel()
             self.pool.is_done(self)
+
+    async def _outcome(self) -> Any:
+        task = self.pool.app.tasks[self.name]
+        if not hasattr(task, "untraced") or _is_watched(task):
+            return await self._trace()
+        try:
+            value = await self._drive(task.untraced(self.task_id))
+        except Exception as error:  # what becomes of it, Celery's tracer says
+            self.failure = error
+            return await self._trace()
+        _log_success(self, value)
+        return 0, repr(value), self.age
 
     async def _trace(self) -> Any:
         tracer = _Tracer(self._target, getcurrent())
@@ -245,6 +265,23 @@ class Job:
         self.abandon()
 
 
+def _is_watched(task: Any) -> bool:
+    """Whether anybody sees how Celery traces a task that ends well."""
+    wrapped = hasattr(task.__trace__, "__wrapped__")  # as those do who observe performance
+    return wrapped or any(signal.receivers for signal in SIGNALS) or _has_hooks(task)
+
+
+@cache
+def _has_hooks(task: Any) -> bool:
+    return any(task_has_custom(task, hook) for hook in HOOKS)
+
+
+def _log_success(job: Job, value: object) -> None:
+    if trace.logger.isEnabledFor(logging.INFO):
+        said = {"id": job.task_id, "name": job.name, "return_value": repr(value), "runtime": job.age}
+        trace.info(trace.LOG_SUCCESS, {**said, "args": "()", "kwargs": "{}"})
+
+
 def adopted(task: Any) -> bool:
     """Whether a Celery task has been made ready for this pool."""
     return hasattr(_body(task), "_bridged")
@@ -283,6 +320,8 @@ def _bridge(body: Callable[..., Any]) -> Callable[..., Any]:
         here, job = getcurrent(), _job.get()
         if job is None or not isinstance(here, _Tracer):
             return body(*args, **kwargs)  # called directly, not by a worker
+        if job.failure is not None:
+            raise job.failure
         if is_async:
             return here.parent.switch(body(*args, **kwargs))
         result = here.parent.switch(
