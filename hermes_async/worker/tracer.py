@@ -17,7 +17,8 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from celery import signals
 from celery._state import _task_stack
 from celery.app import trace
-from celery.app.trace import build_tracer, task_has_custom
+from celery.app.task import Task
+from celery.app.trace import build_tracer
 from celery.utils.threads import get_ident
 from greenlet import getcurrent, greenlet
 
@@ -273,7 +274,8 @@ def _is_watched(task: Any) -> bool:
 
 @cache
 def _has_hooks(task: Any) -> bool:
-    return any(task_has_custom(task, hook) for hook in HOOKS)
+    own = type(task).__mro__[: type(task).__mro__.index(Task)]
+    return any(hook in vars(cls) for cls in own for hook in HOOKS)
 
 
 def _log_success(job: Job, value: object) -> None:
