@@ -15,7 +15,16 @@ from hermes_async.domain.errors import (
     UserError,
 )
 from hermes_async.domain.gap import Gap
-from hermes_async.sdk import AnyEvent, RetryAfter, Subagent, TaskContext, TaskResult, subagent
+from hermes_async.sdk import (
+    AnyEvent,
+    ParentContext,
+    RetryAfter,
+    Subagent,
+    TaskContext,
+    TaskProgress,
+    TaskResult,
+    subagent,
+)
 
 if TYPE_CHECKING:
     from hermes_async.bootstrap import connect
@@ -26,6 +35,7 @@ __all__ = [
     "Delivery",
     "Gap",
     "HermesError",
+    "ParentContext",
     "RetryAfter",
     "ServiceError",
     "Session",
@@ -35,6 +45,7 @@ __all__ = [
     "TaskError",
     "TaskFailed",
     "TaskHandle",
+    "TaskProgress",
     "TaskRejected",
     "TaskResult",
     "UserError",

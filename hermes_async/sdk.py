@@ -1,9 +1,19 @@
 """What authors of agents and callbacks import."""
 
 from hermes_async.core.context import TaskContext
+from hermes_async.core.parent_context import ParentContext
 from hermes_async.core.subagent import Subagent, subagent
 from hermes_async.domain.errors import RetryAfter
 from hermes_async.domain.events import AnyEvent
-from hermes_async.domain.task import TaskResult
+from hermes_async.domain.task import TaskProgress, TaskResult
 
-__all__ = ["AnyEvent", "RetryAfter", "Subagent", "TaskContext", "TaskResult", "subagent"]
+__all__ = [
+    "AnyEvent",
+    "ParentContext",
+    "RetryAfter",
+    "Subagent",
+    "TaskContext",
+    "TaskProgress",
+    "TaskResult",
+    "subagent",
+]

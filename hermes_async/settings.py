@@ -22,7 +22,7 @@ DEFAULT_FILE: Final = "agents.yaml"
 VARIABLES: Final = frozenset(
     f"HERMES_{name}"
     for name in (
-        *("CALLBACK_MODULES", "CONFIG", "LEASE", "MODULES"),
+        *("CALLBACK_MODULES", "CALLBACK_TIMEOUT", "CONFIG", "LEASE", "MODULES"),
         *("RELAY_URL", "RETENTION", "STATE_DIR", "TOKEN", "WEBHOOK_ALLOW"),
     )
 )
@@ -48,6 +48,8 @@ class Settings(BaseModel):
     #: Modules and packages of which agents.yaml may name any function as a callback
     #: (HERMES_CALLBACK_MODULES, separated by commas).
     callback_modules: tuple[str, ...] = ()
+    #: Seconds after which a call of a callback counts as failed (HERMES_CALLBACK_TIMEOUT).
+    callback_timeout: float = Field(default=30.0, gt=0)
     agents: AgentsConfig = AgentsConfig()
     #: Seconds after which a silent worker has lost its task (HERMES_LEASE).
     lease: float = Field(default=15.0, gt=0)
@@ -130,6 +132,7 @@ def _folder(environ: Mapping[str, str], project: Path) -> Path:
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings that the environment gives; an empty variable gives none."""
     readers = {
+        "callback_timeout": _seconds,
         "lease": _seconds,
         "relay_url": _url,
         "retention": _seconds,

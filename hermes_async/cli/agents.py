@@ -18,7 +18,7 @@ from hermes_async.cli.shell import Shell
 from hermes_async.cli.tables import show_rows
 from hermes_async.core.registry import Registry
 from hermes_async.core.subagent import Subagent
-from hermes_async.domain.agent import AgentSpec, not_yet
+from hermes_async.domain.agent import AgentSpec, SubagentSpec, not_yet
 from hermes_async.domain.errors import HermesError
 
 
@@ -32,6 +32,8 @@ class Entry:
     run: str = ""
     #: What it calls each subagent, and the agent that does the work.
     subagents: dict[str, str] = field(default_factory=dict)
+    #: Which functions are called with news of a subagent, by what they are called for.
+    callbacks: dict[str, dict[str, str]] = field(default_factory=dict)
     description: str = ""
     problem: str = ""
 
@@ -91,11 +93,17 @@ def entries(known: Registry) -> list[Entry]:
 
 def _entry(known: Registry, name: str, spec: AgentSpec) -> Entry:
     uses = {subagent.id: subagent.agent for subagent in spec.subagents}
+    tells = {each.id: told for each in spec.subagents if (told := _callbacks(each))}
     try:
         found = known.agent(name) if known.has_function(name) else None
-        return Entry(name, spec.type, subagents=uses, **_function(found, spec))
+        return Entry(name, spec.type, subagents=uses, callbacks=tells, **_function(found, spec))
     except Exception as error:  # the module of an agent may raise anything
-        return Entry(name, spec.type, subagents=uses, run=spec.run or "", problem=_sentence(name, error))
+        what = {"run": spec.run or "", "problem": _sentence(name, error)}
+        return Entry(name, spec.type, subagents=uses, callbacks=tells, **what)
+
+
+def _callbacks(subagent: SubagentSpec) -> dict[str, str]:
+    return {event: name for event, name in subagent.callbacks if name}
 
 
 def _function(found: Subagent[..., Any] | None, spec: AgentSpec) -> dict[str, str]:
@@ -140,4 +148,8 @@ def _good(found: list[Entry]) -> Iterator[str]:
             yield f"ok    {entry.name}: {f'{entry.run}, {entry.lane} lane' if entry.run else entry.type}"
         for subagent, agent in entry.subagents.items():
             if agent in able:
-                yield f"ok    {entry.name} -> {subagent}: {agent}"
+                yield f"ok    {entry.name} -> {subagent}: {agent}{_told(entry.callbacks.get(subagent, {}))}"
+
+
+def _told(callbacks: dict[str, str]) -> str:
+    return "".join(f", {event} {name}" for event, name in callbacks.items())

@@ -22,6 +22,8 @@ from hermes_async.adapters.embedded_redis import find_server, running_url
 from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.adapters.redis_store.connection import plain
 from hermes_async.bootstrap import Servers
+from hermes_async.cli.words import seconds
+from hermes_async.core.ledger import Backlog
 from hermes_async.core.ports import Traffic
 from hermes_async.domain.errors import EmbeddedServerError
 from hermes_async.domain.task import Lane
@@ -156,7 +158,7 @@ def _stats(servers: Servers) -> list[dict[str, Any]]:
 
 def gate_findings(servers: Servers) -> Iterator[Finding]:
     """Look at the gate: how much is admitted, how much waits, and who sweeps."""
-    traffic = anyio.run(_traffic, servers)
+    traffic, backlog = anyio.run(_traffic, servers)
     lanes = (f"{lane}: {traffic.admitted[lane]} tasks for {traffic.slots[lane]} slots" for lane in Lane)
     yield Finding("gate", "ok", f"{', '.join(lanes)}; {traffic.waiting} wait for their turn")
     for lane in Lane:
@@ -168,12 +170,30 @@ def gate_findings(servers: Servers) -> Iterator[Finding]:
         yield Finding("janitor", "warning", "none sweeps: lost tasks stay lost; start a worker")
     else:
         yield Finding("janitor", "ok", f"{traffic.leader} sweeps; found so far: {done}")
+    yield from callbacks(backlog)
 
 
-async def _traffic(servers: Servers) -> Traffic:
+def callbacks(backlog: Backlog) -> Iterator[Finding]:
+    """Say what waits to be called, whether anybody calls, and what was given up."""
+    age = f", the oldest for {seconds(backlog.oldest)}" if backlog.oldest is not None else ""
+    waiting = f"{backlog.waiting} wait{age}"
+    if backlog.callers:
+        workers = f"{backlog.callers} worker{'s call' if backlog.callers > 1 else ' calls'}"
+        yield Finding("callbacks", "ok", f"{workers}; {waiting}")
+    elif backlog.waiting:
+        cure = "start a worker with `hermes-async worker --lane callbacks`"
+        yield Finding("callbacks", "warning", f"{waiting}, and nobody calls: {cure}")
+    else:
+        yield Finding("callbacks", "ok", "none waits; no worker calls")
+    if backlog.dead:
+        cure = "see `hermes-async callbacks list --dead`, then redeliver or discard"
+        yield Finding("callbacks", "warning", f"{backlog.dead} failed for good; {cure}")
+
+
+async def _traffic(servers: Servers) -> tuple[Traffic, Backlog]:
     store = RedisStore(servers.state)
     try:
-        return await store.traffic()
+        return await store.traffic(), await store.ledger.backlog()
     finally:
         await store.close()
 

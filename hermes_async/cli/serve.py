@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
+from typing import NoReturn
 
 import click
 
 from hermes_async.cli.bridge import settings_of, with_hermes
 from hermes_async.cli.group import Command
 from hermes_async.cli.shell import Shell
+from hermes_async.core.callbacks import PLACES
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.task import Lane
 from hermes_async.relay.secret import relay_secret
 from hermes_async.relay.server import serve
 from hermes_async.settings import Settings
+from hermes_async.worker.callbacks import run
 from hermes_async.worker.command import slots, worker_command
 
 #: How a relay's own line begins that tells where it listens.
 RELAY_READY = "relay on "
+#: The lane that calls functions and webhooks, and how its worker's line begins that tells that it does.
+CALLBACKS, CALLBACKS_READY = "callbacks", "callbacks: "
+#: As in Celery's log, of which `up` shows the warnings.
+_LOG = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"
 
 
 def _range(_: click.Context, __: click.Parameter, said: str | None) -> tuple[int, int] | None:
@@ -38,20 +46,23 @@ def _range(_: click.Context, __: click.Parameter, said: str | None) -> tuple[int
 @click.command(cls=Command, example=("worker --lane async", "worker --lane process --concurrency 2-10"))
 @click.option(
     "--lane",
-    type=click.Choice([lane.value for lane in Lane]),
+    type=click.Choice([*(lane.value for lane in Lane), CALLBACKS]),
     required=True,
-    help="Which queue, and which pool.",
+    help="Which queue, and which pool; callbacks: what is to be called with news of tasks.",
 )
 @click.option(
     "--concurrency",
     metavar="N|MIN-MAX",
     callback=_range,
-    help="Coroutines (async) or processes (process) at once; by default as agents.yaml says.",
+    help="Coroutines (async), processes (process) or calls (callbacks, one number) at once; by default as "
+    f"agents.yaml says, and {PLACES} calls.",
 )
 @click.pass_obj
 def worker(shell: Shell, lane: str, concurrency: tuple[int, int] | None) -> None:
-    """Run one Celery worker of a lane, in place of this process."""
+    """Run one worker of a lane: a Celery worker in place of this process, or one that makes calls."""
     settings = settings_of(shell)
+    if lane == CALLBACKS:
+        _make_calls(shell, settings, concurrency or (PLACES, PLACES))
     least, most = concurrency or slots(Lane(lane), settings.agents.async_worker_pool)
     loglevel = "DEBUG" if shell.verbose else "INFO"
     argv = worker_command(Lane(lane), concurrency=least, up_to=most, loglevel=loglevel)
@@ -59,6 +70,24 @@ def worker(shell: Shell, lane: str, concurrency: tuple[int, int] | None) -> None
         os.environ["HERMES_CONFIG"] = str(settings.config.absolute())
     sys.stdout.flush()
     os.execv(argv[0], argv)
+
+
+def _make_calls(shell: Shell, settings: Settings, places: tuple[int, int]) -> NoReturn:
+    if places[0] != places[1]:
+        raise click.BadParameter(
+            "a callbacks worker does not grow: write one number", param_hint="--concurrency"
+        )
+    level = logging.DEBUG if shell.verbose else logging.INFO
+    logging.basicConfig(format=_LOG, level=level, force=True)
+    code = run(settings, places=places[0], on_ready=_tell_ready)
+    sys.stdout.flush()
+    logging.shutdown()
+    os._exit(code)  # a call that hangs must not hold up the end
+
+
+def _tell_ready(count: int) -> None:
+    click.echo(f"{CALLBACKS_READY}{count} function{'s' * (count != 1)}")
+    sys.stdout.flush()
 
 
 @click.command(cls=Command, example="relay --port 8765")

@@ -23,6 +23,7 @@ _STYLES = {
     "ok": "green",
     "warning": "yellow",
     "broken": "bold red",
+    "dead": "bold red",
 }
 
 #: Columns that may be cut on a terminal.

@@ -22,7 +22,7 @@ from hermes_async.cli.bridge import run, settings_of, with_hermes
 from hermes_async.cli.console import Console, is_worker_ready
 from hermes_async.cli.group import Command
 from hermes_async.cli.hints import FIRST_FILE
-from hermes_async.cli.serve import RELAY_READY
+from hermes_async.cli.serve import CALLBACKS, CALLBACKS_READY, RELAY_READY
 from hermes_async.cli.shell import Shell
 from hermes_async.cli.supervisor import ChildSpec, Supervisor
 from hermes_async.core.hermes import Hermes
@@ -43,6 +43,8 @@ WORKER_STOPS: Final = {
     Lane.PROCESS: ((signal.SIGTERM, 8.0),),
 }
 RELAY_STOPS: Final = ((signal.SIGTERM, 6.0),)
+#: Calls have 8 s to end, then their claims are given back.
+CALLBACKS_STOPS: Final = ((signal.SIGTERM, 10.0),)
 
 
 @click.command(cls=Command, example="up --workers 2")
@@ -52,7 +54,7 @@ RELAY_STOPS: Final = ((signal.SIGTERM, 6.0),)
 )
 @click.pass_obj
 def up(shell: Shell, port: int | None, workers: int) -> None:
-    """Start Redis (unless one is configured), the workers of both lanes and the relay.
+    """Start Redis (unless one is configured), the workers of all lanes and the relay.
 
     A process that dies is started again. Ctrl-C stops them all: running tasks have some seconds to end,
     those that do not go on at the next start. A second Ctrl-C kills.
@@ -60,11 +62,12 @@ def up(shell: Shell, port: int | None, workers: int) -> None:
     settings = settings_of(shell)
     found = _checked(settings)
     _check_port(settings.agents.relay.host, settings.agents.relay.port if port is None else port)
-    specs = _relay(settings, port), *_workers(settings, workers, shell.verbose)
+    first = [_relay(settings, port), _callbacks(settings)]
+    specs = [*first, *_workers(settings, workers, shell.verbose)]
     console = Console([spec.name for spec in specs], verbose=shell.verbose)
     with _redis(settings) as embedded:
         told = _facts(settings, embedded, workers, found)
-        run(_up, Supervisor([specs[:1], specs[1:]], console), console, embedded, told)
+        run(_up, Supervisor([first, specs[len(first) :]], console), console, embedded, told)
 
 
 def _checked(settings: Settings) -> list[Entry]:
@@ -121,6 +124,17 @@ def _relay(settings: Settings, port: int | None) -> ChildSpec:
         stop_signals=RELAY_STOPS,
         # Asked and not killed: as the last one out it also stops the embedded Redis.
         orphan_signal=signal.SIGTERM,
+    )
+
+
+def _callbacks(settings: Settings) -> ChildSpec:
+    return ChildSpec(
+        CALLBACKS,
+        (sys.executable, "-m", "hermes_async.cli", "worker", "--lane", CALLBACKS),
+        is_ready=lambda line: line.startswith(CALLBACKS_READY),
+        env=_env(settings),
+        stop_signals=CALLBACKS_STOPS,
+        orphan_signal=signal.SIGTERM,  # as the relay
     )
 
 
@@ -181,8 +195,9 @@ async def _announce(supervisor: Supervisor, console: Console, facts: list[tuple[
     console.say("starting ...")
     await supervisor.ready()
     address = console.ready_line("relay").removeprefix(RELAY_READY)
-    for name, value in [*facts, ("relay", address)]:
-        console.say(f"  {name:<8} {value}")
+    calls = console.ready_line(CALLBACKS).removeprefix(CALLBACKS_READY)
+    for name, value in [*facts, (CALLBACKS, f"1 worker, {calls}"), ("relay", address)]:
+        console.say(f"  {name:<9} {value}")
     console.say(f"ready after {anyio.current_time() - started:.1f} s; Ctrl-C stops everything")
     if facts[-1][1] == "none yet":
         console.say(f"\nNo agents yet. Begin with these two files, then start again:\n\n{FIRST_FILE}")

@@ -75,6 +75,12 @@ class Registry:
         except (UnknownAgent, ConfigError):
             return None
 
+    def callbacks(self) -> set[str]:
+        """Return the names of all functions that are to be called with news of a task."""
+        declared = (each for agent in self.config.agents.values() for each in agent.subagents)
+        specs = (*declared, *(agent.spec for agent in self._agents.values()))
+        return {name for spec in specs for _, name in spec.callbacks if name}
+
     def _declared(self, name: str, parent: str | None) -> SubagentSpec | None:
         known = self.config.agents.get(parent or "")
         if parent is None or known is None or not known.subagents:

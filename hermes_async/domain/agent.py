@@ -299,12 +299,9 @@ NOT_YET: Final[Mapping[str, str]] = MappingProxyType(
         "agents.*.instructions": _LATER,
         "agents.*.limits": _LATER,
         "agents.*.model": _LATER,
-        "agents.*.session.lock": _LATER,
         "agents.*.tools": _LATER,
-        "agents.*.subagents.*.callbacks": _LATER,
         "agents.*.subagents.*.idempotency": _LATER,
         "agents.*.subagents.*.model": _LATER,
-        "agents.*.subagents.*.webhook": _LATER,
     }
 )
 

@@ -194,3 +194,24 @@ class TaskResult(_Value):
             usage=task.usage,
             trace_id=task.birth.trace_id,
         )
+
+
+class TaskProgress(_Value):
+    """How far a task is, as callbacks receive it."""
+
+    task_id: str
+    #: From 0 to 100; None when unknown.
+    progress_percent: float | None = None
+    message: str = ""
+    attempt: int
+
+    @classmethod
+    def of(cls, task: Task) -> TaskProgress:
+        """Return the newest progress of a task."""
+        now = task.progress or Progress()
+        return cls(
+            task_id=task.id,
+            progress_percent=now.progress_percent,
+            message=now.message,
+            attempt=task.attempt,
+        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -24,7 +23,7 @@ from hermes_async.domain.lifecycle import Interrupted, decide
 from hermes_async.domain.task import BEGUN, Lane, TaskStatus
 from hermes_async.worker.bodies import Runners
 from hermes_async.worker.lanes import lane_served
-from hermes_async.worker.station import PATIENCE, Station
+from hermes_async.worker.station import PATIENCE, Station, forever
 
 logger = logging.getLogger("hermes.worker")
 
@@ -103,10 +102,10 @@ async def _side_jobs(
     keeper = LeaseKeeper(hermes, runners.worker, runners.lease, end, runners.interrupted)
     caretaker = Caretaker(hermes, runners.worker, runners.lease)
     await asyncio.gather(
-        _forever(partial(enlist, hermes.store), runners.lease / 3),
-        _forever(keeper.renew, runners.lease / 3),
-        _forever(caretaker.sweep, SWEEP_EVERY),
-        _forever(partial(hermes.janitor.prune, runners.retention), PRUNE_EVERY),
+        forever(partial(enlist, hermes.store), runners.lease / 3),
+        forever(keeper.renew, runners.lease / 3),
+        forever(caretaker.sweep, SWEEP_EVERY),
+        forever(partial(hermes.janitor.prune, runners.retention), PRUNE_EVERY),
     )
 
 
@@ -229,18 +228,3 @@ class Caretaker:
         except ServiceError:
             self._lenient_until = time.monotonic() + self._lease
             raise
-
-
-async def _forever(job: Callable[[], Awaitable[object]], every: float) -> None:
-    """Do a job again and again; a server that is away is waited for."""
-    away = False
-    while True:
-        try:
-            await job()
-            away = False
-        except ServiceError as exc:
-            logger.log(logging.DEBUG if away else logging.WARNING, "%s", exc)
-            away = True
-        except Exception:
-            logger.exception("a side job of the worker failed; it goes on")
-        await asyncio.sleep(every * random.uniform(0.9, 1.1))

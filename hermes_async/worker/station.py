@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
+import random
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -17,6 +19,9 @@ from hermes_async.bootstrap import Servers, open_hermes
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.journal import patiently
 from hermes_async.core.registry import Registry
+from hermes_async.domain.errors import ServiceError
+
+logger = logging.getLogger("hermes.worker")
 
 T = TypeVar("T")
 
@@ -114,3 +119,18 @@ async def open_patiently(registry: Registry, servers: Servers) -> Hermes:
     A task whose message this worker has must wait for it: an error would lose the message.
     """
     return await patiently(lambda: open_hermes(registry, servers), "the worker")
+
+
+async def forever(job: Callable[[], Awaitable[object]], every: float) -> None:
+    """Do a job again and again; a server that is away is waited for."""
+    away = False
+    while True:
+        try:
+            await job()
+            away = False
+        except ServiceError as exc:
+            logger.log(logging.DEBUG if away else logging.WARNING, "%s", exc)
+            away = True
+        except Exception:
+            logger.exception("a side job of the worker failed; it goes on")
+        await asyncio.sleep(every * random.uniform(0.9, 1.1))

@@ -39,7 +39,7 @@ def test_up_runs_tasks_brings_back_what_dies_and_stops_all(project: Path, up: Pr
     assert cli("task", "create", "parent_agent", "slow", "--input", "0").code == 0
     os.kill(int((project / ".hermes/redis/redis.pid").read_text()), signal.SIGKILL)
     next(child for child in family(up) if "relay" in child.cmdline()).kill()
-    up.wait_for_log("relay   | is ready again")  # it, or `up`, has brought Redis back
+    up.wait_for_log("relay     | is ready again")  # it, or `up`, has brought Redis back
     assert cli("invoke", "subagent", "research", "--parent", "parent_agent", "--input", "0").code == 0
     children = family(up)
     up.signal(signal.SIGTERM)

@@ -23,10 +23,10 @@ from hermes_async.worker.bootsteps import (
     Caretaker,
     Ending,
     LeaseKeeper,
-    _forever,
     _hand_back,
     running,
 )
+from hermes_async.worker.station import forever
 from tests.support.agents import nap
 from tests.support.bench import Bench, MovableClock
 from tests.support.values import make_event
@@ -268,7 +268,7 @@ async def test_a_side_job_goes_on_and_tells_of_an_outage_once(caplog: pytest.Log
         if fault:
             raise fault
 
-    task = asyncio.create_task(_forever(job, 0.001))
+    task = asyncio.create_task(forever(job, 0.001))
     await asyncio.wait_for(done.wait(), 5)
     task.cancel()
     assert [record.message for record in caplog.records] == [
