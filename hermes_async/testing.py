@@ -85,7 +85,7 @@ class _Slot:
         self._branches = 0
 
     @asynccontextmanager
-    async def step_out(self) -> AsyncIterator[None]:
+    async def step_out(self, *, halted: bool) -> AsyncIterator[None]:
         self._branches += 1
         if self._branches == 1:
             self._slots.give()

@@ -1,10 +1,11 @@
-"""The place of a running attempt, given back while it waits for its children."""
+"""The place of a running attempt, given back while it waits for its children or for an answer."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Protocol
 
 from hermes_async.core.hint import Hint
 from hermes_async.core.journal import patiently
@@ -12,8 +13,23 @@ from hermes_async.core.limits import Limits
 from hermes_async.core.ports import Store
 from hermes_async.domain.task import Task
 
-#: Steps out of the slot of a worker's pool for as long as the context lasts.
-StepOut = Callable[[], AbstractAsyncContextManager[None]]
+
+class StepOut(Protocol):
+    """Steps out of the slot of a worker's pool for as long as the context lasts."""
+
+    def __call__(self, *, halted: bool) -> AbstractAsyncContextManager[None]:
+        """Return the context; `halted`: the limits that the pool keeps do not count meanwhile."""
+        ...
+
+
+@asynccontextmanager
+async def stay(*, halted: bool) -> AsyncIterator[None]:
+    """Where there is no pool, there is no slot to step out of."""
+    yield
+
+
+#: What waits, and may step aside for it.
+Waiting = Callable[[], AbstractAsyncContextManager[None]]
 
 #: Seconds after which somebody who waits for a place asks again without having been nudged.
 ASK_EVERY = 1.0
@@ -27,11 +43,13 @@ class Aside:
     Args:
         task: the claimed task.
         store: where its place among the limits is kept.
-        limits: a task that waits for its children is not idle.
+        limits: a task that waits is not idle.
         step_out: gives back the slot of the worker's pool.
     """
 
-    def __init__(self, task: Task, store: Store, limits: Limits, step_out: StepOut = nullcontext) -> None:
+    def __init__(self, task: Task, store: Store, limits: Limits, step_out: StepOut = stay) -> None:
+        #: The attempt is being settled: nobody needs its place any more.
+        self.is_over = False
         self._task = task
         self._store = store
         self._limits = limits
@@ -42,11 +60,13 @@ class Aside:
         self._return: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def __call__(self) -> AsyncIterator[None]:
-        """Be aside for as long as the context lasts."""
+    async def __call__(self, *, halted: bool = False) -> AsyncIterator[None]:
+        """Be aside for as long as the context lasts; `halted`: the time of the attempt stands still."""
         self._limits.pause(True)
+        if halted:
+            self._limits.halt(True)
         try:
-            async with self._step_out():
+            async with self._step_out(halted=halted):
                 self._waiting += 1
                 try:
                     await self._leave()
@@ -59,6 +79,8 @@ class Aside:
                 await asyncio.shield(self._return)
         finally:
             self._limits.pause(self._waiting > 0)
+            if halted:
+                self._limits.halt(False)
 
     async def _leave(self) -> None:
         async with self._turn:
@@ -68,8 +90,8 @@ class Aside:
 
     async def _come_back(self) -> None:
         async with self._turn:
-            if self._is_out and not self._waiting:
-                async with self._store.watch(self._task.session_id) as hint:
+            if self._is_out and not self._waiting and not self.is_over:
+                async with listening(self._store, self._task) as hint:
                     self._is_out = not await self._has_place(hint)
 
     async def _has_place(self, hint: Hint) -> bool:
@@ -86,3 +108,12 @@ class Aside:
 
     async def _give_back(self) -> None:
         await patiently(lambda: self._store.step_aside(self._task), f"{self._task.id} aside")
+
+
+@asynccontextmanager
+async def listening(store: Store, task: Task) -> AsyncIterator[Hint]:
+    """Hear nudges about a task; a store that is away is waited for."""
+    async with AsyncExitStack() as stack:
+        yield await patiently(
+            lambda: stack.enter_async_context(store.watch_task(task.id)), f"the wait of {task.id}"
+        )

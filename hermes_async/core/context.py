@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from pydantic import BaseModel, JsonValue
 
 from hermes_async.core.agent import Subagent
+from hermes_async.core.conversation import Conversation
 from hermes_async.core.handle import TaskHandle
+from hermes_async.core.shape import Shape
 from hermes_async.core.signature import EVENT_BYTES, as_json
+from hermes_async.domain.errors import UserError
 from hermes_async.domain.events import MessageData, PartialData
+from hermes_async.domain.question import Answer
 from hermes_async.domain.task import Progress, Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+
+#: None may be a default.
+NO_DEFAULT: Any = object()
 
 #: Characters of a progress message; the rest is cut.
 STATUS_LENGTH = 500
@@ -44,9 +53,12 @@ class Delegate(Protocol):
 
 
 class TaskContext:
-    """The first argument of every agent. Its methods work in `def` and in `async def` alike."""
+    """The first argument of every agent.
 
-    def __init__(self, task: Task, voice: Voice, delegate: Delegate) -> None:
+    What tells works in `def` and in `async def` alike; what is awaited goes through `wait` in a `def`.
+    """
+
+    def __init__(self, task: Task, voice: Voice, delegate: Delegate, conversation: Conversation) -> None:
         self.task_id = task.id
         self.session_id = task.session_id
         self.parent = task.birth.parent
@@ -57,6 +69,8 @@ class TaskContext:
         self.cancelled = False
         self._voice = voice
         self._delegate = delegate
+        self._conversation = conversation
+        self._loop = asyncio.get_running_loop()
         self._ordinals = itertools.count(1)
 
     def progress(self, percent: float | None = None, message: str = "") -> None:
@@ -95,6 +109,77 @@ class TaskContext:
         self._voice.tell(f"message {next(self._ordinals)}", "session.message", MessageData(**said))
 
     @overload
+    def ask(
+        self, question: str, *, schema: type[T], timeout: float | None = None, default: T = ...
+    ) -> Awaitable[T]: ...
+    @overload
+    def ask(
+        self, question: str, *, schema: Any = None, timeout: float | None = None, default: Any = ...
+    ) -> Awaitable[Any]: ...
+    def ask(
+        self, question: str, *, schema: Any = None, timeout: float | None = None, default: Any = NO_DEFAULT
+    ) -> Awaitable[Any]:
+        """Ask the parent, and wait without a slot until somebody answers; the first answer counts.
+
+        A later attempt that asks the same gets the same answer at once. Branches that ask at the same time
+        take turns. While it waits, neither `timeout` nor `idle_timeout` of the task counts; `total_timeout`
+        does.
+
+        Args:
+            question: what is shown to whoever answers.
+            schema: a type that the answer is returned as (pydantic checks it), or JSON Schema, of which
+                `hermes_async.domain.json_schema` says what is checked; any JSON value by default. An answer
+                that does not fit is refused or, if only pydantic can tell, asked for again.
+            timeout: seconds; for ever by default.
+            default: the answer when nobody has given one in time.
+
+        Raises:
+            QuestionTimeout: nobody has, and there is no default.
+            InvalidInput: the default does not fit the schema, or the question is larger than an event may be.
+            UserError: the schema is none, or this is a `def`, where it is `ctx.wait(ctx.ask, ...)`.
+        """
+        self._check_loop("ask")
+        shape = Shape(schema)
+        as_json([question, shape.schema], "the question", limit=EVENT_BYTES)
+        if default is NO_DEFAULT:
+            return self._conversation.ask(question, shape, timeout, Answer(question_id="", by="timeout"))
+        plain = as_json(default, "the default", limit=EVENT_BYTES)
+        shape.fit(plain)
+        ending = Answer(question_id="", answer=plain, by="default")
+        return self._conversation.ask(question, shape, timeout, ending)
+
+    def messages(self, wait: float = 0.0) -> Awaitable[Sequence[MessageData]]:
+        """Return what was said to the task and this attempt has not read yet, oldest first.
+
+        Args:
+            wait: seconds to wait for the first one, without a slot, if there is none.
+
+        Raises:
+            UserError: this is a `def`, where it is `ctx.wait(ctx.messages)`.
+        """
+        self._check_loop("messages")
+        return self._conversation.messages(wait)
+
+    def wait(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call what is awaited in an `async def`, and wait for it, in a `def`: `ctx.wait(ctx.ask, "Which?")`.
+
+        Raises:
+            UserError: this is an `async def`, which would never hear of its end.
+        """
+        if _is_on_loop():
+            raise UserError("in an `async def`, write `await` instead of `ctx.wait`")
+
+        async def body() -> R:
+            return await function(*args, **kwargs)
+
+        future = asyncio.run_coroutine_threadsafe(body(), self._loop)
+        try:
+            return future.result()
+        except BaseException:  # a time limit may have struck
+            future.cancel()
+            raise
+
+    @overload
     async def dispatch(
         self, subagent: Subagent[P, R], /, *args: P.args, **kwargs: P.kwargs
     ) -> TaskHandle[R]: ...
@@ -123,6 +208,19 @@ class TaskContext:
     ) -> list[TaskHandle[Any]]:
         """Start a child task for each input (its arguments by name) in a few round trips."""
         return await self._delegate.dispatch_many(subagent, inputs)
+
+    @staticmethod
+    def _check_loop(name: str) -> None:
+        if not _is_on_loop():
+            raise UserError(f"in a `def`, write `ctx.wait(ctx.{name}, ...)` instead of `ctx.{name}(...)`")
+
+
+def _is_on_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _line(text: str) -> str:

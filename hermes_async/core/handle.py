@@ -9,7 +9,7 @@ from typing import Generic, TypeVar, cast
 
 from pydantic import JsonValue, TypeAdapter
 
-from hermes_async.core.aside import StepOut
+from hermes_async.core.aside import Waiting
 from hermes_async.core.feed import Feed
 from hermes_async.core.journal import Journal, patiently
 from hermes_async.core.ports import Page
@@ -42,7 +42,7 @@ class TaskHandle(Generic[R]):
         journal: Journal,
         feed: Feed,
         result: TypeAdapter[R] | None = None,
-        aside: StepOut | None = None,
+        aside: Waiting | None = None,
     ) -> None:
         self.id = task.id
         self.session_id = task.session_id
@@ -51,7 +51,7 @@ class TaskHandle(Generic[R]):
         self._feed = feed
         self._result = result
         #: A parent task steps aside while it waits for this one.
-        self._aside: StepOut = aside or nullcontext
+        self._aside: Waiting = aside or nullcontext
 
     def __repr__(self) -> str:
         return f"<TaskHandle {self.id}>"
@@ -106,7 +106,7 @@ class TaskHandle(Generic[R]):
         """
         place = _Place(self.id, after)
         pages = self._feed.pages(self.session_id, after)
-        waits: StepOut = nullcontext
+        waits: Waiting = nullcontext
         while not place.has_ended:
             async with waits():
                 page = await anext(pages)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
-from hermes_async.core.aside import StepOut
+from hermes_async.core.aside import StepOut, stay
 from hermes_async.core.dispatch import Dispatcher
 from hermes_async.core.feed import Feed
 from hermes_async.core.handle import TaskHandle, find
@@ -72,13 +71,13 @@ class Hermes:
         """Return how many tasks are running and waiting, and how many can run at once."""
         return await self.store.traffic()
 
-    def runner(self, worker: str, lease: float, step_out: StepOut = nullcontext) -> Runner:
+    def runner(self, worker: str, lease: float, step_out: StepOut = stay) -> Runner:
         """Return what runs tasks on behalf of a worker.
 
         Args:
             worker: its name in leases.
             lease: seconds.
-            step_out: gives back the pool's slot while a task waits for its children.
+            step_out: gives back the pool's slot while a task waits for others.
         """
         return Runner(
             self.journal, self.registry, self._dispatcher, worker=worker, lease=lease, step_out=step_out

@@ -21,6 +21,8 @@ class Limits:
         self._ends: dict[Reason, float] = dict(_ends(task, began))
         self._last_sign = began
         self._is_paused = False
+        self._halted_at: float | None = None
+        self._strike: Callable[[], object] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def sign(self) -> None:
@@ -28,18 +30,34 @@ class Limits:
         self._last_sign = time.monotonic()
 
     def pause(self, paused: bool) -> None:
-        """While it waits for its children, a task may be silent."""
+        """While it waits, for its children or for an answer, a task may be silent."""
         self.sign()
         self._is_paused = paused
+
+    def halt(self, halted: bool) -> None:
+        """While it waits for an answer, the time of the attempt stands still; that of its task goes on."""
+        now = time.monotonic()
+        if halted:
+            self._halted_at = now
+        elif self._halted_at is not None:
+            if Reason.TIMEOUT in self._ends:
+                self._ends[Reason.TIMEOUT] += now - self._halted_at
+            self._halted_at = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._strike is not None and self.reason is None:
+            self._look(self._strike)
 
     def watch(self, strike: Callable[[], object], *, without: Reason | None = None) -> None:
         """Call `strike` on the running loop when a limit is over; `without` one that somebody else keeps."""
         if without is not None:
             self._ends.pop(without, None)
+        self._strike = strike
         self._look(strike)
 
     def stop(self) -> None:
         """Strike no more."""
+        self._strike = None
         if self._timer is not None:
             self._timer.cancel()
 
@@ -67,7 +85,9 @@ class Limits:
             self._timer = asyncio.get_running_loop().call_later(left, self._look, strike)
 
     def _all(self) -> Iterator[tuple[Reason, float]]:
-        yield from self._ends.items()
+        for reason, at in self._ends.items():
+            if reason is not Reason.TIMEOUT or self._halted_at is None:
+                yield reason, at
         if self._options.idle_timeout is not None:
             since = time.monotonic() if self._is_paused else self._last_sign
             yield Reason.IDLE_TIMEOUT, since + self._options.idle_timeout

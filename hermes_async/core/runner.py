@@ -8,7 +8,7 @@ import os
 import random
 import traceback
 from collections.abc import Awaitable, Coroutine
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from hermes_async.core.aside import Aside, StepOut
+from hermes_async.core.aside import Aside, StepOut, stay
 from hermes_async.core.context import TaskContext
+from hermes_async.core.conversation import Conversation
 from hermes_async.core.dispatch import Dispatcher, Origin
 from hermes_async.core.journal import Journal, patiently
 from hermes_async.core.limits import Limits
@@ -48,6 +49,7 @@ class Attempt:
     context: TaskContext
     reporter: Reporter
     limits: Limits
+    aside: Aside
     #: The coroutine that runs it, where that is what to cancel.
     owner: asyncio.Task[Any] | None = None
 
@@ -84,7 +86,7 @@ class Runner:
         *,
         worker: str,
         lease: float,
-        step_out: StepOut = nullcontext,
+        step_out: StepOut = stay,
     ) -> None:
         self._journal = journal
         self._registry = registry
@@ -122,9 +124,10 @@ class Runner:
         limits = Limits(task)
         reporter = Reporter(task, self._journal, limits.sign)
         aside = Aside(task, self._journal.store, limits, self._step_out)
-        context = TaskContext(task, reporter, self._dispatcher.of(Origin.of(task), aside))
+        delegate = self._dispatcher.of(Origin.of(task), aside)
+        context = TaskContext(task, reporter, delegate, Conversation(task, self._journal.store, aside))
         context.cancelled = task.cancel_requested
-        attempt = Attempt(task, subagent, context, reporter, limits)
+        attempt = Attempt(task, subagent, context, reporter, limits, aside)
         reporter.on_lost = attempt.abandon
         return attempt
 
@@ -134,6 +137,7 @@ class Runner:
         Whoever cancels meanwhile comes too late.
         """
         attempt.context.cancelled |= not isinstance(outcome, Returned)  # a thread may still be at work
+        attempt.aside.is_over = True
         return await _to_the_end(self._settle(attempt, outcome))
 
     async def _settle(self, attempt: Attempt, outcome: Outcome) -> AnyEvent | None:

@@ -26,7 +26,7 @@ from hermes_async.domain.task import Lane
 from hermes_async.settings import Settings
 from hermes_async.worker import lanes, signals
 from hermes_async.worker.bodies import AgentFailed, Runners, run_here, run_on_loop
-from hermes_async.worker.bootsteps import Ending, SideJobs
+from hermes_async.worker.bootsteps import Ending, Release, SideJobs
 from hermes_async.worker.handover import Handover
 
 #: What "nothing accepted is lost" needs of Celery; a `celeryconfig.py` beside agents.yaml may add to it.
@@ -78,7 +78,7 @@ def create_app(settings: Settings) -> Celery:
     for agent in known.runnable():
         _register(app, runners, agent)
     app.hermes = runners
-    app.steps["worker"].update((SideJobs, Ending, Handover))
+    app.steps["worker"].update((SideJobs, Ending, Release, Handover))
     signals.listen(runners)
     lanes.listen(settings.agents.async_worker_pool)
     worker_init.connect(_fit_bodies, weak=False)

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -17,7 +17,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from celery.exceptions import Ignore, Retry
 
 from hermes_async.bootstrap import Servers
-from hermes_async.core.aside import StepOut
+from hermes_async.core.aside import StepOut, stay
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.registry import Registry
 from hermes_async.core.runner import Attempt, Runner, raised
@@ -42,7 +42,7 @@ class Runners:
         self.lease = settings.lease
         self.retention = settings.retention
         #: What a task of the process lane does with its process while it waits for others.
-        self.step_out: StepOut = nullcontext
+        self.step_out: StepOut = stay
         #: Requests, by task id, that were told to clean up.
         self.interrupted: dict[str, Any] = {}
         #: Names this worker in leases; a restarted one is another.
@@ -144,10 +144,10 @@ def _main_thread() -> int:
     return ident
 
 
-def _step_out() -> AbstractAsyncContextManager[None]:
+def _step_out(*, halted: bool) -> AbstractAsyncContextManager[None]:
     """Give back the pool's slot."""
     pool = running_pool()
-    return nullcontext() if pool is None else pool.aside()
+    return stay(halted=halted) if pool is None else pool.aside(halted=halted)
 
 
 def _check(station: Station) -> None:

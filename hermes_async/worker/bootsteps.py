@@ -34,6 +34,8 @@ EndRequests = Callable[[list[Any], str], None]
 SWEEP_EVERY, PRUNE_EVERY = 0.5, 600.0
 #: Seconds after which another worker's janitor sweeps when this one does not.
 LEAD_FOR = 2.0
+#: Seconds between two looks of a stopping worker whether a task of its own waits for an answer.
+RELEASE_EVERY = 0.5
 #: Seconds that a task has to end by itself once it is to be cancelled; then it is killed.
 CANCEL_GRACE = 10.0
 #: Failures that somebody else has written while this worker may still run the task. Any other end was written
@@ -87,6 +89,42 @@ class Ending(bootsteps.StartStopStep):  # type: ignore[misc]
         runners.close()
 
     terminate = stop
+
+
+class Release(bootsteps.StartStopStep):  # type: ignore[misc]
+    """When the worker stops, its tasks that wait for an answer go to another: nobody knows when one comes."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, parent: Any) -> None:
+        """Nothing yet."""
+
+    def stop(self, parent: Any) -> None:
+        """Begin, before the pool waits for its tasks to end, and go on: they may ask, too."""
+        runners: Runners = parent.app.hermes
+        station = runners.station()
+        station.start(_release, station, runners.worker)
+
+    def terminate(self, parent: Any) -> None:
+        """Do it before the pool cancels them, which would withdraw their questions."""
+        runners: Runners = parent.app.hermes
+        station = runners.station()
+        try:
+            station.start(_release_now, station, runners.worker).result(PATIENCE)
+        except Exception as exc:
+            logger.warning("what waits for an answer here asks again elsewhere: %r", exc)
+
+
+async def _release(station: Station, worker: str) -> None:
+    await _forever(partial(_release_now, station, worker), RELEASE_EVERY)
+
+
+async def _release_now(station: Station, worker: str) -> None:
+    """Hand back the attempts that wait for an answer; that wakes them up, and ends them."""
+    hermes = await station.opened()
+    for task in await asyncio.gather(*map(hermes.store.load, running())):
+        if task and task.status is TaskStatus.INPUT_REQUIRED and task.worker == worker:
+            await hermes.journal.append(decide(task, Interrupted()))
 
 
 def slots_of(worker: Any) -> int:

@@ -267,14 +267,17 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._slots.give_up(job)
         self._judge(job)
 
-    def aside(self) -> AbstractAsyncContextManager[None]:
+    def aside(self, *, halted: bool = False) -> AbstractAsyncContextManager[None]:
         """Within this, the task that is running does not occupy a slot; for waiting for other tasks.
 
         Several branches of a task may be aside at once: its slot is free until the last of them leaves,
         which then waits for a slot, before tasks that have not begun. One that is cancelled does not wait.
+        With `halted`, for one branch at a time, the task's time limits do not count meanwhile.
         """
         job = current_job()
-        return nullcontext() if job is None or job.pool is not self else Aside(self._slots, job)
+        if job is None or job.pool is not self:
+            return nullcontext()
+        return Aside(self._slots, job, halted=halted)
 
     def _abandon(self, pid: int) -> None:
         job = self._jobs.get(pid)

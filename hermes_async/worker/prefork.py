@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -15,8 +16,8 @@ from hermes_async.worker.credit import Credit
 
 #: Seconds between two looks whether the pool has a process too many.
 LOOK_EVERY = 2.0
-#: A process id, and whether that process is aside.
-_WORD = struct.Struct("!q?")
+#: A process id, whether that process is aside, and whether its time limits are halted.
+_WORD = struct.Struct("!q??")
 
 
 class Children(AsynPool):  # type: ignore[misc]
@@ -35,6 +36,37 @@ class Children(AsynPool):  # type: ignore[misc]
         is_starting = child.inqW_fd not in self._all_inqueues
         return is_starting or child._controlled_termination or self._has_task(child)
 
+    def halt(self, pid: int, *, halted: bool) -> None:
+        """Let the time limits of a process's task not strike until it goes on: that time does not count."""
+        job = next((job for job in tuple(self._cache.values()) if job._worker_pid == pid), None)
+        if job is None:
+            return
+        now = time.monotonic()
+        if halted:
+            job.halted_at = now
+            self._discard_tref(job._job)
+        elif (halted_at := getattr(job, "halted_at", None)) is not None:
+            job.halted_at = None
+            job._time_accepted += now - halted_at
+            self._arm(job, now - job._time_accepted)
+
+    def _arm(self, job: Any, age: float) -> None:
+        """Set the limit that is next for a job of that age, as Celery does at its start."""
+        soft, hard, hub = job._soft_timeout, job._timeout, self._hub
+        if soft and soft > age:
+            self._tref_for_id[job._job] = hub.call_later(
+                soft - age, self._on_soft_timeout, job._job, soft, hard, hub
+            )
+        elif hard:
+            self._tref_for_id[job._job] = hub.call_later(
+                max(hard - age, 0.0), self._on_hard_timeout, job._job
+            )
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Remember the event loop."""
+        super().register_with_event_loop(hub)
+        self._hub = hub
+
     def _has_task(self, child: Any) -> bool:
         return any(job._write_to is child for job in tuple(self._cache.values()))
 
@@ -46,30 +78,35 @@ class AsideLine:
         self.hears, self._says = os.pipe()
         os.set_blocking(self.hears, False)
         self._aside: set[int] = set()
-        #: Of this process.
-        self._branches = 0
+        #: Of this process; its task has one branch at most that halts its limits.
+        self._branches, self._halted = 0, False
+        self._said = (False, False)
 
     @asynccontextmanager
-    async def step_out(self) -> AsyncIterator[None]:
+    async def step_out(self, *, halted: bool = False) -> AsyncIterator[None]:
         """Be aside, from the first branch of a task until the last; on the loop of a child."""
         self._branches += 1
-        if self._branches == 1:
-            self._say(aside=True)
+        self._halted |= halted
+        self._say()
         try:
             yield
         finally:
             self._branches -= 1
-            if not self._branches:
-                self._say(aside=False)
+            self._halted &= not halted
+            self._say()
 
-    def _say(self, *, aside: bool) -> None:
-        os.write(self._says, _WORD.pack(os.getpid(), aside))  # so short that it is atomic
+    def _say(self) -> None:
+        word = (self._branches > 0, self._halted)
+        if word != self._said:
+            self._said = word
+            os.write(self._says, _WORD.pack(os.getpid(), *word))  # so short that it is atomic
 
-    def hear(self) -> None:
-        """Note what the processes have said."""
+    def hear(self, halt: Callable[[int, bool], object] = lambda pid, halted: None) -> None:
+        """Note what the processes have said; `halt` is told whose time limits are halted."""
         with suppress(BlockingIOError):
-            for pid, aside in _WORD.iter_unpack(os.read(self.hears, 1000 * _WORD.size)):
+            for pid, aside, halted in _WORD.iter_unpack(os.read(self.hears, 1000 * _WORD.size)):
                 (self._aside.add if aside else self._aside.discard)(pid)
+                halt(pid, halted)
 
     def count(self, alive: set[int]) -> int:
         """Return how many are aside; one that has died is not."""
@@ -112,7 +149,7 @@ class PreforkPool(TaskPool):  # type: ignore[misc]
         return int(super().num_processes) - self._extra
 
     def _heard(self) -> None:
-        self._line.hear()
+        self._line.hear(lambda pid, halted: self._pool.halt(pid, halted=halted))
         more = self._count_aside() - self._extra
         if more > 0:
             self._extra += more

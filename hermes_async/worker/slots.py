@@ -125,15 +125,25 @@ class Slots:
 
 
 class Aside:
-    """Within it, a job does not occupy its slot; a job that is cancelled there cleans up without waiting."""
+    """Within it, a job does not occupy its slot; a job that is cancelled there cleans up without waiting.
 
-    def __init__(self, slots: Slots, job: Job) -> None:
+    With `halted`, its time limits do not count meanwhile.
+    """
+
+    def __init__(self, slots: Slots, job: Job, *, halted: bool) -> None:
         self._slots = slots
         self._job = job
+        self._halted = halted
 
     async def __aenter__(self) -> None:
         self._slots.step_aside(self._job)
+        if self._halted:
+            self._job.halt()
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         cancelled = kind is not None and issubclass(kind, asyncio.CancelledError)
-        await self._slots.come_back(self._job, at_once=cancelled or self._job.abandoned)
+        try:
+            await self._slots.come_back(self._job, at_once=cancelled or self._job.abandoned)
+        finally:
+            if self._halted:
+                self._job.go_on()

@@ -92,6 +92,9 @@ class Job:
         self._began = 0.0
         self._interruption: BaseException | None = None
         self._timers: list[asyncio.TimerHandle] = []
+        #: The limits that have not struck: when they are due, and what they do then.
+        self._limits: list[tuple[float, Callable[[float], None], float]] = []
+        self._halted_at: float | None = None
 
     @property
     def name(self) -> str:
@@ -110,8 +113,8 @@ class Job:
 
     @property
     def age(self) -> float:
-        """Seconds since it began."""
-        return time.monotonic() - self._began
+        """Seconds since it began, but for those in which it was halted."""
+        return (self._halted_at or time.monotonic()) - self._began
 
     def terminate(self, signal: int | None = None) -> None:
         """Celery calls this beside `terminate_job`, which does the work."""
@@ -131,8 +134,7 @@ class Job:
         except BaseException:
             self._report_lost()
         finally:
-            for timer in self._timers:
-                timer.cancel()
+            self._cancel_timers()
             self.pool.is_done(self)
 
     async def _outcome(self) -> Any:
@@ -224,11 +226,36 @@ class Job:
 
     # -- limits and termination, on the loop -----------------------------------------------------------
     def _set_limits(self) -> None:
+        now = self.pool.loop.time()
         soft, hard = self._options.get("soft_timeout"), self.limit
-        if soft:
-            self._later(soft, self._on_soft_limit, soft)
-        if hard:
-            self._later(hard, self._on_hard_limit, hard)
+        strikes = ((soft, self._on_soft_limit), (hard, self._on_hard_limit))
+        self._limits = [(now + limit, strike, limit) for limit, strike in strikes if limit]
+        self._arm()
+
+    def _arm(self) -> None:
+        self._timers += [self.pool.loop.call_at(at, strike, limit) for at, strike, limit in self._limits]
+
+    def halt(self) -> None:
+        """Let no limit strike until `go_on`: the time between does not count."""
+        if self.abandoned:
+            return
+        self._halted_at = now = self.pool.loop.time()
+        self._limits = [limit for limit in self._limits if limit[0] > now]
+        self._cancel_timers()
+
+    def go_on(self) -> None:
+        """Let the limits strike again, so much later."""
+        if self._halted_at is None or self.abandoned:
+            return
+        pause, self._halted_at = self.pool.loop.time() - self._halted_at, None
+        self._began += pause
+        self._limits = [(at + pause, strike, limit) for at, strike, limit in self._limits]
+        self._arm()
+
+    def _cancel_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
 
     def _later(self, delay: float, function: Callable[..., None], *args: Any) -> None:
         self._timers.append(self.pool.loop.call_later(delay, function, *args))

@@ -374,7 +374,7 @@ async def test_too_many_are_refused_even_if_all_are_read(store: Store) -> None:
 
 
 # -- nudges and traces -----------------------------------------------------------------------------------
-@pytest.mark.parametrize("how", ["answer", "say", "place"])
+@pytest.mark.parametrize("how", ["answer", "say", "place", "end"])
 async def test_whoever_waits_for_a_task_is_nudged(make_store: MakeStore, how: str) -> None:
     async with closing(make_store(limits=ONE)) as store:
         task = await asking(store)
@@ -382,6 +382,7 @@ async def test_whoever_waits_for_a_task_is_nudged(make_store: MakeStore, how: st
         calls: dict[str, Callable[[], Any]] = {
             "answer": lambda: store.answer(task, reply(), "a"),
             "say": lambda: store.say(message(task)),
+            "end": lambda: store.append(make_event(task, "task.attempt_lost")),
             "place": lambda: store.append(make_event(other, "task.completed")),
         }
         if how == "place":

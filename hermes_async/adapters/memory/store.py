@@ -298,6 +298,8 @@ class MemoryStore(MemoryDialogue):
         if not status.is_begun and event.type in TARGET:
             self._gate.leave(was)
             self._rest(entry, event)
+            if was.status is TaskStatus.INPUT_REQUIRED:  # it need not wait
+                entry.nudges.tell()
 
     def _rest(self, entry: Entry, event: AnyEvent) -> None:
         """An attempt has ended: the next one comes when it is due, or nothing does."""

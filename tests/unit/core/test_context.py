@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from hermes_async.core import reporter
+from hermes_async.core.aside import Aside
 from hermes_async.core.context import STATUS_LENGTH, TaskContext
+from hermes_async.core.conversation import Conversation
+from hermes_async.core.limits import Limits
 from hermes_async.core.reporter import Reporter
 from hermes_async.core.signature import EVENT_BYTES
 from hermes_async.core.subagent import subagent
@@ -40,7 +43,8 @@ async def speaker(bench: Bench) -> tuple[TaskContext, Reporter, Task]:
     async def dispatch(*_: Any, **__: Any) -> Any:
         raise NotImplementedError
 
-    return TaskContext(task, writer, dispatch), writer, task
+    aside = Aside(task, bench.store, Limits(task))
+    return TaskContext(task, writer, dispatch, Conversation(task, bench.store, aside)), writer, task
 
 
 async def news(bench: Bench) -> list[tuple[str, Any]]:

@@ -27,6 +27,7 @@ if ends then -- before the event moves it: it gives back what it holds where it 
              agent = was[5], agent_slots = was[15]})
 end
 redis.call('HSET', task, unpack(patch))
+if ends and now_status == 'input_required' then redis.call('PUBLISH', key('call', id), '0') end -- it need not wait
 if status == '' then
   if was[16] and due ~= '' then open_ledger().file(id, was[4], was[16], due, seq, false) end
   return {seq, READY}

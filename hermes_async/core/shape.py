@@ -1,0 +1,56 @@
+"""What an answer must look like: a type of Python, or JSON Schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import JsonValue, PydanticUserError, TypeAdapter, ValidationError
+
+from hermes_async.core.signature import EVENT_BYTES, as_json
+from hermes_async.domain.errors import InvalidInput, UserError
+from hermes_async.domain.json_schema import misfit
+
+
+class Shape:
+    """The schema of a question: None is any JSON value, a mapping is JSON Schema, anything else is a type.
+
+    Raises:
+        UserError: it is a type that has no JSON Schema.
+    """
+
+    def __init__(self, schema: Any) -> None:
+        self._type: TypeAdapter[Any] | None = None
+        self.schema: dict[str, JsonValue] | None = None
+        if isinstance(schema, Mapping):
+            self.schema = as_json(schema, "the schema of the question", limit=EVENT_BYTES)
+        elif schema is not None:
+            self._type, self.schema = _described(schema)
+
+    def fit(self, value: JsonValue) -> Any:
+        """Return an answer as a value of the type.
+
+        Raises:
+            InvalidInput: it does not fit.
+        """
+        if self._type is None:
+            fault = misfit(self.schema, value)
+            if fault:
+                raise InvalidInput(fault)
+            return value
+        try:
+            return self._type.validate_python(value)
+        except ValidationError as exc:
+            problem = exc.errors()[0]
+            place = ".".join(map(str, problem["loc"]))
+            raise InvalidInput(f"{place}: {problem['msg']}" if place else problem["msg"]) from exc
+
+
+def _described(schema: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:
+    try:
+        type_: TypeAdapter[Any] = TypeAdapter(schema)
+        return type_, type_.json_schema()
+    except PydanticUserError as exc:
+        raise UserError(
+            f"the schema of a question is a type with a JSON form, or JSON Schema, not {schema!r}"
+        ) from exc
