@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from hermes_async.domain.errors import ServiceError, TaskCancelled, TaskError, TaskRejected, UserError
+from hermes_async.domain.errors import (
+    NotTaken,
+    ServiceError,
+    TaskCancelled,
+    TaskError,
+    TaskRejected,
+    UserError,
+)
 from hermes_async.domain.task import TaskStatus
 
 OK: Final = 0
@@ -15,6 +22,8 @@ FAILED: Final = 1
 USAGE: Final = 2
 CANCELLED: Final = 3
 REJECTED: Final = 4
+#: An answer or a message that the task does not take: nothing is asked, somebody was first, it has ended.
+NOT_TAKEN: Final = 6
 #: EX_UNAVAILABLE: a server does not answer; trying again is safe.
 UNAVAILABLE: Final = 69
 #: EX_SOFTWARE: a fault of ours, or of an agent's module.
@@ -46,6 +55,7 @@ def fate(status: TaskStatus) -> int:
 def code_of(error: BaseException) -> int:
     """Return the exit code of an error."""
     codes: tuple[tuple[type[BaseException], int], ...] = (
+        (NotTaken, NOT_TAKEN),
         (UserError, USAGE),
         (ServiceError, UNAVAILABLE),
         (TaskCancelled, CANCELLED),

@@ -27,20 +27,23 @@ def read_input(
     ctx: click.Context, option: click.Parameter, text: str | None
 ) -> str | Mapping[str, JsonValue]:
     """Return what `--input` means: its text, `@file`, `-` for stdin, or no arguments at all."""
-    if text is None:
-        return {}
+    return {} if text is None else read_text(text, "--input")
+
+
+def read_text(text: str, what: str) -> str:
+    """Return what an argument means: its text, `@file`, or `-` for stdin; `what` names it in messages."""
     if text == "-":
         return sys.stdin.read()
-    return _file(Path(text[1:])) if text.startswith("@") else text
+    return _file(Path(text[1:]), what) if text.startswith("@") else text
 
 
-def _file(path: Path) -> str:
+def _file(path: Path, what: str) -> str:
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise InvalidInput(
-            f"--input @{path}: {reason}; name a text file, or pipe a text that begins with @ to `--input -`"
+            f"{what} @{path}: {reason}; name a text file, or write `-` and pipe a text that begins with @"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""`hermes-async task`: create, watch, list and cancel tasks."""
+"""`hermes-async task`: create, watch, list and cancel tasks; what is said to them is in `dialogue.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hermes_async.cli.orders import Order, await_order, read_input, tell_task
 from hermes_async.cli.shell import Shell
 from hermes_async.cli.tables import show_pairs, show_rows
 from hermes_async.cli.views import view_for
-from hermes_async.cli.words import ago, ending, progress
+from hermes_async.cli.words import ago, ending, progress, question
 from hermes_async.core.handle import TaskHandle, find
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.task import Task, TaskStatus
@@ -28,6 +28,8 @@ after_option = click.option(
 
 #: Imported when it is used: the relay's client takes as long to import as all the rest.
 LATER: dict[str, Later] = {
+    "answer": ("hermes_async.cli.dialogue:answer", "Answer what a task asks; the first answer counts."),
+    "send": ("hermes_async.cli.dialogue:send", "Say something to a task."),
     "watch": ("hermes_async.cli.watch:watch", "Show a task's events; --follow goes on until its end."),
 }
 
@@ -120,6 +122,7 @@ def _facts(record: Task) -> list[tuple[str, str]]:
     return [
         ("task", record.id),
         ("status", f"{record.status}{' (asked to stop)' if cancelling else ''}"),
+        ("question", question(record.question, record.id)),
         ("reason", record.reason or ""),
         ("error", error),
         ("agent", record.agent),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hermes_async.domain.events import AnyEvent
+from hermes_async.domain.question import Question
 from hermes_async.domain.task import Progress, Task
 
 #: Characters of a value that is told within a line.
@@ -45,6 +46,14 @@ def progress(value: Progress | None) -> str:
         return ""
     percent = "" if value.progress_percent is None else f"{value.progress_percent:.0f}%"
     return line(f"{percent} {value.message}")
+
+
+def question(asked: Question | None, task_id: str) -> str:
+    """Return what a task asks, and how to answer."""
+    if asked is None:
+        return ""
+    problem = f" (the last answer: {asked.problem})" if asked.problem else ""
+    return f"{line(asked.question + problem, 300)} | hermes-async task answer {task_id} VALUE"
 
 
 def seconds(value: float) -> str:
@@ -89,9 +98,7 @@ _TELLERS: Final[dict[str, Callable[[Any, AnyEvent], str]]] = {
     "task.partial": lambda data, _: f"{data.name}: {shown(data.value)}",
     "task.message": lambda data, _: data.text,
     "task.message_applied": lambda data, _: f"#{data.message}",
-    "task.input_required": lambda data, _: (
-        f"{data.question} ({data.problem})" if data.problem else data.question
-    ),
+    "task.input_required": lambda data, event: question(data, event.task_id or ""),
     "task.resumed": _answer,
     "task.answered": _answer,
     "task.cancel_requested": lambda data, _: "by force" if data.force else "",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b
 from secrets import token_hex
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from hermes_async.core.aside import Aside, listening
 from hermes_async.core.hint import Hint
@@ -43,6 +43,8 @@ class Conversation:
         self._hearing = asyncio.Lock()
         self._numbers = itertools.count(1)
         self._heard = 0
+        #: Called when the record says that the attempt is not ours any more.
+        self.on_lost: Callable[[], None] = lambda: None
 
     async def ask(self, text: str, shape: Shape, timeout: float | None, ending: Answer) -> Any:
         """Ask until an answer fits; one that does not is told as the `problem` of the next question.
@@ -80,7 +82,7 @@ class Conversation:
         async with self._hearing:
             found = await self._insist(lambda: self._store.hear(self._task, self._heard))
             if found is None:
-                raise _over()
+                await self._end()
             if found:
                 self._heard = found[-1].seq
             return [event.data for event in found if isinstance(event.data, MessageData)]
@@ -114,7 +116,7 @@ class Conversation:
                 answer = await self._found(question)
                 if answer is not None:
                     return answer
-        raise _over()
+            return await self._end()
 
     async def _wait(self, question: Question, hint: Hint, ending: Answer) -> None:
         """Wait for a nudge, or end the question because its time is over; an answer may be faster."""
@@ -133,16 +135,17 @@ class Conversation:
         """
         record = await self._insist(lambda: self._store.load(self._task.id))
         if record is None or not record.status.is_begun or record.attempt != self._task.attempt:
-            raise _over()
+            await self._end()
         if record.question is not None and record.question.question_id == question.question_id:
             return None
         timed_out = Answer(question_id=question.question_id, by="timeout")
         return record.answers.get(question.question_id, timed_out)
 
+    async def _end(self) -> NoReturn:
+        """The attempt is over: whatever the agent would do now is no concern of anybody's."""
+        self.on_lost()
+        await asyncio.sleep(0)  # who is cancelled by that is not to be cancelled twice
+        raise asyncio.CancelledError("this attempt is over")
+
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
         return await patiently(ask, f"what {self._task.id} says")
-
-
-def _over() -> asyncio.CancelledError:
-    """Whatever the agent would do now is no concern of anybody's."""
-    return asyncio.CancelledError("this attempt is over")

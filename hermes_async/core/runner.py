@@ -52,10 +52,12 @@ class Attempt:
     aside: Aside
     #: The coroutine that runs it, where that is what to cancel.
     owner: asyncio.Task[Any] | None = None
+    #: It was given to somebody else, or will be: nothing is to be written of it any more.
+    is_lost: bool = False
 
     def abandon(self) -> None:
-        """Stop working on what was given to somebody else."""
-        self.context.cancelled = True
+        """Stop working on what is not ours any more."""
+        self.is_lost = self.context.cancelled = True
         if self.owner is not None:
             self.owner.cancel()
 
@@ -125,10 +127,11 @@ class Runner:
         reporter = Reporter(task, self._journal, limits.sign)
         aside = Aside(task, self._journal.store, limits, self._step_out)
         delegate = self._dispatcher.of(Origin.of(task), aside)
-        context = TaskContext(task, reporter, delegate, Conversation(task, self._journal.store, aside))
+        conversation = Conversation(task, self._journal.store, aside)
+        context = TaskContext(task, reporter, delegate, conversation)
         context.cancelled = task.cancel_requested
         attempt = Attempt(task, subagent, context, reporter, limits, aside)
-        reporter.on_lost = attempt.abandon
+        reporter.on_lost = conversation.on_lost = attempt.abandon
         return attempt
 
     async def settle(self, attempt: Attempt, outcome: Outcome) -> AnyEvent | None:
@@ -143,6 +146,8 @@ class Runner:
     async def _settle(self, attempt: Attempt, outcome: Outcome) -> AnyEvent | None:
         await attempt.reporter.close()
         task = attempt.task
+        if attempt.is_lost:  # even if it is in nobody's hands yet
+            return None
         if not isinstance(outcome, Returned):  # only then it matters whether somebody asked to cancel
             task = await self._latest(task)
         event = decide(task, outcome, chance=random.random())

@@ -106,13 +106,17 @@ class Release(bootsteps.StartStopStep):  # type: ignore[misc]
         station.start(_release, station, runners.worker)
 
     def terminate(self, parent: Any) -> None:
-        """Do it before the pool cancels them, which would withdraw their questions."""
-        runners: Runners = parent.app.hermes
-        station = runners.station()
-        try:
-            station.start(_release_now, station, runners.worker).result(PATIENCE)
-        except Exception as exc:
-            logger.warning("what waits for an answer here asks again elsewhere: %r", exc)
+        """Do it at once."""
+        release(parent.app.hermes)
+
+
+def release(runners: Runners) -> None:
+    """Hand back what waits for an answer, before it is cancelled: that would withdraw its question."""
+    station = runners.station()
+    try:
+        station.start(_release_now, station, runners.worker).result(PATIENCE)
+    except Exception as exc:
+        logger.warning("what waits for an answer here asks again elsewhere: %r", exc)
 
 
 async def _release(station: Station, worker: str) -> None:

@@ -1,10 +1,12 @@
-"""Celery's consumer, which talks to the broker on one thread only."""
+"""Celery's consumer, which talks to the broker on one thread only, and lets no question be lost."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from celery.worker.consumer import Consumer
+
+from hermes_async.worker.bootsteps import release
 
 __all__ = ["OneThreadConsumer"]
 
@@ -18,3 +20,8 @@ class OneThreadConsumer(Consumer):  # type: ignore[misc]
 
     def _restore_prefetch_count_after_connection_restart(self, *args: Any) -> None:
         self.call_soon(super()._restore_prefetch_count_after_connection_restart, *args)
+
+    def cancel_active_requests(self) -> None:
+        """End what runs, as a worker that is to stop at once does first."""
+        release(self.app.hermes)
+        super().cancel_active_requests()

@@ -73,7 +73,7 @@ async def site_over(
     env = {
         "HERMES_CONFIG": str(file),
         "HERMES_TASK_QUEUE": broker or state,
-        "HERMES_MODULES": "tests.support.agents,tests.support.families",
+        "HERMES_MODULES": "tests.support.agents,tests.support.askers,tests.support.families",
         "HERMES_LEASE": str(LEASE),
         **({"HERMES_STATE": state} if broker else {}),
     }
