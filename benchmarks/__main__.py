@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import (
+    asking,
     batching,
     burst,
     dispatching,
@@ -40,6 +41,7 @@ FIGURES = {
         memory.FIGURE,
         recovery.FIGURE,
         fairness.FIGURE,
+        asking.FIGURE,
         relaying.FIGURE,
         fanout.FIGURE,
         waking.FIGURE,

@@ -48,3 +48,9 @@ async def nap(ctx: TaskContext, number: int, seconds: float) -> None:
     began = time.monotonic()
     await anyio.sleep(seconds)
     stamp(number, began)
+
+
+@subagent
+async def ask(ctx: TaskContext) -> str:
+    """Ask, and return the answer."""
+    return await ctx.ask("Which?", schema=str)

@@ -120,7 +120,7 @@ def release(runners: Runners) -> None:
 
 
 async def _release(station: Station, worker: str) -> None:
-    await _forever(partial(_release_now, station, worker), RELEASE_EVERY)
+    await forever(partial(_release_now, station, worker), RELEASE_EVERY)
 
 
 async def _release_now(station: Station, worker: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -394,6 +395,17 @@ async def test_whoever_waits_for_a_task_is_nudged(make_store: MakeStore, how: st
             assert not nudged.done()
             await calls[how]()
             await nudged
+
+
+async def test_whoever_listens_hears_though_all_begin_at_once(make_store: MakeStore) -> None:
+    async with closing(make_store()) as store, AsyncExitStack() as stack, asyncio.timeout(1.5):
+        tasks = [await running(store) for _ in range(20)]
+        listen = (stack.enter_async_context(store.watch_task(task.id)) for task in [*tasks, *tasks])
+        hints = await asyncio.gather(*listen)
+        waits = [asyncio.create_task(hint.wait(60.0)) for hint in hints]
+        await asyncio.sleep(0.05)
+        await asyncio.gather(*(store.say(message(task)) for task in tasks))
+        await asyncio.gather(*waits)
 
 
 async def test_nothing_is_left_of_a_dialogue(redis_url: str) -> None:

@@ -26,7 +26,6 @@ SILENCE = 2.0
 
 class _Hint:
     def __init__(self) -> None:
-        self.listeners = 0
         self._event = asyncio.Event()
 
     def tell(self) -> None:
@@ -45,7 +44,10 @@ class RedisNudges:
         self._where = shown(url)
         self._client = client_for(url)
         self._pubsub: PubSub = self._client.pubsub(ignore_subscribe_messages=True)
-        self._hints: dict[str, _Hint] = {}
+        #: By channel, one for each listener: what one has heard, the others hear, too.
+        self._hints: dict[str, set[_Hint]] = {}
+        #: redis-py would connect for each of those who come at once, and remember the last connection only.
+        self._speaking = asyncio.Lock()
         self._reader: asyncio.Task[None] | None = None
 
     @asynccontextmanager
@@ -55,18 +57,17 @@ class RedisNudges:
         Raises:
             StoreUnavailable: Redis cannot be reached.
         """
-        hint = self._hints.setdefault(channel, _Hint())
-        hint.listeners += 1
+        hint, listeners = _Hint(), self._hints.setdefault(channel, set())
+        listeners.add(hint)
         try:
-            if hint.listeners == 1:
+            if len(listeners) == 1:
                 await self._subscribe(channel)
             yield hint
         finally:
-            hint.listeners -= 1
-            if not hint.listeners:
+            listeners.discard(hint)
+            if not listeners:
                 del self._hints[channel]
-                if channel in self._pubsub.channels:
-                    await self._unsubscribe(channel)
+                await self._unsubscribe(channel)
 
     async def close(self) -> None:
         """Stop listening."""
@@ -78,7 +79,8 @@ class RedisNudges:
 
     async def _subscribe(self, channel: str) -> None:
         try:
-            await self._pubsub.subscribe(channel)
+            async with self._speaking:
+                await self._pubsub.subscribe(channel)
         except (RedisError, OSError) as exc:
             raise unavailable(exc, self._where) from exc
         if self._reader is None:
@@ -86,7 +88,9 @@ class RedisNudges:
 
     async def _unsubscribe(self, channel: str) -> None:
         try:
-            await self._pubsub.unsubscribe(channel)
+            async with self._speaking:
+                if channel in self._pubsub.channels:
+                    await self._pubsub.unsubscribe(channel)
         except (RedisError, OSError) as exc:  # gone with the connection
             logger.debug("unsubscribe: %s", exc)
 
@@ -122,5 +126,5 @@ class RedisNudges:
         """Pass a nudge on; after a time without connection nobody knows who would have been nudged."""
         channels = list(self._hints) if everybody else [message["channel"]] if message else []
         for channel in channels:
-            if hint := self._hints.get(channel):
+            for hint in self._hints.get(channel, ()):
                 hint.tell()
