@@ -42,7 +42,6 @@ BLOCKS = [block for path in DOCUMENTS for block in blocks(path)]
 NOT_RUN = {
     ("README.md", "How a task travels"): "a picture",
     ("docs/architecture.md", "The house"): "a picture",
-    ("docs/wire.md", "A client in JavaScript"): "needs Node; the document says that it is not run",
 }
 #: Played in an empty folder with an `up` of its own; other consoles are played in a copy of the repository.
 FROM_NOTHING = ("README.md", "Fifteen lines")
@@ -54,8 +53,10 @@ def section(block: Block) -> tuple[str, str]:
 
 def kind(block: Block) -> str | None:
     """Which of the tests below is about a block; None: it would go unnoticed."""
-    if section(block) in NOT_RUN and block.language in ("text", "js"):
+    if section(block) in NOT_RUN and block.language == "text":
         return "not run"
+    if block.file == "docs/browser.md" and block.language == "html":
+        return "browser"  # tests/unit/relay/test_browser.py runs it
     if block.language == "text" and block.text.startswith("agents.yaml:"):
         return "error"
     if block.language == "text" and section(block) == ("README.md", "Two commands"):

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Response, status
 
 from hermes_async.core.ports import Store
 from hermes_async.domain.errors import StoreUnavailable
+from hermes_async.relay import browser
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -35,4 +36,5 @@ def http_app(store: Store, hears: Callable[[], bool], lifespan: Lifespan) -> Fas
             response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
         return {"status": "ok" if well else "unavailable", "redis": answers, "hears": hears()}
 
+    app.include_router(browser.router)
     return app
