@@ -21,11 +21,17 @@ from hermes_async.adapters.agents_file import parse
 from hermes_async.adapters.agents_file.shape import ROOT as SHAPE
 from hermes_async.adapters.agents_file.shape import Shape
 from hermes_async.adapters.redis_store import LOG_LENGTH
+from hermes_async.adapters.webhook.breaker import PAUSE, THRESHOLD
+from hermes_async.adapters.webhook.message import LONGEST, body
+from hermes_async.adapters.webhook.schedule import DELAYS
+from hermes_async.adapters.webhook.sender import TIMEOUT
 from hermes_async.cli.main import hermes_async
 from hermes_async.domain import events
 from hermes_async.domain.agent import NOT_YET, Spec
 from hermes_async.domain.errors import ConfigError, UnknownTask
 from hermes_async.domain.failure import Reason
+from hermes_async.domain.secret import SHORTEST
+from hermes_async.domain.task import TaskResult
 from hermes_async.relay import commands, sockets
 from hermes_async.relay.auth import AUDIENCE, SHORTEST_SECRET, mint
 from hermes_async.relay.line import Limits
@@ -34,6 +40,7 @@ from hermes_async.relay.wire import Batch
 from hermes_async.settings import VARIABLES
 from tests.support.documents import DOCUMENTS, Block, Place, blocks, prose, tables
 from tests.support.servers import ROOT
+from tests.unit.adapters.webhook.conftest import make_call
 
 AGENTS_YAML, WIRE = ROOT / "docs/agents-yaml.md", ROOT / "docs/wire.md"
 BLOCKS = [block for path in DOCUMENTS for block in blocks(path)]
@@ -156,7 +163,11 @@ def test_yaml_is_what_agents_yaml_may_say(block: Block) -> None:
 @of_kind("json")
 def test_json_is_what_goes_over_the_wire(block: Block) -> None:
     said = json.loads(block.text)
-    if "type" in said:
+    if block.file == "docs/webhooks.md":
+        call = make_call()
+        real = json.loads(body(call, TaskResult.of(call.task)))
+        assert (said.keys(), said["data"].keys()) == (real.keys(), real["data"].keys())
+    elif "type" in said:
         assert events.parse(said).model_dump(mode="json") == said
     elif "events" in said:
         assert said.keys() == Batch.__annotations__.keys()
@@ -292,6 +303,23 @@ def test_the_relay_s_codes_claims_and_bounds() -> None:
         ", ".join(f"`{reason}`" for reason in Reason),
     ):
         assert sentence in text
+
+
+def test_the_bounds_of_webhooks() -> None:
+    text = (ROOT / "docs/webhooks.md").read_text()
+    units = {"s": 1, "min": 60, "h": 3600}
+    delays = re.findall(
+        r"(\d+) (s|min|h)\b", text[text.index("at once, then") : text.index("after the one before")]
+    )
+    assert [int(number) * units[unit] for number, unit in delays] == list(DELAYS)
+    for sentence in (
+        f"at\nmost {LONGEST:,} bytes",
+        f"none within {TIMEOUT:.0f} s",
+        f"at least {SHORTEST} bytes",
+        f"fails {THRESHOLD} times in a row",
+    ):
+        assert sentence in text
+    assert PAUSE == 60  # "a minute"
 
 
 READ = [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]

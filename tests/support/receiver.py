@@ -76,7 +76,6 @@ class Receiver:
         self._server.close()
         for talk in self._talks:
             talk.cancel()
-        await asyncio.gather(*self._talks, return_exceptions=True)
         await self._server.wait_closed()
 
     @property
@@ -96,7 +95,7 @@ class Receiver:
         assert talk is not None
         self._talks.add(talk)
         try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
+            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 self.posts.append(await _post(reader))
                 await (self.scripts.popleft() if self.scripts else status(204))(writer)
                 await writer.drain()
