@@ -242,6 +242,7 @@ def _signals(stop: Callable[[], object]) -> Iterator[None]:
     asked = iter((stop,))
 
     def obey(number: int) -> None:
+        logger.info("told to stop: calls have %g s to end, and a second signal kills", GRACE)
         next(asked, partial(os._exit, 128 + number))()
 
     numbers = (signal.SIGTERM, signal.SIGINT)
