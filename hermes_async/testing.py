@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from hermes_async.adapters.memory import MemoryQueue, MemoryStore
+from hermes_async.core.callbacks import Caller
+from hermes_async.core.calling import Functions
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.registry import Registry
 from hermes_async.core.subagent import Subagent
@@ -20,13 +23,17 @@ __all__ = ["LocalHermes", "stub"]
 
 #: Seconds between two rounds of the janitor, which brings retries back.
 SWEEP_EVERY = 0.05
+NO_CALLBACKS: Mapping[str, Callable[..., Any]] = MappingProxyType({})
 #: Seconds; nobody renews a lease here, and a debugger may hold a test for long.
 LEASE = 86_400.0
 
 
 @asynccontextmanager
 async def LocalHermes(
-    *agents: Subagent[..., Any], config: AgentsConfig | None = None, slots: int = 100
+    *agents: Subagent[..., Any],
+    config: AgentsConfig | None = None,
+    slots: int = 100,
+    callbacks: Mapping[str, Callable[..., Any]] = NO_CALLBACKS,
 ) -> AsyncIterator[Hermes]:
     """Yield a Hermes that runs its tasks here and now, without Redis, Celery or another process.
 
@@ -34,6 +41,7 @@ async def LocalHermes(
         agents: the decorated functions that it knows.
         config: what agents.yaml would say.
         slots: tasks at once.
+        callbacks: the functions that are called with news of tasks, by name; without any nobody calls.
     """
     chosen, queue, free = config or AgentsConfig(), MemoryQueue(), _Slots(slots)
     hermes = Hermes(Registry(chosen, agents), MemoryStore(limits=chosen.limits), queue)
@@ -45,9 +53,14 @@ async def LocalHermes(
         asyncio.create_task(_work(queue, hermes, running, free)),
         asyncio.create_task(_sweep(hermes)),
     ]
+    ledger = hermes.store.ledger
+    caller = Caller(ledger, Functions(callbacks, ledger, hermes.session), lease=LEASE)
+    calling = [asyncio.create_task(caller.run())] if callbacks else []
     try:
         yield hermes
     finally:
+        caller.stop()
+        await asyncio.gather(*calling)
         helpers += running.values()
         for task in helpers:
             task.cancel()

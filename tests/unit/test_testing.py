@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hermes_async import TaskCancelled, TaskContext, TaskFailed, subagent
+from hermes_async import ParentContext, TaskCancelled, TaskContext, TaskFailed, TaskResult, subagent
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.agent import AgentsConfig, AgentSpec, GateLimits, RetryPolicy, SubagentSpec
 from hermes_async.domain.errors import InvalidInput, UnknownAgent
@@ -435,3 +435,23 @@ async def test_another_agent_takes_over_the_same_task() -> None:
         assert (task.agent, task.attempt, task.birth.subagent) == ("double", 3, "hopeless")
         agents = [event.agent async for event in handle.events() if event.type == "task.started"]
         assert agents == ["hopeless", "hopeless", "double"]
+
+
+async def test_callbacks_are_called_here_too() -> None:
+    told: list[TaskResult] = []
+
+    def tell(result: TaskResult, parent: ParentContext) -> None:
+        told.append(result)
+        parent["session"].send_message("done")
+
+    agent = stub("brew", returns="tea").options(callbacks={"on_complete": "tell"})
+    async with LocalHermes(agent, callbacks={"tell": tell}) as hermes:
+        session = hermes.session("chat")
+        handle = await session.dispatch(agent)
+        async for event in session.events():
+            if event.type == "callback.succeeded":
+                break
+        pending = await session.pending()
+    messages = [each.event.data.text for each in pending if each.event.type == "session.message"]
+    assert [(result.task_id, result.output) for result in told] == [(handle.id, "tea")]
+    assert messages == ["done"]

@@ -17,6 +17,12 @@ from hermes_async.sdk import TaskContext, subagent
 from tests.acceptance.faults.ledger import VARIABLE, Ledger
 
 SOON = RetryPolicy(initial=0.1, jitter=False)
+#: Who is told of what becomes of a task.
+TOLD = {
+    "on_complete": "tests.acceptance.faults.handlers:told",
+    "on_failure": "tests.acceptance.faults.handlers:told",
+    "on_progress": "tests.acceptance.faults.handlers:going",
+}
 #: Where an agent may kill its own process.
 POINTS = ("start", "progress", "child", "return")
 
@@ -44,7 +50,7 @@ def die_at(point: str, here: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-@subagent(retry_limit=3, retry=SOON)
+@subagent(retry_limit=3, retry=SOON, callbacks=TOLD)
 async def work(ctx: TaskContext, stamp: str, seconds: float = 0.1, failures: int = 0) -> str:
     """Work in two halves with news between them, and return the stamp that came in."""
     with noted(ctx, work):
@@ -57,7 +63,7 @@ async def work(ctx: TaskContext, stamp: str, seconds: float = 0.1, failures: int
         return stamp
 
 
-@subagent(retry_limit=3, retry=SOON)
+@subagent(retry_limit=3, retry=SOON, callbacks=TOLD)
 def sync_work(ctx: TaskContext, stamp: str, seconds: float = 0.1, failures: int = 0) -> str:
     """The same in a process of its own."""
     with noted(ctx, sync_work):
@@ -76,7 +82,7 @@ async def narrow(ctx: TaskContext, stamp: str, seconds: float = 0.1) -> str:
         return stamp
 
 
-@subagent
+@subagent(callbacks=TOLD)
 async def family(ctx: TaskContext, stamp: str, seconds: float = 0.1, pause: float = 0.0) -> str:
     """Let a child do the work, and after a pause wait for it."""
     with noted(ctx, family):

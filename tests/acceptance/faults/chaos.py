@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hermes_async.adapters.redis_store.keys import Keys
 from hermes_async.domain.agent import NOT_YET
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
-from tests.acceptance.faults.agents import narrow
+from tests.acceptance.faults.agents import family, narrow, sync_work, work
 from tests.acceptance.faults.checker import Kind, Violation, counts, judge, recoveries, returns
 from tests.acceptance.faults.evidence import Evidence, collect, leftovers
 from tests.acceptance.faults.nemesis import schedule, torment
@@ -25,7 +26,9 @@ LIMITS: Mapping[str, int] = (
     if "agents.*.subagents.*.concurrency_limit" in NOT_YET
     else {agent.name: agent.spec.concurrency_limit for agent in (narrow,) if agent.spec.concurrency_limit}
 )
-WORKERS = ("async-1", "async-2", "process-1")
+#: The agents whose ends callbacks tell of.
+TELLING = [agent.name for agent in (work, sync_work, family) if agent.spec.callbacks.on_complete]
+WORKERS = ("async-1", "async-2", "process-1", "callbacks-1", "callbacks-2")
 PARENTS = ("parent-1", "parent-2")
 
 
@@ -60,7 +63,7 @@ def run(folder: Path, seed: int, seconds: float, say: Callable[[str], None] = la
         _rest(stage)
         _note_memory(stage)
         evidence = asyncio.run(collect(stage.server.url, list(stage.ledger.read())))
-        evidence.limits, evidence.leftovers = LIMITS, _emptied(stage)
+        evidence.limits, evidence.telling, evidence.leftovers = LIMITS, TELLING, _emptied(stage)
         return _report(seed, evidence)
 
 
@@ -96,7 +99,12 @@ def _is_at_rest(stage: Stage) -> bool:
             ended.add(line.task)
         elif line.what == "seen":
             seen[line.session, line.through] = line.seq
-    return tasks <= ended and _everything_is_seen(stage, seen)
+    return tasks <= ended and _everything_is_told(stage) and _everything_is_seen(stage, seen)
+
+
+def _everything_is_told(stage: Stage) -> bool:
+    with stage.admin() as client:
+        return not client.zcard(f"{Keys().ledger}waiting")
 
 
 def _everything_is_seen(stage: Stage, seen: Mapping[tuple[str, str], int]) -> bool:

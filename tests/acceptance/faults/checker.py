@@ -1,7 +1,4 @@
-"""The judge: pure functions from evidence to violations of what DESIGN promises, I1 to I9.
-
-I2 (at most one committed callback per task and callback) is not judged: there are no callbacks yet.
-"""
+"""The judge: pure functions from evidence to violations of what DESIGN promises, I1 to I9."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from typing import NamedTuple
 from hermes_async.domain.events import INBOX_TYPES
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
 from hermes_async.domain.task import TaskStatus
-from tests.acceptance.faults.evidence import Evidence
+from tests.acceptance.faults.evidence import Evidence, Fact
 from tests.acceptance.faults.ledger import Line
 
 #: Seconds within which a dispatch is refused when Redis is away (I7).
@@ -78,6 +75,51 @@ def a_key_stands_for_one_task(evidence: Evidence) -> Iterator[Violation]:
     for key, ids in tasks.items():
         if len(ids) > 1:
             yield Violation(Kind.DUPLICATED, f"{key} became {len(ids)} tasks")
+
+
+def every_end_is_told_once(evidence: Evidence) -> Iterator[Violation]:
+    """I2: each callback that is due is committed once, after a call, with what it has said."""
+    called = {line.key for line in evidence.told("called")}
+    commits = Counter(_callback(fact) for _, fact in evidence.facts if fact.type in COMMITS)
+    said = Counter(fact.id for _, fact in evidence.facts if fact.type == "session.message")
+    dead = {_callback(fact) for _, fact in evidence.facts if fact.type == "callback.dead"}
+    for key, count in commits.items():
+        if count > 1:
+            yield Violation(Kind.DUPLICATED, f"{key} is committed {count} times")
+    for key in _due(evidence):
+        if not commits[key]:
+            yield Violation(Kind.LOST, f"{key} is not committed")
+        elif key not in called:
+            yield Violation(Kind.LOST, f"{key} is committed without a call")
+        elif said[f"{key}:1"] != (key not in dead):
+            yield Violation(Kind.LOST, f"{key} was called, and what it said is lost")
+
+
+def callbacks_are_in_order(evidence: Evidence) -> Iterator[Violation]:
+    """I3: the callbacks of a session are committed in the order of the ends of which they tell."""
+    due = set(_due(evidence))
+    for session, log in evidence.logs.items():
+        told = [fact.task for fact in log if fact.type in COMMITS and _callback(fact) in due]
+        ended = [fact.task for fact in log if fact.type in TERMINAL_TYPES and fact.task in told]
+        if list(dict.fromkeys(told)) != ended:
+            yield Violation(Kind.OUT_OF_ORDER, f"the callbacks of {session} are not in the order of the ends")
+
+
+#: Events with which a callback is over.
+COMMITS = {"callback.succeeded", "callback.dead"}
+
+
+def _callback(fact: Fact) -> str:
+    """The callback of which an event tells: its id is `<callback>:<fence>:<what>`."""
+    return fact.id.rsplit(":", 2)[0]
+
+
+def _due(evidence: Evidence) -> Iterator[str]:
+    """The callbacks that tell of ends."""
+    for task in {line.task for line in evidence.told("accepted") if line.agent in evidence.telling}:
+        record = evidence.records.get(task)
+        if record and TaskStatus(record.status).is_terminal:
+            yield f"{task}:{'on_complete' if record.status == TaskStatus.COMPLETED else 'on_failure'}"
 
 
 def the_log_is_dense(evidence: Evidence) -> Iterator[Violation]:
@@ -217,6 +259,8 @@ def everybody_works_again(evidence: Evidence) -> Iterator[Violation]:
 CHECKS: tuple[Check, ...] = (
     every_task_ends_once,
     a_key_stands_for_one_task,
+    every_end_is_told_once,
+    callbacks_are_in_order,
     the_log_is_dense,
     followers_see_the_log,
     the_inbox_delivers,

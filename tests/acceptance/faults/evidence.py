@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -50,6 +50,8 @@ class Evidence:
     leftovers: Sequence[str] = ()
     #: How many tasks of an agent one session may run at once.
     limits: Mapping[str, int] = field(default_factory=dict)
+    #: The agents whose ends callbacks tell of.
+    telling: Collection[str] = ()
 
     def told(self, what: str) -> list[Line]:
         """The lines of a kind."""

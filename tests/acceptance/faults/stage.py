@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import redis
 
-from hermes_async.cli.serve import RELAY_READY
+from hermes_async.cli.serve import CALLBACKS, CALLBACKS_READY, RELAY_READY
 from hermes_async.domain.task import Lane
 from hermes_async.settings import Settings
 from hermes_async.worker.command import worker_command
@@ -87,6 +87,7 @@ class Stage:
             "HERMES_TASK_QUEUE": self._broker or self.proxy.url,
             "HERMES_STATE": self.proxy.url,
             "HERMES_MODULES": "tests.acceptance.faults.agents",
+            "HERMES_CALLBACK_MODULES": "tests.acceptance.faults.handlers",
             "HERMES_LEASE": str(LEASE),
             "HERMES_STATE_DIR": str(self.folder / "state"),
             "HERMES_RELAY__PORT": str(self._relay_port),
@@ -176,6 +177,8 @@ class Stage:
         kind, _, number = name.partition("-")
         if kind == "relay":
             return [sys.executable, "-m", "hermes_async.cli", "relay"]
+        if kind == CALLBACKS:
+            return [sys.executable, "-m", "hermes_async.cli", "worker", "--lane", CALLBACKS]
         if kind == "drain":
             return [sys.executable, "-m", "tests.acceptance.faults.drain", f"wave-{number}"]
         if kind == "parent":
@@ -185,9 +188,13 @@ class Stage:
 
     @staticmethod
     def _ready(name: str) -> str:
-        return {"relay": RELAY_READY, "parent": "parent of ", "drain": "draining "}.get(
-            name.partition("-")[0], "ready."
-        )
+        said = {
+            "relay": RELAY_READY,
+            "parent": "parent of ",
+            "drain": "draining ",
+            CALLBACKS: CALLBACKS_READY,
+        }
+        return said.get(name.partition("-")[0], "ready.")
 
     # -- what is left ----------------------------------------------------------------------------------
     def memory(self) -> dict[str, int]:

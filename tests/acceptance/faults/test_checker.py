@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.faults.checker import GROWTH, REFUSED_WITHIN, Kind, counts, judge, recoveries
+from tests.acceptance.faults.checker import (
+    GROWTH,
+    REFUSED_WITHIN,
+    Kind,
+    callbacks_are_in_order,
+    counts,
+    every_end_is_told_once,
+    judge,
+    recoveries,
+)
 from tests.acceptance.faults.evidence import Ending, Evidence, Fact
 from tests.acceptance.faults.ledger import Line
 
@@ -100,6 +109,55 @@ CRIMES: dict[str, tuple[Evidence, Kind]] = {
 def test_a_run_in_which_all_went_well() -> None:
     assert judge(FINE) == []
     assert recoveries(FINE) == [2.0]  # from the kill to the next attempt
+
+
+def told(*seqs: tuple[str, str, str], calls: tuple[str, ...] = ("t1", "t2")) -> Evidence:
+    """Two tasks have ended, first t1, then t2; these events, by task, type and end of the id, tell of it."""
+    ends = [Fact(n, f"t{n}:1:completed", "task.completed", f"t{n}") for n in (1, 2)]
+    news = [
+        Fact(n, f"{task}:on_complete:{word}", type_, task) for n, (task, type_, word) in enumerate(seqs, 3)
+    ]
+    accepted = [
+        Line(1.0, 1, "accepted", {"session": "a", "task": f"t{n}", "stamp": "k", "agent": "work"})
+        for n in (1, 2)
+    ]
+    called = [Line(2.0, 1, "called", {"session": "a", "key": f"{task}:on_complete"}) for task in calls]
+    records = {f"t{n}": Ending("a", "completed", "k") for n in (1, 2)}
+    return Evidence([*accepted, *called], records, {"a": [*ends, *news]}, telling=["work"])
+
+
+def said(task: str) -> tuple[str, str, str]:
+    return task, "session.message", "1"
+
+
+def over(task: str, fence: int = 1) -> tuple[str, str, str]:
+    return task, "callback.succeeded", f"{fence}:succeeded"
+
+
+CALLBACKS = {
+    "all is well": (told(said("t1"), over("t1"), said("t2"), over("t2")), None),
+    "one was given up": (told(("t1", "callback.dead", "5:dead"), said("t2"), over("t2")), None),
+    "one is lost": (told(said("t1"), over("t1")), Kind.LOST),
+    "one is committed twice": (
+        told(said("t1"), over("t1"), over("t1", 2), said("t2"), over("t2")),
+        Kind.DUPLICATED,
+    ),
+    "one was never called": (
+        told(said("t1"), over("t1"), said("t2"), over("t2"), calls=("t1",)),
+        Kind.LOST,
+    ),
+    "what one said is lost": (told(over("t1"), said("t2"), over("t2")), Kind.LOST),
+    "the second is first": (told(said("t2"), over("t2"), said("t1"), over("t1")), Kind.OUT_OF_ORDER),
+}
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_what_callbacks_may_not_do(name: str) -> None:
+    evidence, kind = CALLBACKS[name]
+    found = {
+        each.kind for check in (every_end_is_told_once, callbacks_are_in_order) for each in check(evidence)
+    }
+    assert found == ({kind} if kind else set())
 
 
 @pytest.mark.parametrize("name", CRIMES)
