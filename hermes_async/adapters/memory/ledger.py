@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -64,19 +64,24 @@ class MemoryLedger(MemoryEndpoints):
     Args:
         task_of: finds the record of a task.
         log: writes an event of a session.
+        next_fence: counts the claims of a session.
         now: the clock, in Unix seconds.
     """
 
     def __init__(
-        self, task_of: Callable[[str], Task], log: Callable[[AnyEvent], int], now: Callable[[], float]
+        self,
+        task_of: Callable[[str], Task],
+        log: Callable[[AnyEvent], int],
+        next_fence: Callable[[str], int],
+        now: Callable[[], float],
     ) -> None:
         super().__init__(now)
         self._task_of = task_of
         self._log = log
+        self._next_fence = next_fence
         self._nudges = Nudges()
         self._rows: dict[str, _Row] = {}
         self._lines: dict[str, _Line] = {}
-        self._fences: dict[str, int] = {}
         self._callers: dict[str, float] = {}
         #: By task and kind: the latest way in which a call has ended, and its fence.
         self._receipts: dict[tuple[str, CallbackKind], tuple[str, int]] = {}
@@ -94,9 +99,9 @@ class MemoryLedger(MemoryEndpoints):
             if kind in wants and not (kind is CallbackKind.ON_PROGRESS and waiting):
                 self._add(task, kind, event.seq)
 
-    def holds(self, task_id: str) -> bool:
-        """Return whether a task has rows, waiting or dead."""
-        return any(row.callback.task_id == task_id for row in self._rows.values())
+    def tasks(self) -> Collection[str]:
+        """Return the tasks that have rows, waiting or dead."""
+        return {row.callback.task_id for row in self._rows.values()}
 
     def forget(self, task_id: str) -> None:
         """Forget how the calls of a task have ended."""
@@ -123,7 +128,7 @@ class MemoryLedger(MemoryEndpoints):
             if row.callback.kind is CallbackKind.ON_PROGRESS and task.status.is_terminal:
                 self._remove(row)
                 continue
-            fence = self._fences[task.session_id] = self._fences.get(task.session_id, 0) + 1
+            fence = self._next_fence(task.session_id)
             line.claim, line.ready_at = (fence, row.callback.id), now + lease
             row.change(due_at=None)
             return Call(row.callback, task, fence)

@@ -24,6 +24,8 @@ class _Session:
     touched: float = 0.0
     #: The last event that was posted: its id and its `seq`.
     posted: tuple[str, int] = ("", 0)
+    #: That of the latest claim in the ledger.
+    fence: int = 0
 
 
 class MemoryLogs:
@@ -79,6 +81,11 @@ class MemoryLogs:
 
     def _stamped(self, event: AnyEvent) -> AnyEvent:
         return event.model_copy(update={"time": self._now()})
+
+    def _next_fence(self, session_id: str) -> int:
+        session = self._session(session_id)
+        session.fence += 1
+        return session.fence
 
     def _log_now(self, event: AnyEvent) -> int:
         return self._log(self._stamped(event))

@@ -56,7 +56,9 @@ class MemoryStore(MemoryDialogue):
         self._leader: tuple[str, float] = ("", 0.0)
         self._swept: Counter[str] = Counter()
         self._keys: dict[tuple[str, str], str] = {}
-        self.ledger = MemoryLedger(lambda task_id: self._entries[task_id].task, self._log_now, now)
+        self.ledger = MemoryLedger(
+            lambda task_id: self._entries[task_id].task, self._log_now, self._next_fence, now
+        )
 
     def on_admitted(self, publish: Callable[[Sequence[str]], None]) -> None:
         self._publish = publish
@@ -231,10 +233,11 @@ class MemoryStore(MemoryDialogue):
     async def prune(self, retention: float) -> int:
         horizon = self._now() - retention
         self.ledger.forget_dead(retention)
+        told_of = self.ledger.tasks()
         old = [
             task_id
             for task_id, entry in self._entries.items()
-            if is_over(entry.task.finished_at, horizon) and not self.ledger.holds(task_id)
+            if is_over(entry.task.finished_at, horizon) and task_id not in told_of
         ]
         for task_id in old:
             del self._entries[task_id]

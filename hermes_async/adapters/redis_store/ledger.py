@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import Any
 
 from pydantic import JsonValue
@@ -26,7 +27,7 @@ CALL, HOLD, SETTLE, REVIVE, KEEP, CALLER, ENDPOINT = (
 )
 _KEPT = "kept:"
 #: Rows that are looked at together.
-PAGE = 500
+PAGE = 100
 
 
 class RedisLedger:
@@ -91,14 +92,10 @@ class RedisLedger:
     async def callbacks(
         self, *, session_id: str | None = None, dead: bool | None = None, limit: int = 50
     ) -> Sequence[Callback]:
-        found: list[Callback] = []
-        for ids in _pages(await self._ids(dead), PAGE):
-            mine = [each for each in ids if session_id is None or self._may_be_of(each, session_id)]
-            rows = await asyncio.gather(*map(self._load, mine))
-            found += (row for row in rows if row and session_id in (None, row.session_id))
-            if len(found) >= limit:
-                break
-        return found[:limit]
+        kinds = ("waiting", "dead") if dead is None else ("dead",) if dead else ("waiting",)
+        found = await asyncio.gather(*(self._oldest(kind, session_id, limit) for kind in kinds))
+        oldest = sorted(chain.from_iterable(found), key=lambda row: row[0])
+        return [callback for _, callback in oldest[:limit]]
 
     async def backlog(self) -> Backlog:
         ledger, now = self._keys.ledger, await self._now()
@@ -170,12 +167,22 @@ class RedisLedger:
             return False
         return bool(await self._pen(REVIVE, prefix, callback_id, int(back)))
 
-    async def _ids(self, dead: bool | None) -> list[str]:
-        """Return the ids of rows, oldest first."""
-        kinds = ("waiting", "dead") if dead is None else ("dead",) if dead else ("waiting",)
-        keys = [f"{self._keys.ledger}{kind}" for kind in kinds]
-        ids: list[str] = await self._reads.read("ZUNION", len(keys), *keys)
-        return ids
+    async def _oldest(
+        self, kind: str, session_id: str | None, limit: int
+    ) -> Sequence[tuple[float, Callback]]:
+        """Return the first of the rows that wait, or are dead, each after the ms since which it is."""
+        found: list[tuple[float, Callback]] = []
+        start, key = 0, f"{self._keys.ledger}{kind}"
+        while len(found) < limit:
+            flat = await self._reads.read("ZRANGE", key, start, start + PAGE - 1, "WITHSCORES")
+            ids = [each for each in flat[::2] if session_id is None or self._may_be_of(each, session_id)]
+            since = dict(zip(flat[::2], map(float, flat[1::2]), strict=True))
+            rows = [row for row in await asyncio.gather(*map(self._load, ids)) if row]
+            found += ((since[row.id], row) for row in rows if session_id in (None, row.session_id))
+            if len(since) < PAGE:
+                break
+            start += PAGE
+        return found
 
     def _may_be_of(self, callback_id: str, session_id: str) -> bool:
         prefix = self._keys.of_task(callback_id.partition(":")[0])
@@ -203,8 +210,3 @@ def _ready(webhooks: bool) -> str:
 
 def _pairs(flat: Sequence[str]) -> Mapping[str, str]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _pages(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    for start in range(0, len(ids), size):
-        yield ids[start : start + size]
