@@ -75,7 +75,7 @@ def public_name(callback: Callback) -> str:
     if callback.kind is not CallbackKind.WEBHOOK:
         return callback.name
     parts = urlsplit(callback.name)
-    return f"{parts.scheme}://{parts.hostname}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def callback_id(task_id: str, kind: CallbackKind, seq: int = 0) -> str:

@@ -122,28 +122,27 @@ async def test_what_is_written_twice_is_filed_once(told: Told) -> None:
 # -- lines and claims ------------------------------------------------------------------------------------
 async def test_an_ordered_session_is_told_one_at_a_time_in_order(told: Told) -> None:
     tasks = [await told.ended() for _ in range(3)]
-    other = await told.ended("other")
-    order = []
-    for _ in range(3):
-        call = await told.claimed()
-        rest = await told.ledger.claim(LEASE)
-        if rest is not None:
-            assert rest.task.id == other.id
-            assert await told.ledger.succeed(rest)
-        assert await told.ledger.succeed(call)
-        order.append(call.task.id)
-    assert order == [task.id for task in tasks]
+    await told.ended("other")
+    calls = {call.callback.session_id: call for call in (await told.claimed(), await told.claimed())}
+    assert set(calls) == {"chat", "other"}
     assert await told.nobody()
+    await told.ledger.succeed(calls["other"])
+    order = [calls["chat"]]
+    for _ in range(2):
+        assert await told.nobody()
+        await told.ledger.succeed(order[-1])
+        order.append(await told.claimed())
+    assert [call.task.id for call in order] == [task.id for task in tasks]
 
 
 async def test_without_order_only_the_calls_of_one_task_wait_for_each_other(told: Told) -> None:
     first = await told.running(ordered=False, callbacks=NAMES)
     await told.append(first, "task.progress", n=1)
-    second = await told.ended(ordered=False)
     progress = await told.claimed()
+    second = await told.ended(ordered=False)
     await told.append(first, "task.completed")
-    other = await told.claimed()
-    assert (progress.callback.kind, other.task.id) == (CallbackKind.ON_PROGRESS, second.id)
+    assert progress.callback.kind is CallbackKind.ON_PROGRESS
+    assert (await told.claimed()).task.id == second.id
     assert await told.nobody()
     await told.ledger.succeed(progress)
     assert (await told.claimed()).id == f"{first.id}:on_complete"
@@ -274,6 +273,17 @@ async def test_who_is_given_up_holds_up_nobody_and_can_be_delivered_again(told: 
     assert await told.counts() == (1, 0)
 
 
+async def test_a_line_goes_on_with_who_came_back_during_a_call(told: Told) -> None:
+    for _ in range(3):
+        await told.ended()
+    dead = await told.claimed()
+    await told.ledger.give_up(dead, OOPS)
+    under_way = await told.claimed()
+    await told.ledger.redeliver(dead.id)
+    await told.ledger.succeed(under_way)
+    assert (await told.claimed()).id == dead.id
+
+
 async def test_only_what_is_dead_can_be_discarded_or_delivered_again(told: Told) -> None:
     await told.ended()
     call = await told.claimed()
@@ -323,6 +333,23 @@ async def test_no_progress_waits_when_its_task_has_ended(told: Told, how: str) -
     kind = CallbackKind.ON_COMPLETE if how == "completed" else CallbackKind.ON_FAILURE
     assert [row.kind for row in await told.ledger.callbacks()] == [kind]
     assert (await told.claimed()).callback.kind is kind
+
+
+async def test_progress_that_is_withdrawn_holds_up_nobody_behind_it(told: Told) -> None:
+    going = {"on_progress": "going"}
+    task = await told.running(callbacks=going)
+    await told.append(task, "task.progress", n=1)
+    await told.ledger.fail(await told.claimed(), OOPS, 3600.0)
+    behind = await told.ended()
+    assert await told.nobody()
+    await told.append(task, "task.completed")
+    call = await told.claimed()
+    assert call.task.id == behind.id
+    await told.ledger.succeed(call)
+    alone = await told.running(callbacks=going)
+    await told.append(alone, "task.progress", n=1)
+    await told.append(alone, "task.completed")
+    assert (await told.ledger.due_in(), await told.nobody()) == (None, True)
 
 
 @pytest.mark.parametrize("then", ["succeed", "fail", "put_off", "give_up", "lost"])
@@ -445,18 +472,35 @@ async def test_an_endpoint_that_fails_often_is_closed_for_a_while(told: Told) ->
 async def test_a_task_is_not_forgotten_before_its_callbacks(told: Told) -> None:
     waiting, _, done = [await told.ended() for _ in range(3)]
     plain = await told.ended(priority=5)
+    half = await told.ended(**URL, **BOTH)
     assert await told.store.prune(0.0) == 1
     assert await told.store.load(plain.id) is None
+    await told.ledger.succeed(await told.claimed(webhooks=True))
+    assert await told.store.prune(0.0) == 0
     call = await told.claimed()
     assert call.task.id == waiting.id
     await told.ledger.give_up(call, OOPS)
-    await told.ledger.succeed(await told.claimed())
-    await told.ledger.succeed(await told.claimed())
-    assert await told.store.prune(0.0) == 2
+    for _ in range(3):
+        await told.ledger.succeed(await told.claimed())
+    assert await told.store.prune(0.0) == 3
+    assert await told.store.load(half.id) is None
     assert await told.store.load(done.id) is None
     assert await told.store.load(waiting.id) is not None
     assert await told.ledger.discard(call.id)
     assert await told.store.prune(0.0) == 1
+
+
+async def test_what_has_been_dead_for_long_is_forgotten(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead, waiting = await told.ended(), await told.ended()
+    await told.ledger.give_up(await told.claimed(), OOPS)
+    monkeypatch.setattr("hermes_async.adapters.memory.ledger.DEAD_RETENTION", 0.0)
+    monkeypatch.setattr("hermes_async.adapters.redis_store.store.DEAD_RETENTION", 0.0)
+    assert await told.store.prune(3600.0) == 0
+    assert await told.counts() == (1, 1)
+    assert await told.store.prune(0.0) == 1
+    assert await told.counts() == (1, 0)
+    assert await told.store.load(dead.id) is None
+    assert await told.store.load(waiting.id) is not None
 
 
 async def test_no_key_of_the_ledger_is_left(redis_url: str) -> None:

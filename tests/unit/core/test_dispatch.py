@@ -10,7 +10,7 @@ import pytest
 from hermes_async.core.context import TaskContext
 from hermes_async.core.dispatch import Origin
 from hermes_async.core.subagent import subagent
-from hermes_async.domain.agent import AgentsConfig, AgentSpec, GateLimits, SubagentSpec
+from hermes_async.domain.agent import AgentsConfig, AgentSpec, GateLimits, SessionSpec, SubagentSpec
 from hermes_async.domain.errors import (
     IdempotencyConflict,
     InvalidInput,
@@ -212,3 +212,14 @@ async def test_who_is_to_be_cancelled_starts_nobody(make_bench: MakeBench) -> No
         await bench.hermes._dispatcher.of(origin).dispatch(echo, "late")
     assert refused.value.reason is None
     assert len(await bench.hermes.tasks()) == 1
+
+
+async def test_the_parent_says_whether_its_callbacks_are_in_order(make_bench: MakeBench) -> None:
+    free = CONFIG.agents["boss"].model_copy(update={"session": SessionSpec(lock="none"), "name": "free"})
+    bench = make_bench(echo, config=AgentsConfig(agents={**CONFIG.agents, "free": free}))
+    ordered = {}
+    for name in (None, "boss", "free"):
+        session = bench.hermes.session(parent=name)
+        handle = await session.dispatch(echo if name is None else "say", "hi")
+        ordered[name] = (await handle.task()).birth.ordered
+    assert ordered == {None: True, "boss": True, "free": False}
