@@ -527,3 +527,12 @@ async def test_no_key_of_the_ledger_is_left(redis_url: str) -> None:
         await store.ledger.enlist("c1", 0.0)
         await store.prune(0.0)
         assert await store._reads.read("KEYS", "*") == []
+
+
+async def test_what_is_known_of_endpoints_expires(redis_url: str) -> None:
+    async with closing(RedisStore(redis_url)) as store:
+        await store.ledger.endpoint_failed("https://a", 1, LEASE)
+        keys = sorted(await store._reads.read("KEYS", "*"))
+        assert [key.rpartition("ledger:")[2] for key in keys] == ["closed:https://a", "failures:https://a"]
+        for key in keys:
+            assert await store._reads.read("PTTL", key) > 0

@@ -71,7 +71,7 @@ class MemoryStore(MemoryDialogue):
         self._check_room(task)
         self._join_family(task)
         event = self._stamped(queued(task))
-        entry = Entry(task.model_copy(update={"created_at": event.time}), last=event.id)
+        entry = Entry(task.model_copy(update={"created_at": event.time}))
         if idempotency_key:
             self._keys[key] = task.id
         self._entries[task.id] = entry
