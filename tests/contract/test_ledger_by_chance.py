@@ -61,9 +61,9 @@ class TwoLedgers(RuleBasedStateMachine):
         ]
         self.tasks: list[Task] = []
         self.calls: list[Call] = []
-        #: The claims that last, by line; and the fences with which rows came to their end.
+        #: The claims that last, by line; and the rows that came to their end.
         self.live: dict[str, Call] = {}
-        self.over: dict[str, int] = {}
+        self.over: set[str] = set()
         #: The latest of each line.
         self.fences: dict[str, int] = {}
 
@@ -180,8 +180,9 @@ class TwoLedgers(RuleBasedStateMachine):
         if written:
             assert done
             assert written == {"succeed": 3, "fail": 1, "put_off": 0, "give_up": 1}[how]
-        if done and how in ("succeed", "give_up"):
-            assert self.over.setdefault(call.id, call.fence) == call.fence
+        if written and how in ("succeed", "give_up"):
+            assert call.id not in self.over
+            self.over.add(call.id)
         line = self.line_of(call.callback)
         if done and self.live.get(line) is call:
             del self.live[line]
@@ -233,7 +234,7 @@ class TwoLedgers(RuleBasedStateMachine):
         callback_id = self.calls[-min(back, len(self.calls))].id
         ask = "redeliver" if again else "discard"
         if self.both(lambda store: getattr(store.ledger, ask)(callback_id)) and again:
-            del self.over[callback_id]
+            self.over.remove(callback_id)
 
     # -- what must hold ----------------------------------------------------------------------------------
     @invariant()
@@ -266,7 +267,8 @@ class TwoLedgers(RuleBasedStateMachine):
         for webhooks in (False, True):
             while call := self.both(lambda store: store.ledger.claim(HOUR, webhooks=webhooks)):  # noqa: B023
                 assert self.both(lambda store, call=call: store.ledger.succeed(call))
-                assert self.over.setdefault(call.id, call.fence) == call.fence
+                assert call.id not in self.over
+                self.over.add(call.id)
         heads: dict[str, Callback] = {}
         for row in sorted(self.waiting(), key=lambda row: row.seq):
             heads.setdefault(self.line_of(row), row)
