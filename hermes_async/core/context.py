@@ -188,7 +188,9 @@ class TaskContext:
     async def dispatch(self, subagent: Any, /, *args: Any, **kwargs: Any) -> TaskHandle[Any]:
         """Start a child task in the same session and return its handle at once.
 
-        A task that waits for its child takes no slot meanwhile, and a cancel of it reaches the child.
+        A task that waits for its child takes no slot meanwhile, and a cancel of it reaches the child. It ends
+        after its children: at the end it waits for those that nobody has awaited; if it fails, they are asked
+        to stop.
 
         Raises:
             TaskRejected: a limit says no, or this task is to be cancelled.

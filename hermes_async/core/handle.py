@@ -47,6 +47,8 @@ class TaskHandle(Generic[R]):
         self.id = task.id
         self.session_id = task.session_id
         self.trace_id = task.birth.trace_id
+        #: It has ended, and this handle knows; it may have ended before.
+        self.has_ended = False
         self._journal = journal
         self._feed = feed
         self._result = result
@@ -83,6 +85,7 @@ class TaskHandle(Generic[R]):
                 end = reader.end_of(self.id)
                 task = await self.task()
                 if task.status.is_terminal:
+                    self.has_ended = True
                     return task
                 await reader.told(end)
 

@@ -7,7 +7,7 @@ import itertools
 import os
 import random
 import traceback
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 
 from hermes_async.core.aside import Aside, StepOut, stay
+from hermes_async.core.children import Children
 from hermes_async.core.context import TaskContext
 from hermes_async.core.conversation import Conversation
 from hermes_async.core.dispatch import Dispatcher, Origin
@@ -50,6 +51,7 @@ class Attempt:
     reporter: Reporter
     limits: Limits
     aside: Aside
+    children: Children
     #: The coroutine that runs it, where that is what to cancel.
     owner: asyncio.Task[Any] | None = None
     #: It was given to somebody else, or will be: nothing is to be written of it any more.
@@ -65,6 +67,12 @@ class Attempt:
         """Call the agent's function with its validated input; an `async def` gives its coroutine."""
         arguments = self.subagent.signature.validate(self.task.birth.input)
         return self.subagent.function(self.context, **arguments)
+
+    async def finish(self) -> Any:
+        """Await an agent that is an `async def`, and then the ends of the tasks that it has dispatched."""
+        value = await self.call()
+        await self.children.ended()
+        return value
 
     def returned(self, value: object) -> Returned:
         """Return the outcome of a function that came back with `value`."""
@@ -126,11 +134,11 @@ class Runner:
         limits = Limits(task)
         reporter = Reporter(task, self._journal, limits.sign)
         aside = Aside(task, self._journal.store, limits, self._step_out)
-        delegate = self._dispatcher.of(Origin.of(task), aside)
+        children = Children(self._dispatcher.of(Origin.of(task), aside))
         conversation = Conversation(task, self._journal.store, aside)
-        context = TaskContext(task, reporter, delegate, conversation)
+        context = TaskContext(task, reporter, children, conversation)
         context.cancelled = task.cancel_requested
-        attempt = Attempt(task, subagent, context, reporter, limits, aside)
+        attempt = Attempt(task, subagent, context, reporter, limits, aside, children)
         reporter.on_lost = conversation.on_lost = attempt.abandon
         return attempt
 
@@ -148,6 +156,8 @@ class Runner:
         task = attempt.task
         if attempt.is_lost:  # even if it is in nobody's hands yet
             return None
+        if isinstance(outcome, Raised):
+            await attempt.children.stop()
         if not isinstance(outcome, Returned):  # only then it matters whether somebody asked to cancel
             task = await self._latest(task)
         event = decide(task, outcome, chance=random.random())
@@ -177,8 +187,7 @@ class Runner:
 
 async def _called(attempt: Attempt) -> Any:
     if attempt.subagent.is_async:
-        result: Awaitable[Any] = attempt.call()
-        return await result
+        return await attempt.finish()
     return await anyio.to_thread.run_sync(attempt.call, abandon_on_cancel=True)
 
 

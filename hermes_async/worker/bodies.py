@@ -167,10 +167,7 @@ def _awaited(station: Station, attempt: Attempt) -> Outcome:
 
 
 async def _begin(attempt: Attempt) -> None:
-    async def body() -> Any:
-        return await attempt.call()
-
-    attempt.owner = asyncio.create_task(body())
+    attempt.owner = asyncio.create_task(attempt.finish())
 
 
 async def _end_of(attempt: Attempt) -> Any:

@@ -133,15 +133,18 @@ async def test_the_most_urgent_is_first_in_the_queue(make_bench: MakeBench) -> N
 async def test_a_child_belongs_to_its_parent_s_tree(make_bench: MakeBench) -> None:
     bench = make_bench(echo, parent)
     top = await bench.dispatch(parent)
-    done = await bench.runner.run(top.id)
-    assert done is not None
-    child = await bench.store.load(done.data.output)
+    running = asyncio.create_task(bench.runner.run(top.id))
+    child = await bench.store.load(await bench.queue.get())
     assert child is not None
     assert (child.session_id, child.birth.parent, child.birth.depth) == ("chat", "parent", 1)
     assert (child.birth.parent_task_id, child.birth.root_task_id) == (top.id, top.id)
     assert child.birth.traceparent == top.birth.traceparent
     assert Origin.of(child).root_task_id == top.id
     assert Origin.of(child).depth == 2
+    await bench.runner.run(child.id)
+    done = await running
+    assert done is not None
+    assert done.data.output == child.id
 
 
 async def test_a_def_goes_to_the_process_lane(make_bench: MakeBench) -> None:
@@ -159,15 +162,16 @@ async def dig(ctx: TaskContext) -> str:
 async def test_tasks_are_delegated_so_many_levels_deep_and_no_deeper(make_bench: MakeBench) -> None:
     bench = make_bench(dig, config=AgentsConfig(limits=GateLimits(max_depth=3)))
     task_id = (await bench.dispatch(dig)).id
+    above = []
     for depth in range(2):
-        done = await bench.runner.run(task_id)
-        assert done is not None
-        task_id = done.data.output
+        above.append(asyncio.create_task(bench.runner.run(task_id)))
+        task_id = await bench.queue.get()
         child = await bench.store.load(task_id)
         assert child is not None
         assert child.birth.depth == depth + 1
     event = await bench.runner.run(task_id)
     assert event is not None
+    assert [done.type for done in await asyncio.gather(*above) if done] == ["task.completed"] * 2
     assert event.type == "task.failed"
     assert event.data.error.type == "TaskRejected"
     assert event.data.error.message == (

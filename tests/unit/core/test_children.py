@@ -1,0 +1,144 @@
+"""No task ends before those that it has dispatched, unless it fails: then they are asked to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from hermes_async.core.context import TaskContext
+from hermes_async.core.subagent import subagent
+from hermes_async.domain.agent import AgentsConfig, GateLimits, RetryPolicy
+from hermes_async.domain.task import TaskStatus
+from hermes_async.testing import LocalHermes
+from tests.support.bench import Bench, MakeBench
+from tests.support.servers import wait_until_async
+from tests.support.values import make_event
+
+pytestmark = pytest.mark.anyio
+ONE = AgentsConfig(limits=GateLimits(max_running=1))
+
+
+@subagent
+async def child(ctx: TaskContext) -> None:
+    await asyncio.sleep(3600)
+
+
+@subagent
+async def careless(ctx: TaskContext, error: bool = False) -> str:
+    """Start children and await none of them."""
+    await ctx.dispatch(child)
+    await ctx.dispatch_many(child, [{}])
+    if error:
+        raise ValueError("no")
+    return "done"
+
+
+@subagent(retry_limit=1, retry=RetryPolicy(initial=0.01))
+async def hasty(ctx: TaskContext) -> str:
+    """Fail once, with a child at work."""
+    await ctx.dispatch(quick if ctx.attempt == 2 else child)
+    if ctx.attempt == 1:
+        raise ValueError("no")
+    return "done"
+
+
+@subagent
+async def quick(ctx: TaskContext) -> str:
+    await asyncio.sleep(0.05)
+    return "quick"
+
+
+@subagent
+async def careful(ctx: TaskContext) -> int:
+    handles = await ctx.dispatch_many(quick, [{}] * 3)
+    await asyncio.gather(*handles)
+    return len(handles)
+
+
+@subagent(timeout=0.3)
+async def slow(ctx: TaskContext) -> str:
+    """Be in time, but not its child."""
+    await ctx.dispatch(child)
+    return "done"
+
+
+async def ends(bench: Bench) -> list[str]:
+    return [event.agent or "" for event in await bench.log() if event.type.startswith("task.c")]
+
+
+async def test_a_task_is_not_completed_while_its_children_live(make_bench: MakeBench) -> None:
+    bench = make_bench(careless, child)
+    parent = await bench.dispatch(careless)
+    running = asyncio.create_task(bench.runner.run(parent.id))
+    ids = [await bench.queue.get() for _ in range(2)]
+    await wait_until_async(lambda: bench.awaited == 2)
+    first, second = [await bench.store.claim(id_, "w1", 60.0) for id_ in ids]
+    assert first is not None
+    assert second is not None
+    assert await bench.hermes.journal.append(make_event(first, "task.completed"))
+    assert (await bench.record(parent)).status is TaskStatus.RUNNING
+    await (await bench.hermes.handle(second.id)).cancel()
+    assert (await bench.record(parent)).status is TaskStatus.RUNNING  # asked to stop, and not yet stopped
+    assert await bench.hermes.journal.append(make_event(second, "task.cancelled"))
+    done = await asyncio.wait_for(running, 5)
+    assert done is not None
+    assert (done.type, done.data.output) == ("task.completed", "done")
+    assert await ends(bench) == ["child", "child", "child", "careless"]  # a cancel is asked for, too
+
+
+async def test_who_awaited_its_children_asks_for_nothing_at_its_end(make_bench: MakeBench) -> None:
+    bench = make_bench(careful, quick)
+    parent = await bench.dispatch(careful)
+    running = asyncio.create_task(bench.runner.run(parent.id))
+    await asyncio.gather(*[bench.runner.run(await bench.queue.get()) for _ in range(3)])
+    await asyncio.wait_for(running, 5)
+    assert bench.store.calls.count("load") < 12  # twice for each child that was awaited, at most
+
+
+@pytest.mark.parametrize("agent", [careless.options(), slow.options()], ids=["raised", "timed out"])
+async def test_a_task_that_fails_asks_its_children_to_stop(agent: Any) -> None:
+    async with LocalHermes(careless, slow, child) as hermes:
+        session = hermes.session("chat")
+        handle = await session.dispatch(agent, **({"error": True} if agent.name == "careless" else {}))
+        assert (await asyncio.wait_for(handle.ended(), 5)).status is TaskStatus.FAILED
+        for task in await session.tasks():
+            if task.id != handle.id:
+                ended = await asyncio.wait_for((await hermes.handle(task.id)).ended(), 5)
+                assert ended.status is TaskStatus.CANCELLED
+
+
+async def test_the_next_attempt_does_not_meet_the_children_of_the_one_before() -> None:
+    async with LocalHermes(hasty, child, quick) as hermes:
+        session = hermes.session("chat")
+        assert await asyncio.wait_for(await session.dispatch(hasty), 10) == "done"
+        states = {task.agent: task.status for task in await session.tasks()}
+    assert states == {
+        "hasty": TaskStatus.COMPLETED,
+        "child": TaskStatus.CANCELLED,
+        "quick": TaskStatus.COMPLETED,
+    }
+
+
+async def test_who_waits_for_its_children_at_its_end_takes_no_slot() -> None:
+    async with LocalHermes(hasty, child, quick, config=ONE, slots=1) as hermes:
+        assert await asyncio.wait_for(await hermes.session("chat").dispatch(hasty), 10) == "done"
+
+
+async def test_a_cancel_reaches_a_task_that_only_waits_for_its_children() -> None:
+    async with LocalHermes(careless, child) as hermes:
+        session = hermes.session("chat")
+        handle = await session.dispatch(careless)
+        await wait_until_async(lambda: _all_run(session, 3))
+        await handle.cancel()
+        assert (await asyncio.wait_for(handle.ended(), 5)).status is TaskStatus.CANCELLED
+        await wait_until_async(lambda: _all_are(session, TaskStatus.CANCELLED))
+
+
+async def _all_run(session: Any, count: int) -> bool:
+    return len(await session.tasks(status=TaskStatus.RUNNING)) == count
+
+
+async def _all_are(session: Any, status: TaskStatus) -> bool:
+    return {task.status for task in await session.tasks()} == {status}
