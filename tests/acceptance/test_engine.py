@@ -149,14 +149,19 @@ async def run(site: Site, agent: str, count: int) -> bool:
     return len(await site.hermes.tasks(agent=agent, status=S.RUNNING)) == count
 
 
+async def waits(site: Site, agent: str, count: int) -> bool:
+    """Whether so many of an agent's tasks wait."""
+    return len(await site.hermes.tasks(agent=agent, status=S.QUEUED)) == count
+
+
 async def test_a_cancel_stops_a_tree_across_workers_and_lanes(site: Site, crew: Crew) -> None:
     await crew(Lane.ASYNC, 50, count=2)
     await crew(Lane.PROCESS, 1)
     top = await site.dispatch(families.clan, 2, 60.0)
     await wait_until_async(lambda: run(site, "clan", 7), 20)
     await wait_until_async(lambda: run(site, "timed_in_child", 1), 20)
-    waiting = await site.hermes.tasks(agent="timed_in_child", status=S.QUEUED)  # there is one process
-    assert len(waiting) == 3
+    await wait_until_async(lambda: waits(site, "timed_in_child", 3), 20)  # there is one process
+    waiting = await site.hermes.tasks(agent="timed_in_child", status=S.QUEUED)
     assert await top.cancel()
     assert (await ended(top)).status is S.CANCELLED
     await wait_until_async(lambda: nothing_is_held(site), 20)
