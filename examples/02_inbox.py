@@ -40,6 +40,12 @@ async def main() -> None:
         await slow
         print("the last turn:")
         await turn(session, acknowledge=True)
+        await session.dispatch_many("count", [{"word": "x" * n, "seconds": 0.1} for n in (1, 2, 3)])
+        async for batch in session.batches(coalesce=0.5):  # an idle parent is woken
+            print("one turn for", len(batch), "deliveries;", await session.unread(), "wait until it is done")
+            await batch.ack()
+            break
+        print(await session.unread(), "wait")
 
 
 if __name__ == "__main__":
