@@ -55,6 +55,32 @@ window.take = async (what, last, pause = () => {}) => {
 """
 
 
+#: In the place of socket.io-client: each connection brings the batches of one list of `window.script`.
+FAKE = """
+window.asked = [];
+window.acknowledged = 0;
+export const io = () => {
+  const batches = script.shift();
+  const heard = {};
+  const next = () => {
+    const [seqs, gap, tasks] = batches.shift() ?? [];
+    if (!seqs) return heard.disconnect();
+    const snapshot = gap ? { seq: gap[1], tasks, more: false } : null;
+    const events = seqs.map((seq) => ({ seq, type: "session.message" }));
+    const acknowledge = () => (acknowledged++, setTimeout(next));
+    heard.events({ events, gap: gap ?? null, snapshot, end: false }, acknowledge);
+  };
+  const emitWithAck = async (_, wanted) => (asked.push(wanted.after), setTimeout(next), { ok: true });
+  setTimeout(() => heard.connect());
+  return {
+    on: (name, hear) => (heard[name] = hear),
+    disconnect: () => {},
+    timeout: () => ({ emitWithAck }),
+  };
+};
+"""
+
+
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> str:
     chromium()
@@ -122,6 +148,21 @@ async def test_a_trimmed_place_gives_a_gap(make_store: MakeStore, page: Page, li
         assert rest == kept
         assert (gap["type"], gap["first"], gap["last"], gap["asOf"]) == ("gap", 4, kept[0]["seq"] - 1, 403)
         assert gap["snapshot"][task.id]["status"] == "cancelled"
+
+
+@only_memory
+async def test_what_comes_twice_is_dropped_and_what_is_missing_is_fetched(
+    hermes: Hermes, page: Page, library: str
+) -> None:
+    first = [[[1, 2]], [[2, 3]], [[5]]]  # 4 is missing
+    second = [[[3, 4]], [[], [5, 8], [{"id": "t"}]], [[9]], [[], [5, 8], [{"id": "old"}]], [[8, 9, 10]]]
+    async with Station(hermes) as relay:
+        await load(page, relay.port, FAKE, "")
+        await page.run(f"window.script = {json.dumps([first, second])}")
+        taken = await page.run("return take({ session: 's' }, 10)")
+        assert [one.get("last", one.get("seq")) for one in taken] == [1, 2, 3, 4, 8, 9, 10]
+        assert taken[4]["snapshot"] == {"t": {"id": "t"}}
+        assert await page.run("return [asked, acknowledged]") == [[0, 3], 2 + 4]
 
 
 @only_memory
