@@ -7,6 +7,7 @@ from hermes_async.core.handle import TaskHandle
 from hermes_async.core.session import Batch, Delivery, Session
 from hermes_async.domain.errors import (
     HermesError,
+    NotTaken,
     ServiceError,
     TaskCancelled,
     TaskError,
@@ -18,6 +19,7 @@ from hermes_async.domain.gap import Gap
 from hermes_async.sdk import (
     AnyEvent,
     ParentContext,
+    QuestionTimeout,
     RetryAfter,
     Subagent,
     TaskContext,
@@ -35,7 +37,9 @@ __all__ = [
     "Delivery",
     "Gap",
     "HermesError",
+    "NotTaken",
     "ParentContext",
+    "QuestionTimeout",
     "RetryAfter",
     "ServiceError",
     "Session",

@@ -3,13 +3,14 @@
 from hermes_async.core.context import TaskContext
 from hermes_async.core.parent_context import ParentContext
 from hermes_async.core.subagent import Subagent, subagent
-from hermes_async.domain.errors import RetryAfter
+from hermes_async.domain.errors import QuestionTimeout, RetryAfter
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.task import TaskProgress, TaskResult
 
 __all__ = [
     "AnyEvent",
     "ParentContext",
+    "QuestionTimeout",
     "RetryAfter",
     "Subagent",
     "TaskContext",

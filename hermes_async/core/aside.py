@@ -32,7 +32,7 @@ async def stay(*, halted: bool) -> AsyncIterator[None]:
 Waiting = Callable[[], AbstractAsyncContextManager[None]]
 
 #: Seconds after which somebody who waits for a place asks again without having been nudged.
-ASK_EVERY = 1.0
+ASK_EVERY = 5.0
 
 
 class Aside:

@@ -24,6 +24,7 @@ async def research(ctx: TaskContext, topic: str, *, depth: int = 1) -> Report:
 
 @subagent
 def count(ctx: TaskContext, text: str) -> int:
+    assert_type(ctx.wait(ctx.ask, "Which?", schema=str), str)
     return len(text)
 
 
@@ -31,6 +32,8 @@ def count(ctx: TaskContext, text: str) -> int:
 async def slow(ctx: TaskContext) -> list[str]:
     handle = await ctx.dispatch(research, "chips")
     assert_type(handle, TaskHandle[Report])
+    assert_type(await ctx.ask("Which?", schema=Report, timeout=60.0, default=Report("x")), Report)
+    assert_type(await ctx.ask("Which?", schema={"type": "string"}), Any)
     named = await ctx.dispatch("research", anything=1)
     assert_type(named, TaskHandle[Any])
     return [(await handle).topic]
