@@ -6,7 +6,9 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from hermes_async.worker import bodies
 from hermes_async.worker.bodies import AgentFailed, Runners, run_here, told
 from tests.support import agents
 from tests.support.agents import tuned
+from tests.support.servers import wait_until
 from tests.support.values import make_event, make_task
 
 S = TaskStatus
@@ -97,7 +100,16 @@ def leaving(ctx: TaskContext) -> None:
     raise SystemExit(-241)
 
 
-KNOWN = [agents.sync_echo, agents.nap_in_child, agents.sync_fail, limited, limited_in_child, leaving]
+@subagent(pool="process")
+async def careless(ctx: TaskContext) -> str:
+    await ctx.dispatch("sync_echo", "nobody waits for it")
+    return "done"
+
+
+KNOWN = [
+    *(agents.sync_echo, agents.nap_in_child, agents.sync_fail),
+    *(limited, limited_in_child, leaving, careless),
+]
 
 
 @pytest.fixture
@@ -106,6 +118,19 @@ def here(redis_url: str, tmp_path: Path) -> Iterator[Here]:
     here = Here(Runners(Registry(AgentsConfig(), KNOWN), Servers(redis_url, redis_url), settings))
     yield here
     here.runners.close()
+
+
+def test_a_task_of_the_process_lane_ends_after_its_children(here: Here) -> None:
+    task_id, station = here.task(careless), here.runners.station()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(here.run, task_id)
+        wait_until(lambda: station.hermes.feed._readers)  # it listens for its child's end
+        assert here.record(task_id).status is S.RUNNING
+        [child] = station.call(partial(station.hermes.store.tasks, agent="sync_echo"))
+        station.call(station.hermes.store.claim, child.id, "w1", 60.0)
+        claimed = here.record(child.id)
+        assert station.call(station.hermes.store.append, make_event(claimed, "task.completed"))
+        assert running.result(10).status is S.COMPLETED
 
 
 def test_a_def_and_an_async_def_run_in_a_child(here: Here) -> None:
