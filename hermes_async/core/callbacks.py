@@ -18,7 +18,7 @@ from hermes_async.core.hint import Hint
 from hermes_async.core.journal import patiently
 from hermes_async.core.ledger import Ledger
 from hermes_async.core.runner import raised
-from hermes_async.domain.callback import Call, delay_after
+from hermes_async.domain.callback import CALLER_LOST, Call, delay_after
 from hermes_async.domain.errors import StoreUnavailable
 from hermes_async.domain.events import MessageData
 from hermes_async.domain.failure import ErrorInfo
@@ -32,6 +32,8 @@ TIMEOUT: Final = 30.0
 PLACES: Final = 32
 #: Seconds after which the ledger is looked at without a nudge, which may be lost; and before it is again.
 LOOK_EVERY, LOOK_AGAIN = 2.0, 0.02
+#: When so often the process was lost that called a function, it is called where nothing else is.
+SUSPECT: Final = 2
 #: Seconds between two tries to reach a store that is away.
 AGAIN: Final = 0.5
 #: Seconds for a coroutine to clean up once its call is given up.
@@ -90,6 +92,8 @@ class Underway:
 
     call: Call
     began: float = field(default_factory=time.monotonic)
+    #: It is made while nothing else is.
+    is_alone: bool = False
     #: The claim is somebody else's by now.
     is_lost: bool = False
     sending: asyncio.Task[Outcome] | None = None
@@ -172,14 +176,21 @@ class Caller:
 
     async def _serve(self, hint: Hint) -> None:
         listening = asyncio.create_task(self._listen(hint), name="hermes-callbacks-hint")
+        await asyncio.sleep(0)  # it listens before we look
         try:
             while not self._is_stopping:
                 self._moved.clear()
-                free = [share for share in self._shares if share.busy < share.places]
+                free = self._free()
                 if not any([await self._take(share) for share in free]):
                     await self._rest(free)
         finally:
             listening.cancel()
+
+    def _free(self) -> list[_Share]:
+        """Return the shares that have a place; none while a call is to be alone."""
+        if any(each.is_alone for each in self._underway):
+            return []
+        return [share for share in self._shares if share.busy < share.places]
 
     async def _listen(self, hint: Hint) -> None:
         while True:
@@ -190,7 +201,7 @@ class Caller:
         call = await self._ledger.claim(self._lease, webhooks=share.webhooks)
         if call is not None:
             share.busy += 1
-            each = Underway(call)
+            each = Underway(call, is_alone=not share.webhooks and _is_suspect(call))
             making = asyncio.create_task(self._make(each, share), name=f"hermes-callback {call.id}")
             self._underway[each] = making
         return call is not None
@@ -204,6 +215,8 @@ class Caller:
 
     async def _make(self, each: Underway, share: _Share) -> None:
         try:
+            if each.is_alone:
+                await self._others_end(each)
             outcome = await self._outcome(each, share.sender)
             if not each.is_lost:
                 await self._settle(each.call, outcome)
@@ -211,6 +224,11 @@ class Caller:
             del self._underway[each]
             share.busy -= 1
             self._moved.set()
+
+    async def _others_end(self, each: Underway) -> None:
+        while others := [making for other, making in self._underway.items() if other is not each]:
+            await asyncio.wait(others)
+        each.began = time.monotonic()
 
     async def _outcome(self, each: Underway, sender: Sender) -> Outcome:
         sending = each.sending = asyncio.create_task(_sent(sender, each.call))
@@ -259,6 +277,11 @@ class Caller:
         with suppress(StoreUnavailable):
             for each in left:
                 await self._ledger.put_off(each.call, 0.0)
+
+
+def _is_suspect(call: Call) -> bool:
+    """Tell whether a function may be what ends processes: the others there would count that as theirs."""
+    return sum(each.error == CALLER_LOST for each in call.callback.log) >= SUSPECT
 
 
 async def _sent(sender: Sender, call: Call) -> Outcome:

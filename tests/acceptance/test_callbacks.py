@@ -41,7 +41,7 @@ def told(result, parent):
         raise ValueError("never")
     if result.output == "hang":
         time.sleep(3600)
-    time.sleep(0.02)
+    time.sleep(0.3 if result.output == "calm" else 0.02)
     parent["session"].send_message(result.task_id)
 
 async def blocking(result, parent):
@@ -175,6 +175,20 @@ async def test_fifty_in_one_session_and_everything_goes_wrong(office: Office) ->
     assert dead == bad
     assert len(await office.ledger.callbacks(dead=True)) == 3
     assert min(done["killed"], done["stopped"]) >= 2, done
+
+
+async def test_one_that_ends_its_process_takes_no_other_with_it(office: Office) -> None:
+    (worker,) = office.workers(1)
+    calm = await office.all_completed([f"s{number}" for number in range(8)], "calm")
+    poison = await office.completed("poisoned", "exit")
+    while await office.waiting():
+        await asyncio.sleep(0.1)
+        if not worker.alive:
+            worker = office.worker()
+    dead = await office.ledger.callbacks(dead=True)
+    assert [row.task_id for row in dead] == [poison.id]
+    assert {note.task_id for note in office.notes()} == {*calm, poison.id}
+    assert max(Counter(note.task_id for note in office.notes() if note.task_id in calm).values()) <= 3
 
 
 async def test_other_sessions_do_not_wait_for_one_that_is_stuck(office: Office) -> None:

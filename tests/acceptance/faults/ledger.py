@@ -53,7 +53,8 @@ class Ledger:
         with self.path.open("rb") as lines:
             lines.seek(start)
             for line in lines:
-                yield Line(*json.loads(line))
+                if line.endswith(b"\n"):  # else somebody is just writing it
+                    yield Line(*json.loads(line))
 
     def close(self) -> None:
         """Give back the file."""

@@ -51,10 +51,10 @@ class Calls:
         self.functions = Functions(functions, self.ledger, bench.hermes.session)
         self.caller = Caller(self.ledger, self.functions, lease=LEASE, **options)
 
-    async def completed(self, text: str = "tea", **options: Any) -> str:
-        task = await self.bench.dispatch(TOLD.options(**options), text)
-        await self.bench.runner.run(task.id)
-        return task.id
+    async def completed(self, text: str = "tea", session: str = "chat", **options: Any) -> str:
+        handle = await self.bench.hermes.session(session).dispatch(TOLD.options(**options), text)
+        await self.bench.runner.run(handle.id)
+        return handle.id
 
     async def settled(self) -> None:
         await wait_until_async(self._nothing_waits)
@@ -320,6 +320,31 @@ async def test_what_has_ended_every_process_is_not_called_again(bench: Bench) ->
     assert rows[0].log[-1].error.type == "CallerLost"
 
 
+async def test_what_may_end_processes_takes_nobody_with_it(bench: Bench) -> None:
+    begun, free, order = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def told(result: TaskResult, parent: ParentContext) -> None:
+        order.append(f"{result.output} begins")
+        begun.set()
+        await (free.wait() if result.output == "slow" else asyncio.sleep(0.05))
+        order.append(f"{result.output} ends")
+
+    calls = Calls(bench, {"told": told})
+    await calls.completed("suspect")
+    for _ in range(callbacks.SUSPECT):
+        await calls.ledger.claim(LEASE)
+        bench.clock.ahead += LEASE + 1
+    bench.clock.ahead -= 1.5  # it can be claimed in half a second
+    async with calling(calls):
+        await calls.completed("slow", "a")
+        await begun.wait()
+        await wait_until_async(lambda: len(calls.caller.under_way()) == 2)
+        await calls.completed("later", "b")
+        free.set()
+        await calls.settled()
+    assert order == [f"{who} {what}" for who in ("slow", "suspect", "later") for what in ("begins", "ends")]
+
+
 async def test_what_is_lost_is_stopped_and_not_settled(bench: Bench) -> None:
     begun, stopped = asyncio.Event(), asyncio.Event()
 
@@ -393,8 +418,7 @@ async def test_neither_webhooks_nor_functions_wait_for_the_others_places(bench: 
     calls = Calls(bench, {"told": told}, webhooks=posts, places=2)
     webhook = {"webhook": {"url": "https://example.com"}}
     for number in range(4):
-        task = await bench.hermes.session(f"s{number}").dispatch(TOLD.options(**webhook), "x")
-        await bench.runner.run(task.id)
+        await calls.completed(session=f"s{number}", **webhook)
     async with calling(calls):
         await wait_until_async(lambda: (len(posts.sent), at_once[0]) == (2, 2))
         free.set()
