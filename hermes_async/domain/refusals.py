@@ -45,7 +45,9 @@ def not_asked(task: Task, question: str | None) -> NotTaken:
         return NotTaken(f"question {question} of task {task.id} has its answer already: somebody was first")
     if task.question is None:
         return NotTaken(f"task {task.id} asks nothing now; it is {task.status}")
-    return NotTaken(f"task {task.id} does not ask {question} now, but {task.question.question_id}")
+    return NotTaken(
+        f"task {task.id} does not ask {(question or '')[:80]!r} now, but {task.question.question_id}"
+    )
 
 
 def has_ended(task: Task) -> NotTaken:

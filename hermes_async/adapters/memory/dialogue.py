@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from hermes_async.adapters.memory.entry import Entry
 from hermes_async.adapters.memory.gate import MemoryGate
 from hermes_async.adapters.memory.logs import MemoryLogs
+from hermes_async.adapters.memory.nudges import Nudges
 from hermes_async.core.dialogue import MOST_MESSAGES, MOST_UNREAD
 from hermes_async.core.hint import Hint
 from hermes_async.domain.events import AnyEvent, AppliedData, answered, asked, task_event
@@ -87,7 +88,8 @@ class MemoryDialogue(MemoryLogs):
 
     @asynccontextmanager
     async def watch_task(self, task_id: str) -> AsyncIterator[Hint]:
-        yield self._entries[task_id].nudges
+        entry = self._entries.get(task_id)
+        yield Nudges() if entry is None else entry.nudges
 
     def _apply(self, entry: Entry, message: int) -> None:
         attempt, up_to = entry.heard_now

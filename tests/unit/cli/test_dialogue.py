@@ -92,7 +92,7 @@ def test_an_answer_from_stdin_and_in_json(online: Path, cli: Cli) -> None:
     ("words", "code", "sentence"),
     [
         (("no",), 2, "the answer is none of 'eu', 'us'; the question is: Which"),
-        (("eu", "--question", "9-z"), 6, "does not ask 9-z now, but 1-a"),
+        (("eu", "--question", "9-z"), 6, "does not ask '9-z' now, but 1-a"),
         ((), 2, "give the answer either as VALUE or with --json-value"),
         (("eu", "--json-value", "1"), 2, "give the answer either as VALUE or with --json-value"),
         (("--json-value", "{"), 2, "that is not JSON"),

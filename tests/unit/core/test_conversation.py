@@ -135,7 +135,7 @@ async def test_the_first_answer_counts_and_the_others_hear_so() -> None:
 
 async def test_nothing_asked_is_nothing_to_answer() -> None:
     async with asking(ask, 2) as handle:
-        with pytest.raises(NotTaken, match="does not ask 9-x now, but 1-"):
+        with pytest.raises(NotTaken, match="does not ask '9-x' now, but 1-"):
             await handle.answer("x", "9-x")
         with pytest.raises(InvalidInput, match="bytes of JSON"):
             await handle.answer("x" * 70_000)

@@ -61,6 +61,15 @@ async def nap(seconds: float) -> str:
 
 
 @body
+async def ask_and_nap(aside: float, seconds: float) -> str:
+    pool = running_pool()
+    assert pool is not None
+    async with pool.aside(halted=True):
+        await asyncio.sleep(aside)
+    return await nap(seconds)
+
+
+@body
 async def tidy(seconds: float) -> str:
     try:
         await asyncio.sleep(seconds)
@@ -328,6 +337,12 @@ def test_the_hard_limit_abandons(bench: Bench) -> None:
     assert outcome.events == ["accepted", "hard"]
     assert isinstance(seen[0], asyncio.CancelledError)
     assert bench.result(add, 1, 1).value == "2"
+
+
+def test_a_limit_stands_still_while_its_task_is_halted(bench: Bench) -> None:
+    assert bench.result(ask_and_nap, 0.6, 0.0, timeout=0.4).value == "'rested'"
+    assert bench.result(ask_and_nap, 0.2, 30, timeout=0.4).events == ["accepted", "hard"]
+    assert bench.result(ask_and_nap, 0.2, 30, soft_timeout=0.4).events[:2] == ["accepted", "soft"]
 
 
 def test_the_workers_limits_hold_for_every_task() -> None:

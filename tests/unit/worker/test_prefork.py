@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from types import SimpleNamespace
@@ -71,3 +72,60 @@ async def test_a_process_that_has_died_is_not_aside(line: AsideLine) -> None:
         line.hear()
         assert line.count({1}) == 0
         assert line.count({os.getpid()}) == 0  # another one may have its number by now
+
+
+async def test_a_process_says_whether_its_limits_are_halted(line: AsideLine) -> None:
+    said: list[bool] = []
+
+    def hear() -> list[bool]:
+        said.clear()
+        line.hear(lambda pid, halted: said.append(halted))
+        return said
+
+    async with line.step_out(halted=False):
+        assert hear() == [False]
+        async with line.step_out(halted=True):
+            assert hear() == [True]
+        assert hear() == [False]
+    assert hear() == [False]
+    assert hear() == []
+
+
+class Hub:
+    """Celery's event loop, as far as limits care."""
+
+    def __init__(self) -> None:
+        self.timers: list[tuple[float, Any]] = []
+
+    def call_later(self, seconds: float, function: Any, *args: Any) -> Any:
+        self.timers.append((seconds, function.__name__))
+        return SimpleNamespace(cancel=self.timers.clear)
+
+
+@pytest.mark.parametrize(
+    ("age", "soft", "hard", "then"),
+    [
+        (1.0, 5.0, 15.0, (4.0, "_on_soft_timeout")),
+        (1.0, None, 15.0, (14.0, "_on_hard_timeout")),
+        (6.0, 5.0, 15.0, (9.0, "_on_hard_timeout")),
+        (1.0, None, None, None),
+    ],
+)
+def test_what_is_left_of_a_limit_counts_after_the_halt(
+    age: float, soft: float | None, hard: float | None, then: tuple[float, str] | None
+) -> None:
+    children: Any = Children.__new__(Children)
+    job = SimpleNamespace(
+        _worker_pid=7, _job=1, _time_accepted=time.monotonic() - age, _soft_timeout=soft, _timeout=hard
+    )
+    children._cache, children._hub, children._tref_for_id = {1: job}, Hub(), {}
+    children._discard_tref = lambda id: children._hub.timers.clear()
+    children.halt(8, halted=True)  # nobody's
+    children.halt(7, halted=False)  # it was not halted
+    assert children._hub.timers == []
+    children.halt(7, halted=True)
+    job.halted_at -= 100.0  # so long ago
+    job._time_accepted -= 100.0
+    children.halt(7, halted=False)
+    assert [name for _, name in children._hub.timers] == ([then[1]] if then else [])
+    assert then is None or children._hub.timers[0][0] == pytest.approx(then[0], abs=0.5)
