@@ -14,6 +14,7 @@ from benchmarks import (
     asking,
     batching,
     burst,
+    crowd,
     dispatching,
     draining,
     fairness,
@@ -45,6 +46,7 @@ FIGURES = {
         relaying.FIGURE,
         fanout.FIGURE,
         waking.FIGURE,
+        crowd.FIGURE,
         footprint.FIGURE,
     )
 }

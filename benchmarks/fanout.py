@@ -27,6 +27,8 @@ from hermes_async.relay.auth import mint
 #: Clients of the session, events of a burst, events of the paced part, and how many of those a second.
 CLIENTS, BURST, PACED, RATE = 100, 100, 100, 20.0
 QUICK_CLIENTS, QUICK_PACED = 20, 20
+#: Bursts of a run, and the seconds from one to the next.
+BURSTS, REST = 10, 1.0
 #: Seconds for one part of a run.
 PATIENCE = 60.0
 
@@ -76,6 +78,13 @@ def _seconds(child: Child) -> float:
     return float(times.user + times.system)
 
 
+async def bursts(at_once: Callable[[range], Awaitable[None]]) -> None:
+    """Say a hundred things at once, some times, with time enough in between for all to arrive."""
+    for first in range(0, BURSTS * BURST, BURST):
+        await at_once(range(first, first + BURST))
+        await asyncio.sleep(REST)
+
+
 async def paced(say: Say, count: int, rate: float) -> None:
     """Say one thing after the other, so many a second."""
     began = time.monotonic()
@@ -97,11 +106,11 @@ async def started(hermes: Hermes, session: str) -> Task:
     return task
 
 
-def speaker(hermes: Hermes, task: Task) -> Say:
-    """Return what appends a progress event of the task."""
+def speaker(hermes: Hermes, task: Task, padding: str = "") -> Say:
+    """Return what appends a progress event of the task, made longer by the padding."""
 
     async def say(number: int) -> None:
-        news = Progress(message=stamped(number))
+        news = Progress(message=f"{stamped(number)} {padding}")
         event = task_event(task, "task.progress", news, n=f"{time.monotonic_ns()}")
         assert await hermes.journal.append(event)
 
@@ -134,15 +143,16 @@ async def _ours(stage: Stage, relay: Child, url: str, clients: int, count: int) 
     async with connect(stage.settings) as hermes:
         say = speaker(hermes, await started(hermes, "hall"))
 
-        async def burst() -> None:
-            await asyncio.gather(*(say(number) for number in range(BURST)))
+        async def at_once(numbers: range) -> None:
+            await asyncio.gather(*map(say, numbers))
 
-        first = Audience(url, clients, ["hall"], BURST, PATIENCE, after=2, token=token)
-        second = Audience(url, clients, ["hall"], count, PATIENCE, after=2 + BURST, token=token)
+        said = BURSTS * BURST
+        first = Audience(url, clients, ["hall"], said, PATIENCE, after=2, token=token)
+        second = Audience(url, clients, ["hall"], count, PATIENCE, after=2 + said, token=token)
         return _sample(
             clients,
             count,
-            await audience(stage, relay, first, burst),
+            await audience(stage, relay, first, lambda: bursts(at_once)),
             await audience(stage, relay, second, lambda: paced(say, count, RATE)),
         )
 
@@ -153,17 +163,17 @@ async def _theirs(stage: Stage, server: Child, url: str, clients: int, count: in
     async def say(number: int) -> None:
         await emitter.emit("event", {**LIKE, "data": {"message": stamped(number)}}, "/", room="hall")
 
-    async def burst() -> None:
-        for number in range(BURST):  # one after the other: else they change places
+    async def at_once(numbers: range) -> None:
+        for number in numbers:  # one after the other: else they change places
             await say(number)
 
+    first = Audience(url, clients, ["hall"], BURSTS * BURST, PATIENCE)
+    second = Audience(url, clients, ["hall"], count, PATIENCE)
     return _sample(
         clients,
         count,
-        await audience(stage, server, Audience(url, clients, ["hall"], BURST, PATIENCE), burst),
-        await audience(
-            stage, server, Audience(url, clients, ["hall"], count, PATIENCE), lambda: paced(say, count, RATE)
-        ),
+        await audience(stage, server, first, lambda: bursts(at_once)),
+        await audience(stage, server, second, lambda: paced(say, count, RATE)),
     )
 
 
@@ -171,7 +181,7 @@ def _sample(clients: int, count: int, burst: dict[str, float], paced: dict[str, 
     return {
         "burst": 1000 * burst["p50"],
         "burst99": 1000 * burst["p99"],
-        "burst_cpu": 1e6 * burst["cpu"] / (clients * BURST),
+        "burst_cpu": 1e6 * burst["cpu"] / (clients * BURSTS * BURST),
         "paced": 1000 * paced["p50"],
         "paced99": 1000 * paced["p99"],
         "paced_cpu": 1e6 * paced["cpu"] / (clients * count),

@@ -85,7 +85,7 @@ class Listener:
             heard = json.loads(packet[packet.index("[") :])[1]
             for event in heard["events"] if self._audience.token else [heard]:
                 number, _, said = event["data"]["message"].partition(" ")
-                found.append((int(number), moment - float(said)))
+                found.append((int(number), moment - float(said.split()[0])))
         return found
 
 
@@ -124,8 +124,10 @@ async def main(audience: Audience) -> None:
             for _ in listeners:
                 await ready.acquire()
             print(READY, flush=True)
+            began = time.monotonic()
             await asyncio.gather(*running)
-    print(json.dumps(told(listeners, audience.expected)), flush=True)
+    wall = time.monotonic() - began
+    print(json.dumps({**told(listeners, audience.expected), "wall": wall}), flush=True)
 
 
 if __name__ == "__main__":

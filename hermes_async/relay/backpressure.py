@@ -41,11 +41,14 @@ def guarded(app: App) -> App:
             async with writing:
                 pass
             message = await receive()
-            while courier.hears(message):
+            while courier.hears(message.get("text") or ""):
                 message = await receive()
             return message if _makes_sense(message) else {"type": "websocket.disconnect", "code": 1007}
 
-        return await app(scope, patient_receive, patient_send)
+        try:
+            await app(scope, patient_receive, patient_send)
+        finally:
+            courier.gone.set()
 
     return guard
 

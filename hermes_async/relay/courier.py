@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,8 @@ Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
 #: Engine.IO's sign of a message, followed by Socket.IO's of an event, or of an acknowledgement.
+#: As much of a message as tells which batch it acknowledges.
+ACK_BYTES = 40
 _EVENT, _ACK = "42", "43"
 
 
@@ -31,6 +34,8 @@ class Courier:
         self._acknowledged: Callable[[], None] | None = None
         #: Somebody has connected over this websocket.
         self.taken = False
+        #: The websocket is closed.
+        self.gone = asyncio.Event()
 
     async def carry(self, batch: str, acknowledged: Callable[[], None]) -> None:
         """Send a batch; `acknowledged` is called when the client has it."""
@@ -41,9 +46,12 @@ class Courier:
         with suppress(OSError):  # it is gone; whoever waits for the acknowledgement hears of that
             await self._send({"type": "websocket.send", "text": text})
 
-    def hears(self, message: Message) -> bool:
-        """Take a message if it is an acknowledgement; one that nobody waits for is forgotten."""
-        text = message.get("text") or ""
+    def hears(self, text: str) -> bool:
+        """Take a message if it is an acknowledgement; one that nobody waits for is forgotten.
+
+        Args:
+            text: the message, or its first `ACK_BYTES`.
+        """
         if not text.startswith(_ACK):
             return False
         if self._awaited is not None and text.startswith(self._awaited) and self._acknowledged is not None:

@@ -8,13 +8,16 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.errors import RelayUnavailable
-from hermes_async.relay.backpressure import ABORT, App
+from hermes_async.relay.backpressure import ABORT, COURIER, App
+from hermes_async.relay.courier import ACK_BYTES, Courier
 from hermes_async.relay.line import Limits
 from hermes_async.relay.sockets import MESSAGE_BYTES, Relay
 
@@ -86,11 +89,21 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class _Websocket(WebSocketsSansIOProtocol):
-    """Uvicorn's, telling the app how to cut a connection whose peer does not read."""
+    """Uvicorn's, telling the app how to cut a connection; an acknowledgement does not go through its queue.
+
+    It would pause and resume the reading of the socket, and wake three tasks, for a few bytes.
+    """
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.app_state = {**self.app_state, ABORT: self.transport.abort}
+
+    def handle_text(self, event: Frame) -> None:
+        """Take a message, which may be an acknowledgement."""
+        courier: Courier | None = cast("dict[str, Any]", self.scope).get(COURIER)
+        text = bytes(event.data[:ACK_BYTES])
+        if not (courier and event.fin and courier.hears(text.decode(errors="replace"))):
+            super().handle_text(event)
 
 
 class _Server(uvicorn.Server):

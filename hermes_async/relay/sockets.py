@@ -97,7 +97,8 @@ class Relay:
         try:
             async with asyncio.timeout(FAREWELL):
                 await self._sio.eio.disconnect(eio_sid)
-        except TimeoutError:  # it does not read: what waits for it would stay in our memory
+                await courier.gone.wait()
+        except TimeoutError:  # it does not read: Engine.IO would wait for it, with what it was to read
             courier.cut()
 
     @asynccontextmanager

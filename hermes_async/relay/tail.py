@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from hermes_async.core.ports import Snapshot, Store
@@ -15,6 +16,8 @@ from hermes_async.relay.wire import Batch, Portrait
 BATCH_EVENTS = 128
 #: Bytes of JSON in one batch; a single larger event or task travels alone.
 BATCH_BYTES = 256_000
+#: How the JSON of most batches ends.
+_PLAIN = json.dumps({"gap": None, "snapshot": None, "end": False})
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,11 @@ class Topic:
 
     session_id: str
     task_id: str | None = None
+
+    @cached_property
+    def head(self) -> str:
+        """How the JSON of a batch about the topic begins."""
+        return f'{{"session":{json.dumps(self.session_id)},"task":{json.dumps(self.task_id)},'
 
     def covers(self, task_id: str | None) -> bool:
         """Tell whether news of that task belong to the topic."""
@@ -64,9 +72,10 @@ class Portion:
 
     def text(self) -> str:
         """Return it as JSON."""
-        about = json.dumps({"session": self.topic.session_id, "task": self.topic.task_id})
-        rest = json.dumps({"gap": self.gap, "snapshot": self.snapshot, "end": self.end})
-        return f'{about[:-1]}, "events": [{",".join(self.events)}], {rest[1:]}'
+        rest = _PLAIN
+        if self.gap or self.end:
+            rest = json.dumps({"gap": self.gap, "snapshot": self.snapshot, "end": self.end})
+        return f'{self.topic.head}"events":[{",".join(self.events)}],{rest[1:]}'
 
 
 class Tail:

@@ -471,6 +471,21 @@ async def test_two_listeners_are_nudged_and_one_may_leave(store: Store) -> None:
         await asyncio.wait_for(left, 5.0)
 
 
+async def test_listeners_that_begin_at_the_same_moment_are_all_nudged(store: Store) -> None:
+    async def listen(session_id: str, ready: asyncio.Semaphore) -> None:
+        async with store.watch(session_id) as hint:
+            ready.release()
+            await hint.wait(20.0)
+
+    ready, names = asyncio.Semaphore(0), [f"chat-{number}" for number in range(20)]
+    listening = [asyncio.create_task(listen(name, ready)) for name in names]
+    for _ in names:
+        await ready.acquire()
+    for name in names:
+        await store.post(said("hello", name))
+    await asyncio.wait_for(asyncio.gather(*listening), 3.0)
+
+
 async def test_without_news_a_listener_waits_in_vain(store: Store) -> None:
     async with store.watch("chat") as hint:
         began = time.monotonic()
