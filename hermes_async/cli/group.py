@@ -39,12 +39,11 @@ def _remember(ctx: click.Context, option: click.Parameter, value: Any) -> None:
         setattr(ctx.ensure_object(Shell), option.name, value)
 
 
-class Command(click.Command):
-    """A command with the global options and an example."""
+class _Exemplary(click.Command):
+    """A command with an example."""
 
     def __init__(self, *args: Any, example: str | Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params += global_options(hidden=True)
         self.examples = [example] if isinstance(example, str) else example
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -56,7 +55,15 @@ class Command(click.Command):
         super().format_epilog(ctx, formatter)
 
 
-class Group(click.Group):
+class Command(_Exemplary):
+    """A command with the global options and an example."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += global_options(hidden=True)
+
+
+class Group(_Exemplary, click.Group):
     """A group whose commands may be imported later."""
 
     command_class = Command

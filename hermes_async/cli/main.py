@@ -24,7 +24,7 @@ COMMANDS: dict[str, Later] = {
     "callbacks": (f"{_HERE}.callbacks:callbacks", "List callbacks, call dead ones again or drop them."),
     "worker": (f"{_HERE}.serve:worker", "Run one worker of a lane."),
     "relay": (f"{_HERE}.serve:relay", "Run the relay, which streams events to clients."),
-    "token": (f"{_HERE}.token:token", "Print a token with which a client may hear sessions."),
+    "token": (f"{_HERE}.token:token", "Print a token for a client of the relay, or revoke one."),
     "doctor": (f"{_HERE}.doctor:doctor", "Check this machine and the servers, and say what to mend."),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -252,6 +252,18 @@ class Store(Dialogue, Protocol):
 
     def watch(self, session_id: str) -> AbstractAsyncContextManager[Hint]:
         """Listen for nudges about a session."""
+        ...
+
+    async def nudge(self, session_id: str) -> None:
+        """Nudge who listens to a session, without any news: it proves that nudges arrive."""
+        ...
+
+    async def revoke_token(self, name: str, ttl: float) -> None:
+        """Let a token, known by its `jti`, count no more for `ttl` seconds: those that it has left."""
+        ...
+
+    async def revoked(self, names: Sequence[str]) -> Collection[str]:
+        """Return those of the tokens that are revoked."""
         ...
 
     async def prune(self, retention: float) -> int:

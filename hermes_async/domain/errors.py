@@ -8,7 +8,8 @@ HermesError
 │   ├── InvalidInput            the input does not fit the agent's signature
 │   ├── IdempotencyConflict     same key, different input
 │   ├── NotTaken                the task does not take this answer or message
-│   └── Unauthorized            the token is missing, wrong or expired
+│   ├── Unauthorized            the token is missing, wrong or expired
+│   └── Forbidden               the token does not allow it
 ├── RetryAfter                raised by an agent: try again later
 ├── QuestionTimeout           raised within an agent: nobody has answered in time
 ├── TaskError                 the task's: it ended without a result
@@ -64,6 +65,10 @@ class NotTaken(UserError):
 
 class Unauthorized(UserError):
     """The token is missing, wrong, expired, or names other sessions."""
+
+
+class Forbidden(UserError):
+    """The token allows to hear, not to command."""
 
 
 class RetryAfter(HermesError):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
+from pydantic import JsonValue
 
 from hermes_async.domain.errors import RelayUnavailable, Unauthorized
 from hermes_async.domain.events import AnyEvent, parse
@@ -23,8 +24,15 @@ BACKOFF_FIRST = 0.2
 BACKOFF_LONGEST = 5.0
 
 
+class Dispatched(NamedTuple):
+    """A task that was accepted, and the `seq` after which its events come."""
+
+    task: str
+    seq: int
+
+
 class RelayClient:
-    """Follows sessions and tasks over a relay; use it as an async context manager."""
+    """Follows sessions and tasks over a relay, and commands them; use it as an async context manager."""
 
     def __init__(
         self,
@@ -48,6 +56,8 @@ class RelayClient:
         self._give_up_after = give_up_after
         self._http: aiohttp.ClientSession | None = None
         self._connections: set[Connection] = set()
+        self._commands: Connection | None = None
+        self._connecting = asyncio.Lock()
 
     async def __aenter__(self) -> RelayClient:
         self._http = aiohttp.ClientSession()
@@ -96,21 +106,110 @@ class RelayClient:
             if not place.ended:
                 await patience.wait(place.lost)
 
-    @asynccontextmanager
-    async def _subscribed(self, place: _Place, patience: _Patience) -> AsyncIterator[Connection]:
+    async def dispatch(
+        self,
+        session: str,
+        subagent: str,
+        input: str | Mapping[str, JsonValue],
+        *,
+        parent: str | None = None,
+        priority: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Dispatched:
+        """Start a task, as `Session.submit` does.
+
+        Raises:
+            UserError: it is refused, with the error that `Session.submit` raises.
+            TaskRejected: a limit says no.
+            RelayUnavailable: nobody knows whether it was accepted; with an idempotency key you can ask again.
+        """
+        answer = await self._command(
+            "dispatch",
+            session=session,
+            subagent=subagent,
+            input=input if isinstance(input, str) else dict(input),
+            parent=parent,
+            priority=priority,
+            idempotency_key=idempotency_key,
+        )
+        return Dispatched(answer["task"], answer["seq"])
+
+    async def cancel(self, task: str, *, force: bool = False, cascade: bool = True) -> bool:
+        """Ask a task to stop, as `TaskHandle.cancel` does; return False when it had ended already."""
+        answer = await self._command("cancel", task=task, force=force, cascade=cascade)
+        return bool(answer["cancelled"])
+
+    async def send(self, task: str, text: str, data: JsonValue = None) -> int:
+        """Say something to a task, as `TaskHandle.send` does; return the event's `seq`."""
+        return int((await self._command("send", task=task, text=text, data=data))["seq"])
+
+    async def answer(self, task: str, value: JsonValue, question: str | None = None) -> None:
+        """Answer what a task asks, as `TaskHandle.answer` does."""
+        await self._command("answer", task=task, value=value, question=question)
+
+    async def message(self, session: str, text: str, data: JsonValue = None) -> int:
+        """Say something in a session, as `Session.send_message` does; return the event's `seq`."""
+        return int((await self._command("message", session=session, text=text, data=data))["seq"])
+
+    async def inbox(self, session: str, *, after: int = 0, limit: int = 100) -> Sequence[AnyEvent]:
+        """Return what lies in a session's inbox, oldest first; less than `limit` if that is long."""
+        answer = await self._command("inbox", session=session, after=after, limit=limit)
+        return [parse(event) for event in answer["deliveries"]]
+
+    async def ack(self, session: str, *seqs: int) -> int:
+        """Take entries out of a session's inbox by their `seq`; return how many were there."""
+        return int((await self._command("ack", session=session, seqs=list(seqs)))["acked"])
+
+    async def _command(self, name: str, **said: Any) -> dict[str, Any]:
+        """Give a command over a connection that is kept for the next one."""
+        try:
+            async with self._connecting:
+                connection = await self._for_commands()
+            return await connection.command(name, **said)
+        except Lost as exc:
+            raise RelayUnavailable(f"the relay at {self._url} did not answer ({exc})") from exc
+
+    async def _for_commands(self) -> Connection:
+        if self._commands is not None and not self._commands.is_gone:
+            return self._commands
+        await self._drop(self._commands)
+        self._commands = None
+        connection = Connection(self._ready())
+        self._connections.add(connection)
+        try:
+            async with _Patience(self._url, self._timeout).limit():
+                await connection.open(self._url, self._fresh())
+        except BaseException:
+            await self._drop(connection)
+            raise
+        self._commands = connection
+        return connection
+
+    async def _drop(self, connection: Connection | None) -> None:
+        if connection is not None:
+            self._connections.discard(connection)
+            await connection.close()
+
+    def _ready(self) -> aiohttp.ClientSession:
         if self._http is None:
             raise RuntimeError("use it as a context manager: `async with RelayClient(...) as client`")
+        return self._http
+
+    def _fresh(self) -> str:
+        return self._token() if callable(self._token) else self._token
+
+    @asynccontextmanager
+    async def _subscribed(self, place: _Place, patience: _Patience) -> AsyncIterator[Connection]:
         place.restart()
-        connection = Connection(self._http)
+        connection = Connection(self._ready())
         self._connections.add(connection)
         try:
             async with patience.limit():
-                await connection.open(self._url, self._token() if callable(self._token) else self._token)
+                await connection.open(self._url, self._fresh())
                 await connection.subscribe(place.wanted())
             yield connection
         finally:
-            self._connections.discard(connection)
-            await connection.close()
+            await self._drop(connection)
 
 
 class _Place:

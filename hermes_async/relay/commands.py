@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 
 from hermes_async.core.ids import checked_session_id
 from hermes_async.domain.errors import (
+    Forbidden,
     IdempotencyConflict,
     InvalidInput,
+    NotTaken,
     ServiceError,
     TaskRejected,
     Unauthorized,
@@ -26,6 +36,8 @@ _CODES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (InvalidInput, "invalid"),
     (UnknownAgent, "invalid"),
     (Unauthorized, "unauthorized"),
+    (Forbidden, "forbidden"),
+    (NotTaken, "not_taken"),
     (IdempotencyConflict, "conflict"),
     (TaskRejected, "limit_exceeded"),
     (TooMany, "too_many"),
@@ -33,33 +45,106 @@ _CODES: Final[tuple[tuple[type[Exception], str], ...]] = (
 )
 
 
-class Wish(BaseModel):
-    """A session or a task, and the `seq` after which to begin."""
+SessionId = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(checked_session_id)]
+TaskId = Annotated[str, Field(pattern=r"^[!-~]{1,100}$")]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Text = Annotated[str, Field(max_length=60_000)]
+Seq = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class Said(BaseModel):
+    """What a client said: nothing is guessed or ignored."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    session: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    task: Annotated[str, Field(pattern=r"^[!-~]{1,100}$")] | None = None
-    after: Annotated[int, Field(ge=0, le=2**53)] = 0
+
+class Wish(Said):
+    """A session or a task, and the `seq` after which to begin."""
+
+    session: SessionId | None = None
+    task: TaskId | None = None
+    after: Seq = 0
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Wish:
+        if (self.session is None) == (self.task is None):
+            raise ValueError("name either a session or a task")
+        return self
 
 
-def parsed(said: object) -> Wish:
+class Dispatch(Said):
+    """Start a task: see `Session.submit`."""
+
+    session: SessionId
+    subagent: Name
+    input: Text | dict[str, JsonValue]
+    parent: Name | None = None
+    priority: Annotated[int, Field(ge=0, le=9)] | None = None
+    idempotency_key: Name | None = None
+
+
+class Cancel(Said):
+    """Ask a task to stop: see `TaskHandle.cancel`."""
+
+    task: TaskId
+    force: bool = False
+    cascade: bool = True
+
+
+class Send(Said):
+    """Say something to a running task: see `TaskHandle.send`."""
+
+    task: TaskId
+    text: Text
+    data: JsonValue = None
+
+
+class Answer(Said):
+    """Answer what a task asks: see `TaskHandle.answer`."""
+
+    task: TaskId
+    value: JsonValue = None
+    question: Name | None = None
+
+
+class Message(Said):
+    """Say something in a session: see `Session.send_message`."""
+
+    session: SessionId
+    text: Text
+    data: JsonValue = None
+
+
+class Inbox(Said):
+    """Look at what the parent has not acknowledged yet."""
+
+    session: SessionId
+    after: Seq = 0
+    limit: Annotated[int, Field(ge=1, le=100)] = 100
+
+
+class Ack(Said):
+    """Take deliveries out of the inbox."""
+
+    session: SessionId
+    seqs: Annotated[list[Seq], Field(max_length=1_000)]
+
+
+S = TypeVar("S", bound=Said)
+
+
+def parsed(kind: type[S], said: object) -> S:
     """Return what a client asked for.
 
     Raises:
         InvalidInput: it cannot be understood.
     """
     try:
-        wish = Wish.model_validate(said)
+        return kind.model_validate(said)
     except ValidationError as exc:
         problem = exc.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part)[:40] for part in problem["loc"])
         raise InvalidInput(f"{place or 'the command'}: {problem['msg']}") from None
-    if (wish.session is None) == (wish.task is None):
-        raise InvalidInput("name either a session or a task")
-    if wish.session is not None:
-        checked_session_id(wish.session)
-    return wish
 
 
 def refusal(exc: Exception) -> dict[str, Any]:

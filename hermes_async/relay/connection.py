@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TypedDict
 
 import aiohttp
 import socketio
 
-from hermes_async.domain.errors import InvalidInput, Unauthorized, UnknownTask
+from hermes_async.domain.errors import (
+    Forbidden,
+    IdempotencyConflict,
+    InvalidInput,
+    NotTaken,
+    TaskRejected,
+    Unauthorized,
+    UnknownTask,
+)
+from hermes_async.domain.failure import Reason
 from hermes_async.relay.wire import EVENTS, EXPIRED, QUIET, SUBSCRIBE, Batch, Wire
 
 #: Bytes; the largest message that a client takes.
@@ -18,6 +28,18 @@ MESSAGE_BYTES = 64_000_000
 ANSWER = 10.0
 #: Seconds for a connection to close.
 FAREWELL = 2.0
+
+
+#: What a refusal means, by its code.
+_ERRORS: Mapping[str | None, type[Exception]] = {
+    "not_found": UnknownTask,
+    "invalid": InvalidInput,
+    "too_many": InvalidInput,
+    "unauthorized": Unauthorized,
+    "forbidden": Forbidden,
+    "not_taken": NotTaken,
+    "conflict": IdempotencyConflict,
+}
 
 
 class Wanted(TypedDict):
@@ -83,14 +105,29 @@ class Connection:
             InvalidInput: the relay does not understand what is wanted.
             Lost: the relay did not answer, or cannot read from its store.
         """
-        answer = await self._ask(
-            SUBSCRIBE, {key: value for key, value in wanted.items() if value is not None}
-        )
+        await self.command(SUBSCRIBE, **wanted)
+
+    async def command(self, name: str, **said: Any) -> dict[str, Any]:
+        """Give a command, without what is None in it, and return what the relay answers.
+
+        Raises:
+            UserError: it is refused; the error is the one that is raised without a relay.
+            TaskRejected: a limit says no.
+            Lost: the relay did not answer, or cannot reach its store; nobody knows whether it was obeyed.
+        """
+        answer = await self._ask(name, {key: value for key, value in said.items() if value is not None})
         if answer.get("ok"):
-            return
+            return answer
         error = answer.get("error", {})
-        kinds: dict[str, type[Exception]] = {"not_found": UnknownTask, "invalid": InvalidInput}
-        raise kinds.get(error.get("code"), Lost)(error.get("message", "the relay refused"))
+        message = error.get("message", "the relay refused")
+        if error.get("code") == "limit_exceeded":
+            raise TaskRejected(message, task_id="", reason=Reason.LIMIT_EXCEEDED, error=None)
+        raise _ERRORS.get(error.get("code"), Lost)(message)
+
+    @property
+    def is_gone(self) -> bool:
+        """True when it broke, or was closed."""
+        return self._gone.is_set()
 
     async def next(self) -> Batch | None:
         """Acknowledge the batch before, and return the next one, or None when the connection is gone."""

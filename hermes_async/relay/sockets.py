@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 import socketio
 from fastapi import FastAPI
 
 from hermes_async.core.hermes import Hermes
-from hermes_async.domain.errors import ServiceError, Unauthorized, UnknownTask, UserError
+from hermes_async.domain.errors import (
+    ServiceError,
+    StoreUnavailable,
+    TaskRejected,
+    Unauthorized,
+    UnknownTask,
+    UserError,
+)
 from hermes_async.relay.auth import Grant, checked_secret, verify
 from hermes_async.relay.backpressure import COURIER, guarded
+from hermes_async.relay.clerk import Clerk
 from hermes_async.relay.commands import Wish, parsed, refusal
 from hermes_async.relay.courier import Courier
+from hermes_async.relay.ear import Ear
 from hermes_async.relay.http import http_app
 from hermes_async.relay.line import Limits, Line
+from hermes_async.relay.revocation import Revocation
 from hermes_async.relay.tail import Topic
 from hermes_async.relay.window import Windows
 from hermes_async.relay.wire import DRAINING, EXPIRED, QUIET, SUBSCRIBE, UNSUBSCRIBE, Wire
@@ -30,7 +41,7 @@ MESSAGE_BYTES = 64_000
 #: Seconds for the last words to a socket that is being closed.
 FAREWELL = 1.0
 
-_Command = Callable[[Line, Wish], Awaitable[dict[str, Any]]]
+_Command = Callable[[Line, object], Awaitable[dict[str, Any]]]
 
 
 class Relay:
@@ -44,14 +55,17 @@ class Relay:
         self._lines: dict[str, Line] = {}
         self._farewells: set[asyncio.Task[None]] = set()
         self._draining = False
+        self._ear: Ear | None = None
+        self._revocation: Revocation
         self._sio = _socket_server()
         self._background: set[asyncio.Task[Any]] = set()
         self._sio.eio.start_background_task = self._start
         self._sio.on("connect", self._connect)
         self._sio.on("disconnect", self._disconnect)
-        self._sio.on(SUBSCRIBE, self._subscribe)
-        self._sio.on(UNSUBSCRIBE, self._unsubscribe)
-        beside = http_app(self._store, lambda: not self._draining, self._lifespan)
+        self._clerk = Clerk(hermes)
+        for name, command in self._commands().items():
+            self._sio.on(name, partial(self._obey, command))
+        beside = http_app(self._store, self._hears, self._lifespan)
         #: The ASGI app: Socket.IO at /socket.io, and /healthz.
         self.app = guarded(socketio.ASGIApp(self._sio, other_asgi_app=beside))
 
@@ -101,20 +115,38 @@ class Relay:
         except TimeoutError:  # it does not read: Engine.IO would wait for it, with what it was to read
             courier.cut()
 
+    def _hears(self) -> bool:
+        return not self._draining and self._ear is not None and self._ear.hears()
+
+    def _tokens(self) -> set[str]:
+        return {line.grant.jti for line in self._lines.values() if line.grant.jti is not None}
+
+    def _hang_up_on(self, revoked: Collection[str]) -> None:
+        for line in list(self._lines.values()):
+            if line.grant.jti in revoked:
+                line.peer.hang_up("its token is revoked", expired=True)
+
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        self._ear = Ear(self._store)
+        self._revocation = Revocation(self._store, self._tokens, self._hang_up_on)
         try:
             yield
         finally:
             await self.close()
+            await self._revocation.close()
+            await self._ear.close()
 
     async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
         if self._draining:
             _refuse("draining", "this relay stops; connect again")
         try:
             grant = verify(self._secret, auth.get("token") if isinstance(auth, dict) else None)
+            await self._revocation.check(grant)
         except Unauthorized as exc:
             _refuse("unauthorized", str(exc))
+        except StoreUnavailable as exc:
+            _refuse("unavailable", refusal(exc)["error"]["message"])
         courier: Courier = environ["asgi.scope"][COURIER]
         if courier.taken:
             _refuse("invalid", "this websocket is connected already; open another")
@@ -126,32 +158,40 @@ class Relay:
         if line is not None:
             await line.close()
 
-    async def _subscribe(self, sid: str, said: object = None, *_: object) -> dict[str, Any]:
-        return await self._obey(sid, said, self._open)
+    def _commands(self) -> dict[str, _Command]:
+        """Return what a client can command."""
 
-    async def _unsubscribe(self, sid: str, said: object = None, *_: object) -> dict[str, Any]:
-        return await self._obey(sid, said, self._end)
+        def by_clerk(name: str) -> _Command:
+            return lambda line, said: self._clerk.obey(name, line.grant, said)
 
-    async def _obey(self, sid: str, said: object, command: _Command) -> dict[str, Any]:
+        return {
+            SUBSCRIBE: self._open,
+            UNSUBSCRIBE: self._end,
+            **{name: by_clerk(name) for name in self._clerk.commands},
+        }
+
+    async def _obey(self, command: _Command, sid: str, said: object = None, *_: object) -> dict[str, Any]:
         line = self._lines.get(sid)
         if line is None:  # it was closed meanwhile
             return refusal(UnknownTask())
         try:
             await line.pace()  # inside the handler: the socket is not read meanwhile
-            return await command(line, parsed(said))
-        except (UserError, ServiceError) as exc:
+            return await command(line, said)
+        except (UserError, ServiceError, TaskRejected) as exc:
             return refusal(exc)
         except Exception as exc:
             logger.exception("a command of socket %s failed", sid)
             return refusal(exc)
 
-    async def _open(self, line: Line, wish: Wish) -> dict[str, Any]:
+    async def _open(self, line: Line, said: object) -> dict[str, Any]:
+        wish = parsed(Wish, said)
         topic = await self._topic(line.grant, wish)
         seq = await self._store.last_seq(topic.session_id)
         line.subscribe(topic, wish.after)
         return {"ok": True, "session": topic.session_id, "task": topic.task_id, "seq": seq}
 
-    async def _end(self, line: Line, wish: Wish) -> dict[str, Any]:
+    async def _end(self, line: Line, said: object) -> dict[str, Any]:
+        wish = parsed(Wish, said)
         line.unsubscribe(wish.session, wish.task)
         return {"ok": True}
 

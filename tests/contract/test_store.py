@@ -486,6 +486,23 @@ async def test_listeners_that_begin_at_the_same_moment_are_all_nudged(store: Sto
     await asyncio.wait_for(asyncio.gather(*listening), 3.0)
 
 
+async def test_a_nudge_without_news_arrives_and_writes_nothing(store: Store) -> None:
+    async with store.watch("chat") as hint:
+        waiting = asyncio.create_task(hint.wait(20.0))
+        await asyncio.sleep(0)
+        await store.nudge("chat")
+        await asyncio.wait_for(waiting, 5.0)
+    assert await store.last_seq("chat") == 0
+
+
+async def test_a_revoked_token_is_known_until_it_would_have_expired(store: Store) -> None:
+    await store.revoke_token("a", 60.0)
+    await store.revoke_token("b", 0.01)
+    await asyncio.sleep(0.05)
+    assert await store.revoked(["a", "b", "c"]) == {"a"}
+    assert await store.revoked([]) == set()
+
+
 async def test_without_news_a_listener_waits_in_vain(store: Store) -> None:
     async with store.watch("chat") as hint:
         began = time.monotonic()

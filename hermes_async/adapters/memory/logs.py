@@ -40,6 +40,7 @@ class MemoryLogs:
         self._max_length = max_length
         self._now = now
         self._sessions: dict[str, _Session] = {}
+        self._revoked: dict[str, float] = {}
 
     async def post(self, event: AnyEvent) -> int:
         session = self._session(event.session_id)
@@ -75,6 +76,15 @@ class MemoryLogs:
             yield session.nudges
         finally:
             session.listeners -= 1
+
+    async def nudge(self, session_id: str) -> None:
+        self._session(session_id).nudges.tell()
+
+    async def revoke_token(self, name: str, ttl: float) -> None:
+        self._revoked[name] = self._now() + ttl
+
+    async def revoked(self, names: Sequence[str]) -> Collection[str]:
+        return {name for name in names if self._revoked.get(name, 0.0) > self._now()}
 
     def _session(self, session_id: str) -> _Session:
         return self._sessions.setdefault(session_id, _Session(touched=self._now()))

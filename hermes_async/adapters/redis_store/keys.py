@@ -25,6 +25,8 @@ the session, so that a session's keys share a slot and the sessions spread over 
 | `callback:<id>`     | hash        | a row of the ledger; `kept:<key>`: what its effects came to      |
 | `line:<line>`       | sorted set  | the rows of a line of the ledger by `seq`                        |
 
+`<namespace>:revoked:<name>` is there for a token of the relay that is revoked, until it would have expired.
+
 The gate is one for all sessions. Its keys are `<namespace>:gate:<kind>`, some with `:<id>`, and
 with them the state is at home on one Redis: limits that hold over all sessions and a pen that writes at once
 cannot be spread over many. A line is `<lane>/<subagent>/<session>`.
@@ -75,6 +77,13 @@ class Keys:
         self.ledger = f"{namespace}:ledger:"
         #: The prefix of each partition, by its number.
         self.prefixes = [f"{namespace}:{{p{number:02d}}}:" for number in range(PARTITIONS)]
+
+        #: The prefix of the names of tokens that are revoked.
+        self._revoked = f"{namespace}:revoked:"
+
+    def revoked(self, token: str) -> str:
+        """Return the key that is there while a token is revoked, by the token's name."""
+        return self._revoked + token
 
     def of_session(self, session_id: str) -> str:
         """Return the prefix of a session's keys."""

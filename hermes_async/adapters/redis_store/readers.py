@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain
 
@@ -86,8 +86,7 @@ class RedisReaders:
 
     @asynccontextmanager
     async def watch(self, session_id: str) -> AsyncIterator[Hint]:
-        channel = f"{self._keys.of_session(session_id)}nudge:{session_id}"
-        async with self._nudges.listen(channel) as hint:
+        async with self._nudges.listen(self._channel(session_id)) as hint:
             yield hint
 
     @asynccontextmanager
@@ -112,10 +111,22 @@ class RedisReaders:
             swept={kind: int(count) for kind, count in swept.items()},
         )
 
+    async def nudge(self, session_id: str) -> None:
+        await self._reads.read("PUBLISH", self._channel(session_id), "")
+
     async def ping(self) -> str:
         info = await self._reads.read("INFO", "server")
         name = "valkey" if "valkey_version" in info else "redis"
         return f"{name} {info[f'{name}_version']}"
+
+    async def revoked(self, names: Sequence[str]) -> Collection[str]:
+        known = await asyncio.gather(
+            *(self._reads.read("EXISTS", self._keys.revoked(name)) for name in names)
+        )
+        return {name for name, is_there in zip(names, known, strict=True) if is_there}
+
+    def _channel(self, session_id: str) -> str:
+        return f"{self._keys.of_session(session_id)}nudge:{session_id}"
 
     async def _range(self, kind: str, session_id: str, after: int, limit: int) -> list[AnyEvent]:
         key = f"{self._keys.of_session(session_id)}{kind}:{session_id}"

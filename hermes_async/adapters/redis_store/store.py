@@ -235,6 +235,9 @@ class RedisStore(RedisDialogue):
         key = f"{self._keys.of_session(session_id)}inbox:{session_id}"
         return int(await self._pipe.read("XDEL", key, *(f"{seq}-0" for seq in seqs)))
 
+    async def revoke_token(self, name: str, ttl: float) -> None:
+        await self._pipe.read("SET", self._keys.revoked(name), "", "PX", max(1, int(ttl * 1000)))
+
     async def prune(self, retention: float) -> int:
         ages = (int(retention * 1000), PRUNE_BATCH, int(max(retention, DEAD_RETENTION) * 1000))
         return sum(await asyncio.gather(*(self._pen(PRUNE, prefix, *ages) for prefix in self._keys.prefixes)))

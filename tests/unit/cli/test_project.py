@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import stat
@@ -9,14 +10,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jwt
 import pytest
 
+from hermes_async.core.hermes import Hermes
 from hermes_async.domain.errors import ConfigError
 from hermes_async.relay.auth import verify
 from hermes_async.relay.secret import relay_secret
 from hermes_async.settings import Settings
 from tests.support.servers import Process, wait_until
-from tests.unit.cli.conftest import HERMES, Cli
+from tests.unit.cli.conftest import HERMES, Cli, with_hermes
 
 
 def test_agents_list(project: Path, cli: Cli) -> None:
@@ -60,6 +63,20 @@ def test_agents_schema_is_json(cli: Cli) -> None:
 def test_without_agents_a_first_file_is_shown(project: Path, cli: Cli) -> None:
     Path("agents.yaml").unlink()
     assert "my_agents:research" in cli("agents", "check").err
+
+
+def test_a_token_is_revoked_by_itself_or_by_its_name(online: Path, cli: Cli) -> None:
+    made = cli("token", "--session", "a", "--read-only").out.strip()
+    jti = jwt.decode(made, options={"verify_signature": False})["jti"]
+    assert json.loads(cli("token", "revoke", made, "--json").out) == {"revoked": jti}
+    assert cli("token", "revoke", "another").out == "token another is revoked\n"
+
+    async def known(hermes: Hermes) -> set[str]:
+        return set(await hermes.store.revoked([jti, "another", "third"]))
+
+    assert asyncio.run(with_hermes(known)) == {jti, "another"}
+    refused = cli("token", "revoke", "a.b.c")
+    assert (refused.code, refused.out) == (2, "")
 
 
 def test_a_token_is_good_for_the_projects_own_relay(project: Path, cli: Cli) -> None:
