@@ -250,7 +250,7 @@ def heard_of_it(ctx: TaskContext) -> bool:
 async def test_a_def_out_of_time_is_told_and_left_alone(make_bench: MakeBench) -> None:
     told = threading.Event()
 
-    @subagent(timeout=0.02)
+    @subagent(timeout=0.3)
     def agent(ctx: TaskContext) -> None:
         if heard_of_it(ctx):
             told.set()
