@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from hermes_async.adapters.webhook.message import LONGEST, body
 from hermes_async.adapters.webhook.schedule import DELAYS
 from hermes_async.adapters.webhook.sender import TIMEOUT
 from hermes_async.cli.main import hermes_async
+from hermes_async.core.ledger import Backlog
+from hermes_async.core.ports import Traffic
 from hermes_async.domain import events
 from hermes_async.domain.agent import NOT_YET, Spec
 from hermes_async.domain.errors import ConfigError, UnknownTask
@@ -34,6 +37,11 @@ from hermes_async.domain.secret import SHORTEST
 from hermes_async.domain.task import TaskResult
 from hermes_async.relay import commands, sockets
 from hermes_async.relay.auth import AUDIENCE, SHORTEST_SECRET, mint
+from hermes_async.relay.http import http_app
+from hermes_async.relay.http.metrics import page
+from hermes_async.relay.http.problem import STATUSES
+from hermes_async.relay.http.sse import HEARTBEAT
+from hermes_async.relay.http.strict import BODY_BYTES, BODY_TIME
 from hermes_async.relay.line import Limits
 from hermes_async.relay.tail import BATCH_BYTES, BATCH_EVENTS
 from hermes_async.relay.wire import Batch
@@ -42,7 +50,9 @@ from tests.support.documents import DOCUMENTS, Block, Place, blocks, prose, tabl
 from tests.support.servers import ROOT
 from tests.unit.adapters.webhook.conftest import make_call
 
-AGENTS_YAML, WIRE = ROOT / "docs/agents-yaml.md", ROOT / "docs/wire.md"
+AGENTS_YAML, WIRE, HTTP = (ROOT / "docs" / name for name in ("agents-yaml.md", "wire.md", "http.md"))
+#: What a relay counts.
+COUNTS = ("sockets", "subscriptions", "evictions_total", "requests_lasting")
 BLOCKS = [block for path in DOCUMENTS for block in blocks(path)]
 
 #: Blocks that nothing runs, by document and section, and why.
@@ -320,6 +330,29 @@ def test_the_bounds_of_webhooks() -> None:
     ):
         assert sentence in text
     assert PAUSE == 60  # "a minute"
+
+
+def http_column(first: str) -> dict[str, list[str]]:
+    """The rows of the table of docs/http.md whose first column has that title."""
+    found = next(rows for _, header, rows in tables(HTTP) if header[0] == first)
+    return {row[0].strip("`"): row for row in found}
+
+
+def test_the_operations_codes_and_figures_of_http() -> None:
+    desk: Any = None
+    described = http_app(desk, lambda app: nullcontext()).openapi()["paths"]  # type: ignore[arg-type, return-value]
+    assert set(http_column("operation")) == {
+        f"{method.upper()} {path}" for path, operations in described.items() for method in operations
+    }
+    assert {code: int(row[1]) for code, row in http_column("code").items()} == dict(STATUSES)
+    shown = page(Traffic({}, {}), Backlog(), dict.fromkeys(COUNTS, 0))
+    assert list(http_column("metric")) == re.findall(r"^# TYPE (\w+)", shown, re.M)
+    for sentence in (
+        f"more than {BODY_BYTES:,} bytes",
+        f"within {BODY_TIME:.0f} s",
+        f"for {HEARTBEAT:.0f} s",
+    ):
+        assert sentence in HTTP.read_text()
 
 
 READ = [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]

@@ -95,9 +95,11 @@ class Dispatcher:
         """Write many tasks at once."""
         return await self._journal.create_all(tasks)
 
-    def handle(self, task: Task, subagent: Subagent[..., Any], aside: Aside | None) -> TaskHandle[Any]:
+    def handle(
+        self, task: Task, subagent: Subagent[..., Any], aside: Aside | None, *, repeated: bool = False
+    ) -> TaskHandle[Any]:
         """Return the handle of a task that is written."""
-        return TaskHandle(task, self._journal, self._feed, subagent.signature.result, aside)
+        return TaskHandle(task, self._journal, self._feed, subagent.signature.result, aside, repeated)
 
     def _birth(self, origin: Origin, subagent: Subagent[..., Any], arguments: dict[str, JsonValue]) -> Birth:
         fallback = subagent.spec.fallback
@@ -181,7 +183,7 @@ class Delegate:
             checked_idempotency_key(idempotency_key)
         task = self._dispatcher.new_task(self.origin, subagent, arguments)
         written = await self._written(partial(self._dispatcher.write, task, idempotency_key))
-        return self._dispatcher.handle(written, subagent, self._aside)
+        return self._dispatcher.handle(written, subagent, self._aside, repeated=written.id != task.id)
 
     async def _written(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write; in a chat, a store that is away is an error, but a running task waits for it."""

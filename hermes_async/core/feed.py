@@ -136,6 +136,7 @@ class Reader:
         self.listeners: list[Callable[[Page], None]] = []
         self._store = store
         self._session_id = session_id
+        self._stops = False
         self._ends: dict[str, asyncio.Event] = {}
         self._moved = asyncio.Event()
         self._first = asyncio.Event()
@@ -188,18 +189,20 @@ class Reader:
 
     def cancel(self) -> None:
         """Tell it to stop reading."""
+        self._stops = True
         self._task.cancel()
 
     async def stop(self) -> None:
         """Stop reading, and wait until it has."""
-        self.cancel()
-        await asyncio.wait({self._task})
+        while not self._task.done():  # a store may swallow a cancellation
+            self.cancel()
+            await asyncio.wait({self._task}, timeout=0.1)
 
     async def _run(self) -> None:
         async with self._store.watch(self._session_id) as hint:
             self._advance(await self._store.last_seq(self._session_id))
             self._first.set()
-            while True:
+            while not self._stops:
                 await hint.wait(LOOK_EVERY)
                 await self._look()
 

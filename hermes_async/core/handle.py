@@ -43,12 +43,15 @@ class TaskHandle(Generic[R]):
         feed: Feed,
         result: TypeAdapter[R] | None = None,
         aside: Waiting | None = None,
+        repeated: bool = False,
     ) -> None:
         self.id = task.id
         self.session_id = task.session_id
         self.trace_id = task.birth.trace_id
         #: It has ended, and this handle knows; it may have ended before.
         self.has_ended = False
+        #: An idempotency key led to a task that was there before.
+        self.repeated = repeated
         self._journal = journal
         self._feed = feed
         self._result = result

@@ -16,6 +16,7 @@ from pydantic import (
 
 from hermes_async.core.ids import checked_session_id
 from hermes_async.domain.errors import (
+    ConfigError,
     Forbidden,
     IdempotencyConflict,
     InvalidInput,
@@ -35,6 +36,7 @@ _CODES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (UnknownTask, "not_found"),
     (InvalidInput, "invalid"),
     (UnknownAgent, "invalid"),
+    (ConfigError, "invalid"),
     (Unauthorized, "unauthorized"),
     (Forbidden, "forbidden"),
     (NotTaken, "not_taken"),

@@ -28,7 +28,7 @@ class Limits:
     subscriptions: int = 32
     #: Commands a second, and at once; more are not refused but wait, and so do those who send them.
     commands: float = 20.0
-    #: Seconds within which a batch must be acknowledged.
+    #: Seconds within which a batch must be acknowledged, or taken from an event stream.
     ack_timeout: float = 20.0
 
 
@@ -62,6 +62,11 @@ class Line:
         self._next_command = 0.0
         self._overdue: asyncio.TimerHandle | None = None
         self._expiry = self._loop.call_later(grant.expires_at - time.time(), self._expire)
+
+    @property
+    def subscriptions(self) -> int:
+        """How many topics are sent."""
+        return len(self._pumps)
 
     async def pace(self) -> None:
         """Wait until the socket may give its next command."""

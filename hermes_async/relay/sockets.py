@@ -27,7 +27,7 @@ from hermes_async.relay.clerk import Clerk
 from hermes_async.relay.commands import Wish, parsed, refusal
 from hermes_async.relay.courier import Courier
 from hermes_async.relay.ear import Ear
-from hermes_async.relay.http import http_app
+from hermes_async.relay.http import Desk, http_app
 from hermes_async.relay.line import Limits, Line
 from hermes_async.relay.revocation import Revocation
 from hermes_async.relay.tail import Topic
@@ -57,6 +57,7 @@ class Relay:
         self._draining = False
         self._ear: Ear | None = None
         self._revocation: Revocation
+        self._evictions = 0
         self._sio = _socket_server()
         self._background: set[asyncio.Task[Any]] = set()
         self._sio.eio.start_background_task = self._start
@@ -65,13 +66,15 @@ class Relay:
         self._clerk = Clerk(hermes)
         for name, command in self._commands().items():
             self._sio.on(name, partial(self._obey, command))
-        beside = http_app(self._store, self._hears, self._lifespan)
-        #: The ASGI app: Socket.IO at /socket.io, and /healthz.
+        self._desk = Desk(hermes, self._windows, self._secret, limits, self)
+        beside = http_app(self._desk, self._lifespan)
+        #: The ASGI app: Socket.IO at /socket.io, and what is asked over plain HTTP.
         self.app = guarded(socketio.ASGIApp(self._sio, other_asgi_app=beside))
 
     async def drain(self) -> None:
         """Let nobody in any more, tell everybody to go elsewhere, and close every socket."""
         self._draining = True
+        self._desk.drain()
         await self._sio.emit(DRAINING, {})
         for line in list(self._lines.values()):
             line.peer.hang_up("the relay stops")
@@ -89,11 +92,21 @@ class Relay:
     def hang_up(self, sid: str, courier: Courier, why: str, *, expired: bool = False) -> None:
         """Close a socket soon, after the news that its token expired."""
         logger.info("closing socket %s: %s", sid, why)
+        self._evictions += not self._draining
         farewell = asyncio.create_task(
             self._farewell(sid, courier, expired), name=f"hermes-relay-farewell {sid}"
         )
         self._farewells.add(farewell)
         farewell.add_done_callback(self._farewells.discard)
+
+    def counts(self) -> dict[str, float]:
+        """Return the figures of the sockets, by name."""
+        subscriptions = sum(line.subscriptions for line in self._lines.values())
+        return {
+            "sockets": len(self._lines),
+            "subscriptions": subscriptions,
+            "evictions_total": self._evictions,
+        }
 
     def _start(self, target: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> asyncio.Task[Any]:
         task = asyncio.create_task(target(*args))
@@ -115,16 +128,28 @@ class Relay:
         except TimeoutError:  # it does not read: Engine.IO would wait for it, with what it was to read
             courier.cut()
 
-    def _hears(self) -> bool:
+    def hears(self) -> bool:
+        """Tell whether it lets clients in and hears what there is to tell them."""
         return not self._draining and self._ear is not None and self._ear.hears()
 
+    async def check(self, grant: Grant) -> None:
+        """Let nobody in whose token is revoked.
+
+        Raises:
+            Unauthorized: it is.
+            StoreUnavailable: nobody knows.
+        """
+        await self._revocation.check(grant)
+
     def _tokens(self) -> set[str]:
-        return {line.grant.jti for line in self._lines.values() if line.grant.jti is not None}
+        grants = [*(line.grant for line in self._lines.values()), *self._desk.present()]
+        return {grant.jti for grant in grants if grant.jti is not None}
 
     def _hang_up_on(self, revoked: Collection[str]) -> None:
         for line in list(self._lines.values()):
             if line.grant.jti in revoked:
                 line.peer.hang_up("its token is revoked", expired=True)
+        self._desk.hang_up_on(revoked)
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from hermes_async.core.ports import Snapshot, Store
+from hermes_async.domain.lifecycle import TERMINAL_TYPES
 from hermes_async.relay.window import Told, Window
 from hermes_async.relay.wire import Batch, Portrait
 
@@ -60,14 +61,14 @@ class Portion:
     """A batch whose events are JSON already."""
 
     topic: Topic
-    events: Sequence[str] = ()
+    events: Sequence[Told] = ()
     gap: tuple[int, int] | None = None
     snapshot: Portrait | None = None
     end: bool = False
 
     def batch(self) -> Batch:
         """Return it as values."""
-        events = [json.loads(event) for event in self.events]
+        events = [json.loads(one.text) for one in self.events]
         return self.topic.batch(events, gap=self.gap, snapshot=self.snapshot, end=self.end)
 
     def text(self) -> str:
@@ -75,7 +76,7 @@ class Portion:
         rest = _PLAIN
         if self.gap or self.end:
             rest = json.dumps({"gap": self.gap, "snapshot": self.snapshot, "end": self.end})
-        return f'{self.topic.head}"events":[{",".join(self.events)}],{rest[1:]}'
+        return f'{self.topic.head}"events":[{",".join(one.text for one in self.events)}],{rest[1:]}'
 
 
 class Tail:
@@ -119,28 +120,28 @@ class Tail:
             if page.gap is not None:
                 return await self._leap(page.gap)
             told = [Told.of(event) for event in page.events]
-        texts, after, ended = self._stretch(told)
+        taken, after, ended = self._stretch(told)
         last = told[-1].seq if told else 0
         known = max(newest, last)
         caught_up = len(told) < self._limit and last <= after
         ended = ended or (caught_up and self._unsure and await self._is_over(after, known))
         self.after, self.known, self.caught_up, self.ended = after, known, caught_up, ended
-        return Portion(self.topic, texts, end=ended) if texts or ended else None
+        return Portion(self.topic, taken, end=ended) if taken or ended else None
 
-    def _stretch(self, told: Sequence[Told]) -> tuple[list[str], int, bool]:
+    def _stretch(self, told: Sequence[Told]) -> tuple[list[Told], int, bool]:
         """Return as much as a batch holds, how far that leads, and whether it is the end."""
-        texts: list[str] = []
+        taken: list[Told] = []
         after, room = self.after, BATCH_BYTES
         for one in told:
             if self.topic.covers(one.task_id):
                 room -= one.size
-                if texts and room < 0:
+                if taken and room < 0:
                     break
-                texts.append(one.text)
+                taken.append(one)
             after = one.seq
-            if one.is_end and self.topic.task_id is not None and self.topic.covers(one.task_id):
-                return texts, after, True
-        return texts, after, False
+            if one.type in TERMINAL_TYPES and one.task_id == self.topic.task_id:
+                return taken, after, True
+        return taken, after, False
 
     async def _is_over(self, after: int, known: int) -> bool:
         """Tell whether the task ended at or before `after`."""

@@ -10,7 +10,6 @@ from weakref import WeakValueDictionary
 from hermes_async.core.feed import Feed, Reader
 from hermes_async.core.ports import Page
 from hermes_async.domain.events import AnyEvent
-from hermes_async.domain.lifecycle import TERMINAL_TYPES
 
 #: Events of one session that are kept, and their bytes; who is behind them reads from the store.
 WINDOW_EVENTS = 512
@@ -22,7 +21,7 @@ class Told(NamedTuple):
 
     seq: int
     task_id: str | None
-    is_end: bool
+    type: str
     text: str
     #: Bytes of the text.
     size: int
@@ -31,7 +30,7 @@ class Told(NamedTuple):
     def of(cls, event: AnyEvent) -> Told:
         """Return an event as JSON, with what must be known of it."""
         text = event.model_dump_json()
-        return cls(event.seq, event.task_id, event.type in TERMINAL_TYPES, text, len(text.encode()))
+        return cls(event.seq, event.task_id, event.type, text, len(text.encode()))
 
 
 class Window:

@@ -24,6 +24,9 @@ _VARIES = (
     (re.compile(r"(?<=://127\.0\.0\.1):\d+"), ":<port>"),
     (re.compile(r"\b\d+(\.\d+)? (ms|s)\b"), "<time>"),
     (re.compile(r"\b\d+\.\d+\.\d+\b"), "<version>"),
+    (re.compile(r'(?<="trace_id":")[0-9a-f]{32}\b'), "<trace>"),
+    (re.compile(r'("time":|d_at":)\d+(\.\d+)?'), r"\1<moment>"),
+    (re.compile(r"(?<=^retry: )\d+$", re.M), "<milliseconds>"),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -51,6 +52,26 @@ async def test_who_stops_listening_leaves_no_reader(make_bench: MakeBench) -> No
         task.cancel()
         await asyncio.wait({task})
         await wait_until_async(lambda: not readers())
+
+
+async def test_a_store_that_swallows_a_cancellation_does_not_keep_a_reader(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "LOOK_EVERY", 0.05)
+    read, began = bench.store.last_seq, asyncio.Event()
+
+    async def last_seq(session_id: str) -> int:
+        began.set()
+        with suppress(asyncio.CancelledError):  # as redis-py does at times
+            await asyncio.sleep(0.1)
+        return await read(session_id)
+
+    monkeypatch.setattr(bench.store, "last_seq", last_seq)
+    listening = asyncio.ensure_future(anext(bench.session.events(after=9)))
+    await began.wait()
+    listening.cancel()
+    await asyncio.wait({listening}, timeout=5)
+    await wait_until_async(lambda: not readers())
 
 
 async def test_a_session_is_followed_from_any_seq(bench: Bench) -> None:
