@@ -624,8 +624,11 @@ async def test_a_pruned_task_frees_its_idempotency_key(store: Store) -> None:
 
 
 @pytest.mark.parametrize("talks", [False, True], ids=["tasks", "messages"])
-async def test_what_nobody_acknowledges_goes_with_the_records_of_its_time(store: Store, talks: bool) -> None:
-    """However long its session goes on."""
+async def test_what_nobody_acknowledges_goes_with_the_records_of_its_time(
+    store: Store, talks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long its session goes on, and however much there is."""
+    monkeypatch.setattr("hermes_async.adapters.redis_store.store.PRUNE_BATCH", 2)
 
     async def news() -> int:
         if talks:
@@ -639,9 +642,25 @@ async def test_what_nobody_acknowledges_goes_with_the_records_of_its_time(store:
     assert await store.unread("chat") == 6
     await store.prune(3600.0)
     assert await store.unread("chat") == 6
-    await store.prune(time.time() - horizon - 0.25)
+    for _ in range(3):
+        await store.prune(time.time() - horizon - 0.25)
     assert [entry.seq for entry in await store.inbox("chat", 0, 10)] == new
     assert await store.last_seq("chat") >= new[-1]
+
+
+async def test_an_end_goes_with_its_task_although_its_session_was_looked_at_since(store: Store) -> None:
+    task = await running(store)
+    *_, begun = await log(store)
+    await wait_until_async(lambda: time.time() > begun.time + 0.1)
+    end = await store.append(make_event(task, "task.completed"))
+    *_, ended = await log(store)
+    await wait_until_async(lambda: time.time() > ended.time + 0.1)
+    new = await store.post(said("x"))
+    await store.prune(time.time() - (begun.time + ended.time) / 2)
+    assert [entry.seq for entry in await store.inbox("chat", 0, 10)] == [end, new]
+    await store.prune(time.time() - ended.time - 0.05)
+    assert await store.load(task.id) is None
+    assert [entry.seq for entry in await store.inbox("chat", 0, 10)] == [new]
 
 
 async def test_a_silent_session_is_kept_while_somebody_listens(store: Store) -> None:

@@ -124,6 +124,16 @@ async def test_a_handler_may_unsubscribe_itself_and_is_let_to_its_end(bench: Ben
     assert ended == ["a"]
 
 
+async def test_who_is_taken_away_by_another_handler_does_not_hear_that_very_event(bench: Bench) -> None:
+    heard: list[str] = []
+    await bench.session.on("*", lambda event: off())
+    off = await bench.session.on("*", lambda event: heard.append("taken away"))
+    await bench.session.on("*", lambda event: heard.append("last"))
+    await say(bench, "a")
+    await wait_until_async(lambda: heard)
+    assert heard == ["last"]
+
+
 async def test_closing_stops_them_in_the_middle_of_a_call(bench: Bench) -> None:
     called = asyncio.Event()
 

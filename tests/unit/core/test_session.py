@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from typing import Any
 
@@ -130,9 +131,22 @@ async def test_a_full_batch_waits_no_longer_and_the_rest_comes_with_the_next(ben
     await say(bench, 7)
     await asyncio.sleep(0.05)
     assert turns.numbers == [[0, 1, 2], [3, 4, 5]]
-    await say(bench, 8)
+    await say(bench, 8, 9, 10)  # at once, and more than there is room for
     await wait_until_async(lambda: len(turns.batches) == 3)
     assert turns.numbers[2] == [6, 7, 8]
+    await turns.stop()
+
+
+async def test_news_without_a_pause_do_not_hold_a_batch_back(bench: Bench) -> None:
+    turns = Turns(bench, coalesce=0.1, limit=100_000)
+    await wait_until_async(lambda: bench.followers)
+    began = time.monotonic()
+    for number in itertools.count():
+        await say(bench, number)
+        if turns.batches:
+            break
+        assert time.monotonic() - began < 5.0
+        await asyncio.sleep(0.01)
     await turns.stop()
 
 
