@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import JsonValue
 
 from hermes_async.core.aside import Aside
-from hermes_async.core.feed import Feed
+from hermes_async.core.feed import End, Feed
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.ids import checked_idempotency_key, new_task_id, new_traceparent
 from hermes_async.core.journal import Journal, patiently
@@ -95,11 +95,22 @@ class Dispatcher:
         """Write many tasks at once."""
         return await self._journal.create_all(tasks)
 
+    def expect(self, task: Task) -> End | None:
+        """Await the end of a task that is not written yet, if anybody listens."""
+        return self._feed.expect(task.session_id, task.id)
+
     def handle(
-        self, task: Task, subagent: Subagent[..., Any], aside: Aside | None, *, repeated: bool = False
+        self,
+        task: Task,
+        subagent: Subagent[..., Any],
+        aside: Aside | None,
+        end: End | None,
+        *,
+        repeated: bool = False,
     ) -> TaskHandle[Any]:
         """Return the handle of a task that is written."""
-        return TaskHandle(task, self._journal, self._feed, subagent.signature.result, aside, repeated)
+        result = subagent.signature.result
+        return TaskHandle(task, self._journal, self._feed, result, aside, repeated, end)
 
     def _birth(self, origin: Origin, subagent: Subagent[..., Any], arguments: dict[str, JsonValue]) -> Birth:
         fallback = subagent.spec.fallback
@@ -149,15 +160,19 @@ class Delegate:
         found = self._dispatcher.resolve(subagent, self.origin.parent)
         # All are bound first: an input that does not fit starts none.
         bound = [found.signature.bind((), each) for each in inputs]
-        writing = []
+        writing, ends = [], []
         for start in range(0, len(bound), CHUNK):
             chunk = bound[start : start + CHUNK]
             tasks = [self._dispatcher.new_task(self.origin, found, each) for each in chunk]
+            ends += [self._dispatcher.expect(task) for task in tasks]
             writing.append(asyncio.ensure_future(self._written(partial(self._dispatcher.write_all, tasks))))
             for _ in range(2):  # the store begins to write these while the next ones are made
                 await asyncio.sleep(0)
         written = chain.from_iterable(await asyncio.gather(*writing))
-        return [self._dispatcher.handle(task, found, self._aside) for task in written]
+        return [
+            self._dispatcher.handle(task, found, self._aside, end)
+            for task, end in zip(written, ends, strict=True)
+        ]
 
     async def submit(
         self,
@@ -182,8 +197,11 @@ class Delegate:
         if idempotency_key is not None:
             checked_idempotency_key(idempotency_key)
         task = self._dispatcher.new_task(self.origin, subagent, arguments)
+        end = self._dispatcher.expect(task)
         written = await self._written(partial(self._dispatcher.write, task, idempotency_key))
-        return self._dispatcher.handle(written, subagent, self._aside, repeated=written.id != task.id)
+        if written.id != task.id:  # an earlier one stands
+            return self._dispatcher.handle(written, subagent, self._aside, None, repeated=True)
+        return self._dispatcher.handle(written, subagent, self._aside, end)
 
     async def _written(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write; in a chat, a store that is away is an error, but a running task waits for it."""

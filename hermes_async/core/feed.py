@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import anyio
 
@@ -60,6 +61,11 @@ class Feed:
                 asyncio.get_running_loop().call_later(self.linger, self._let_go, session_id, reader)
             elif self._let_go(session_id, reader):
                 await reader.stop()
+
+    def expect(self, session_id: str, task_id: str) -> End | None:
+        """Await the end of a task that is not written yet; None: nobody follows its session now."""
+        reader = self._readers.get(session_id)
+        return reader.end_of(task_id) if reader is not None and reader.is_reading else None
 
     def _let_go(self, session_id: str, reader: Reader) -> bool:
         """Stop a reader that nobody follows; return False when somebody does, or it was stopped before."""
@@ -126,6 +132,22 @@ class Feed:
             await reader.stop()
 
 
+class End:
+    """The end of a task that somebody waits for."""
+
+    __slots__ = ("__weakref__", "event", "seen")
+
+    def __init__(self) -> None:
+        #: Set when it has been read, or may be hidden in a gap: then there is no event.
+        self.seen = asyncio.Event()
+        self.event: AnyEvent | None = None
+
+    def tell(self, event: AnyEvent | None) -> None:
+        """Wake who waits."""
+        self.event = event
+        self.seen.set()
+
+
 class Reader:
     """Follows one session's log and tells its followers how far the log has come."""
 
@@ -137,7 +159,8 @@ class Reader:
         self._store = store
         self._session_id = session_id
         self._stops = False
-        self._ends: dict[str, asyncio.Event] = {}
+        #: Those that somebody still waits for.
+        self._ends: WeakValueDictionary[str, End] = WeakValueDictionary()
         self._moved = asyncio.Event()
         self._first = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name=f"hermes-feed {session_id}")
@@ -152,9 +175,12 @@ class Reader:
         while self.seq <= seq:
             await self.told(self._moved)
 
-    def end_of(self, task_id: str) -> asyncio.Event:
-        """Return what is set when the task ends from now on, or may have."""
-        return self._ends.setdefault(task_id, asyncio.Event())
+    def end_of(self, task_id: str) -> End:
+        """Return what tells when the task ends from now on, or may have."""
+        end = self._ends.get(task_id)
+        if end is None:
+            end = self._ends[task_id] = End()
+        return end
 
     async def told(self, event: asyncio.Event) -> None:
         """Wait for one of this reader's events.
@@ -181,6 +207,11 @@ class Reader:
                 if self.has_stopped:
                     raise
             await asyncio.sleep(ASK_AGAIN)
+
+    @property
+    def is_reading(self) -> bool:
+        """True while nothing that is written from now on will be missed."""
+        return self._first.is_set() and not self.has_stopped
 
     @property
     def has_stopped(self) -> bool:
@@ -220,11 +251,13 @@ class Reader:
     def _tell(self, page: Page) -> None:
         for listener in self.listeners:
             listener(page)
-        ended = {event.task_id or "" for event in page.events if event.type in TERMINAL_TYPES}
+        for event in page.events:
+            if event.type in TERMINAL_TYPES and (end := self._ends.get(event.task_id or "")):
+                end.tell(event)
         if page.gap:  # an end may hide in it: let everybody look
-            ended |= self._ends.keys()
-        for task_id in ended & self._ends.keys():
-            self._ends.pop(task_id).set()
+            for end in [*self._ends.values()]:
+                end.tell(None)
+            self._ends.clear()
         self._advance(page.events[-1].seq)
 
     def _advance(self, seq: int) -> None:
@@ -234,5 +267,5 @@ class Reader:
             self._moved = asyncio.Event()
 
     def _wake_all(self, _: asyncio.Task[None]) -> None:
-        for event in (self._first, self._moved, *self._ends.values()):
+        for event in (self._first, self._moved, *(end.seen for end in self._ends.values())):
             event.set()

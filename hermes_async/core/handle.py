@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import nullcontext
 from secrets import token_hex
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from pydantic import JsonValue, TypeAdapter
 
 from hermes_async.core.aside import Waiting
-from hermes_async.core.feed import Feed
+from hermes_async.core.feed import End, Feed
 from hermes_async.core.journal import Journal, patiently
 from hermes_async.core.ports import Page
 from hermes_async.core.signature import EVENT_BYTES, as_json
@@ -25,7 +25,7 @@ from hermes_async.domain.errors import (
 from hermes_async.domain.events import AnyEvent, MessageData, task_event
 from hermes_async.domain.gap import Gap
 from hermes_async.domain.json_schema import misfit
-from hermes_async.domain.lifecycle import TERMINAL_TYPES
+from hermes_async.domain.lifecycle import TARGET, TERMINAL_TYPES
 from hermes_async.domain.question import Answer
 from hermes_async.domain.refusals import has_ended, not_asked
 from hermes_async.domain.task import Task, TaskStatus
@@ -44,6 +44,7 @@ class TaskHandle(Generic[R]):
         result: TypeAdapter[R] | None = None,
         aside: Waiting | None = None,
         repeated: bool = False,
+        end: End | None = None,
     ) -> None:
         self.id = task.id
         self.session_id = task.session_id
@@ -57,6 +58,8 @@ class TaskHandle(Generic[R]):
         self._result = result
         #: A parent task steps aside while it waits for this one.
         self._aside: Waiting = aside or nullcontext
+        #: Awaited since before the task was born, if somebody followed the session then.
+        self._end = end
 
     def __repr__(self) -> str:
         return f"<TaskHandle {self.id}>"
@@ -77,20 +80,32 @@ class TaskHandle(Generic[R]):
 
         In a chat, a store that is away is an error; a parent task waits for it, as all work does.
         """
+        end = await self._waited()
+        return end if isinstance(end, Task) else await self.task()
+
+    async def _waited(self) -> Task | AnyEvent:
+        """Wait for the task to end and return what told of it: its record, or the event."""
+        if self._end is not None and self._end.event is not None:
+            self.has_ended = True
+            return self._end.event
         async with self._aside():
             if self._aside is nullcontext:
-                return await self._ended()
-            return await patiently(self._ended, f"the wait for {self.id}")
+                return await self._told()
+            return await patiently(self._told, f"the wait for {self.id}")
 
-    async def _ended(self) -> Task:
+    async def _told(self) -> Task | AnyEvent:
         async with self._feed.follow(self.session_id) as reader:
             while True:
                 end = reader.end_of(self.id)
-                task = await self.task()
-                if task.status.is_terminal:
+                if end is not self._end:  # it may lie behind the reader
+                    task = await self.task()
+                    if task.status.is_terminal:
+                        self.has_ended = True
+                        return task
+                await reader.told(end.seen)
+                if end.event is not None:
                     self.has_ended = True
-                    return task
-                await reader.told(end)
+                    return end.event
 
     async def result(self) -> R:
         """Wait for the task to end and return what the agent returned.
@@ -100,10 +115,12 @@ class TaskHandle(Generic[R]):
             TaskCancelled: somebody cancelled it.
             TaskRejected: a limit refused it.
         """
-        task = await self.ended()
-        if task.status is not TaskStatus.COMPLETED:
-            raise _error(task)
-        return self._result.validate_python(task.output) if self._result else cast("R", task.output)
+        end = await self._waited()
+        status = end.status if isinstance(end, Task) else TARGET[end.type]
+        said: Any = end if isinstance(end, Task) else end.data
+        if status is not TaskStatus.COMPLETED:
+            raise _error(self.id, end.agent, status, said)
+        return self._result.validate_python(said.output) if self._result else cast("R", said.output)
 
     async def events(self, after: int = 0) -> AsyncIterator[AnyEvent | Gap]:
         """Yield the task's events with a `seq` beyond `after`, past and future, until it has ended.
@@ -237,13 +254,15 @@ async def find(journal: Journal, task_id: str) -> Task:
     return task
 
 
-def _error(task: Task) -> TaskError:
-    told = f": {task.error.type}: {task.error.message}" if task.error else ""
-    why = f" ({task.reason})" if task.reason else ""
+def _error(task_id: str, agent: str | None, status: TaskStatus, said: Any) -> TaskError:
+    """Return the error that a task's record, or the data of its last event, amounts to."""
+    reason, error = getattr(said, "reason", None), getattr(said, "error", None)
+    told = f": {error.type}: {error.message}" if error else ""
+    why = f" ({reason})" if reason else ""
     kinds: dict[TaskStatus, type[TaskError]] = {
         TaskStatus.CANCELLED: TaskCancelled,
         TaskStatus.REJECTED: TaskRejected,
     }
-    kind = kinds.get(task.status, TaskFailed)
-    message = f"task {task.id} of {task.agent} {task.status}{why}{told}"
-    return kind(message, task_id=task.id, reason=task.reason, error=task.error)
+    kind = kinds.get(status, TaskFailed)
+    message = f"task {task_id} of {agent} {status}{why}{told}"
+    return kind(message, task_id=task_id, reason=reason, error=error)

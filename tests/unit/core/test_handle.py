@@ -77,6 +77,53 @@ async def test_a_result_is_the_agent_s_own_type(make_bench: MakeBench, when: str
     assert await soon(waiting) == Report("t")
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_who_follows_the_session_has_the_end_from_its_log(make_bench: MakeBench, when: str) -> None:
+    bench = make_bench(report, fail)
+    async with bench.hermes.feed.follow("chat") as reader:
+        handles = [
+            await bench.session.dispatch(report, "t"),
+            await bench.session.dispatch(fail),
+            *await bench.session.dispatch_many(report, [{"title": "u"}]),
+        ]
+        waiting = [asyncio.ensure_future(handle.result()) for handle in handles if when == "before"]
+        for handle in handles:
+            await bench.runner.run(handle.id)
+        last = await bench.store.last_seq("chat")
+        await wait_until_async(lambda: reader.seq == last)
+        bench.store.calls.clear()
+        first, failure, second = await soon(asyncio.gather(*(waiting or handles), return_exceptions=True))
+    assert (first, second) == (Report("t"), Report("u"))
+    assert (type(failure), failure.reason) == (TaskFailed, Reason.ERROR)
+    assert "of fail failed (error): ValueError: no" in str(failure)
+    assert "load" not in bench.store.calls
+
+
+async def test_the_end_of_an_earlier_task_is_looked_up(make_bench: MakeBench) -> None:
+    bench = make_bench(report)
+    first = await bench.session.submit("report", {"title": "t"}, idempotency_key="k")
+    await bench.runner.run(first.id)
+    async with bench.hermes.feed.follow("chat"):
+        again = await bench.session.submit("report", {"title": "t"}, idempotency_key="k")
+        assert await soon(again) == Report("t")
+
+
+async def test_a_follower_looks_up_an_end_that_was_trimmed_before_it_could_be_read(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench(report, max_length=5)
+    async with bench.hermes.feed.follow("chat"):
+        handle = await bench.session.dispatch(report, "t")
+        waiting = asyncio.ensure_future(handle.ended())
+        await wait_until_async(lambda: bench.followers == 2)
+        claimed = await bench.store.claim(handle.id, "w1", 60.0)
+        assert claimed is not None
+        # no await that lets the reader look before all is written and trimmed
+        await bench.store.append(make_event(claimed, "task.completed"))
+        await noise(bench, 20)
+        assert (await soon(waiting)).status is TaskStatus.COMPLETED
+
+
 async def test_another_process_finds_it_by_its_id(make_bench: MakeBench) -> None:
     bench = make_bench(report)
     task = await bench.dispatch(report, "t")
