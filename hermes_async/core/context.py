@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from functools import cached_property
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
 from pydantic import BaseModel, JsonValue
 
@@ -52,13 +53,20 @@ class Delegate(Protocol):
         ...
 
 
+class Company(NamedTuple):
+    """With whom an attempt deals: its children, and its parent."""
+
+    delegate: Delegate
+    conversation: Conversation
+
+
 class TaskContext:
     """The first argument of every agent.
 
     What tells works in `def` and in `async def` alike; what is awaited goes through `wait` in a `def`.
     """
 
-    def __init__(self, task: Task, voice: Voice, delegate: Delegate, conversation: Conversation) -> None:
+    def __init__(self, task: Task, voice: Voice, company: Callable[[], Company]) -> None:
         self.task_id = task.id
         self.session_id = task.session_id
         self.parent = task.birth.parent
@@ -68,10 +76,13 @@ class TaskContext:
         #: True once somebody asked to cancel, or the attempt was given to another worker.
         self.cancelled = False
         self._voice = voice
-        self._delegate = delegate
-        self._conversation = conversation
+        self._find_company = company
         self._loop = asyncio.get_running_loop()
         self._ordinals = itertools.count(1)
+
+    @cached_property
+    def _company(self) -> Company:
+        return self._find_company()
 
     def progress(self, percent: float | None = None, message: str = "") -> None:
         """Say how far the work is; may be called often, only the latest of each quarter second is sent.
@@ -142,11 +153,13 @@ class TaskContext:
         shape = Shape(schema)
         as_json([question, shape.schema], "the question", limit=EVENT_BYTES)
         if default is NO_DEFAULT:
-            return self._conversation.ask(question, shape, timeout, Answer(question_id="", by="timeout"))
+            return self._company.conversation.ask(
+                question, shape, timeout, Answer(question_id="", by="timeout")
+            )
         plain = as_json(default, "the default", limit=EVENT_BYTES)
         shape.fit(plain)
         ending = Answer(question_id="", answer=plain, by="default")
-        return self._conversation.ask(question, shape, timeout, ending)
+        return self._company.conversation.ask(question, shape, timeout, ending)
 
     def messages(self, wait: float = 0.0) -> Awaitable[Sequence[MessageData]]:
         """Return what was said to the task and this attempt has not read yet, oldest first.
@@ -158,7 +171,7 @@ class TaskContext:
             UserError: this is a `def`, where it is `ctx.wait(ctx.messages)`.
         """
         self._check_loop("messages")
-        return self._conversation.messages(wait)
+        return self._company.conversation.messages(wait)
 
     def wait(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call what is awaited in an `async def`, and wait for it, in a `def`: `ctx.wait(ctx.ask, "Which?")`.
@@ -195,7 +208,7 @@ class TaskContext:
         Raises:
             TaskRejected: a limit says no, or this task is to be cancelled.
         """
-        return await self._delegate.dispatch(subagent, *args, **kwargs)
+        return await self._company.delegate.dispatch(subagent, *args, **kwargs)
 
     @overload
     async def dispatch_many(
@@ -209,7 +222,7 @@ class TaskContext:
         self, subagent: Any, inputs: Sequence[Mapping[str, Any]]
     ) -> list[TaskHandle[Any]]:
         """Start a child task for each input (its arguments by name) in a few round trips."""
-        return await self._delegate.dispatch_many(subagent, inputs)
+        return await self._company.delegate.dispatch_many(subagent, inputs)
 
     @staticmethod
     def _check_loop(name: str) -> None:

@@ -13,6 +13,17 @@ from hermes_async.domain.task import Task
 class Limits:
     """The time limits of one claimed attempt; signs of life may come from any thread."""
 
+    __slots__ = (
+        "_ends",
+        "_halted_at",
+        "_is_paused",
+        "_last_sign",
+        "_options",
+        "_strike",
+        "_timer",
+        "reason",
+    )
+
     def __init__(self, task: Task, now: float | None = None) -> None:
         began = time.monotonic() if now is None else now
         #: Which limit has struck.

@@ -29,6 +29,20 @@ class Reporter:
         on_news: is called at each piece of news, on its thread.
     """
 
+    __slots__ = (
+        "_closing",
+        "_is_closed",
+        "_journal",
+        "_lock",
+        "_loop",
+        "_news",
+        "_on_news",
+        "_ordinals",
+        "_task",
+        "_writer",
+        "on_lost",
+    )
+
     def __init__(self, task: Task, journal: Journal, on_news: Callable[[], None] = lambda: None) -> None:
         #: Called when the record refuses the news: the attempt is somebody else's by now.
         self.on_lost: Callable[[], None] = lambda: None

@@ -9,7 +9,7 @@ import random
 import traceback
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ import anyio.to_thread
 
 from hermes_async.core.aside import Aside, StepOut, stay
 from hermes_async.core.children import Children
-from hermes_async.core.context import TaskContext
+from hermes_async.core.context import Company, TaskContext
 from hermes_async.core.conversation import Conversation
 from hermes_async.core.dispatch import Dispatcher, Origin
 from hermes_async.core.journal import Journal, patiently
@@ -41,17 +41,20 @@ _claims = itertools.count(1)
 MESSAGE_LENGTH, TRACEBACK_LENGTH = 2_000, 6_000
 
 
-@dataclass
+@dataclass(slots=True)
 class Attempt:
     """A claimed task in the hands of this process."""
 
     task: Task
     subagent: Subagent[..., Any]
-    context: TaskContext
     reporter: Reporter
     limits: Limits
-    aside: Aside
-    children: Children
+    context: TaskContext = field(init=False)
+    #: Made when it first deals with others, which most never do.
+    aside: Aside | None = None
+    children: Children | None = None
+    #: It is being settled.
+    is_over: bool = False
     #: The coroutine that runs it, where that is what to cancel.
     owner: asyncio.Task[Any] | None = None
     #: It was given to somebody else, or will be: nothing is to be written of it any more.
@@ -71,8 +74,13 @@ class Attempt:
     async def finish(self) -> Any:
         """Await an agent that is an `async def`, and then the ends of the tasks that it has dispatched."""
         value = await self.call()
-        await self.children.ended()
+        if self.children is not None:
+            await self.children.ended()
         return value
+
+    async def call_in_thread(self) -> Any:
+        """Call a `def`, which must not hold up the loop."""
+        return await anyio.to_thread.run_sync(self.call, abandon_on_cancel=True)
 
     def returned(self, value: object) -> Returned:
         """Return the outcome of a function that came back with `value`."""
@@ -133,14 +141,20 @@ class Runner:
             return None
         limits = Limits(task)
         reporter = Reporter(task, self._journal, limits.sign)
-        aside = Aside(task, self._journal.store, limits, self._step_out)
-        children = Children(self._dispatcher.of(Origin.of(task), aside))
-        conversation = Conversation(task, self._journal.store, aside)
-        context = TaskContext(task, reporter, children, conversation)
-        context.cancelled = task.cancel_requested
-        attempt = Attempt(task, subagent, context, reporter, limits, aside, children)
-        reporter.on_lost = conversation.on_lost = attempt.abandon
+        attempt = Attempt(task, subagent, reporter, limits)
+        attempt.context = TaskContext(task, reporter, partial(self._company, attempt))
+        attempt.context.cancelled = task.cancel_requested
+        reporter.on_lost = attempt.abandon
         return attempt
+
+    def _company(self, attempt: Attempt) -> Company:
+        task, store = attempt.task, self._journal.store
+        aside = attempt.aside = Aside(task, store, attempt.limits, self._step_out)
+        aside.is_over = attempt.is_over
+        conversation = Conversation(task, store, aside)
+        conversation.on_lost = attempt.abandon
+        attempt.children = Children(self._dispatcher.of(Origin.of(task), aside))
+        return Company(attempt.children, conversation)
 
     async def settle(self, attempt: Attempt, outcome: Outcome) -> AnyEvent | None:
         """Write how the attempt ended; return that event, or None when the attempt was no longer ours.
@@ -148,7 +162,9 @@ class Runner:
         Whoever cancels meanwhile comes too late.
         """
         attempt.context.cancelled |= not isinstance(outcome, Returned)  # a thread may still be at work
-        attempt.aside.is_over = True
+        attempt.is_over = True
+        if attempt.aside is not None:
+            attempt.aside.is_over = True
         return await _to_the_end(self._settle(attempt, outcome))
 
     async def _settle(self, attempt: Attempt, outcome: Outcome) -> AnyEvent | None:
@@ -156,7 +172,7 @@ class Runner:
         task = attempt.task
         if attempt.is_lost:  # even if it is in nobody's hands yet
             return None
-        if isinstance(outcome, Raised):
+        if isinstance(outcome, Raised) and attempt.children is not None:
             await attempt.children.stop()
         if not isinstance(outcome, Returned):  # only then it matters whether somebody asked to cancel
             task = await self._latest(task)
@@ -176,19 +192,14 @@ class Runner:
         try:
             async with limit:
                 attempt.limits.watch(lambda: limit.reschedule(0.0))
-                return attempt.returned(await _called(attempt))
+                call = attempt.finish if attempt.subagent.is_async else attempt.call_in_thread
+                return attempt.returned(await call())
         except asyncio.CancelledError:
             return _interrupted()
         except BaseException as exc:  # what an agent makes of being aborted is no reason of its own
             return attempt.timed_out() if limit.expired() else raised(exc)
         finally:
             attempt.limits.stop()
-
-
-async def _called(attempt: Attempt) -> Any:
-    if attempt.subagent.is_async:
-        return await attempt.finish()
-    return await anyio.to_thread.run_sync(attempt.call, abandon_on_cancel=True)
 
 
 async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:

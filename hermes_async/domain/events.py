@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.question import Answer, Question
 from hermes_async.domain.task import Lane, Progress, Task, TaskStatus, Usage
+from hermes_async.domain.trusted import trusted
 
 
 class _Value(BaseModel):
@@ -217,18 +218,17 @@ def task_event(task: Task, type_: str, data: BaseModel | None = None, *, n: int 
         n: the ordinal of a repeatable event within its attempt; others happen once and use their own name.
     """
     word = n if n != "" else type_.removeprefix("task.")
-    return CLASSES[type_].model_construct(
-        seq=0,
-        id=f"{task.id}:{task.attempt}:{word}",
-        type=type_,
-        time=0.0,
-        session_id=task.session_id,
-        task_id=task.id,
-        agent=task.agent,
-        attempt=task.attempt,
-        trace_id=task.birth.trace_id,
-        data=data if data is not None else Nothing(),
-    )
+    envelope = {
+        "id": f"{task.id}:{task.attempt}:{word}",
+        "type": type_,
+        "session_id": task.session_id,
+        "task_id": task.id,
+        "agent": task.agent,
+        "attempt": task.attempt,
+        "trace_id": task.birth.trace_id,
+        "data": data if data is not None else Nothing(),
+    }
+    return trusted(CLASSES[type_], envelope)
 
 
 def callback_event(task: Task, id_: str, type_: str, data: BaseModel) -> AnyEvent:

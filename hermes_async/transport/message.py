@@ -11,6 +11,7 @@ from uuid import uuid4
 import kombu.serialization
 import kombu.transport.virtual
 import kombu.utils.json
+from pydantic_core import from_json
 
 __all__ = [
     "DEFAULT_PRIORITY",
@@ -77,7 +78,10 @@ def decode_json(text: str | bytes) -> Any:
     plain = text.decode() if isinstance(text, bytes) else text
     if '"__type__"' in plain:  # a value that JSON does not know, such as a datetime
         return kombu_json.loads(plain)
-    return _from_json(plain)
+    try:
+        return from_json(plain)  # knows the strings that all messages share, and keeps each of them once
+    except ValueError:
+        return _from_json(plain)  # which takes what is no JSON by the letter, such as half a surrogate pair
 
 
 class Message(virtual.Message):  # type: ignore[misc]

@@ -29,8 +29,21 @@ logger = logging.getLogger("hermes.worker")
 Verdict = Callable[[Task], AnyEvent | None]
 
 
+#: The arguments of our tasks, and what Celery would do afterwards.
+NOTHING: Any = [[], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
+
+
 class WatchedRequest(Request):  # type: ignore[misc]
     """Celery's side of a task in the main process: it sees the ends that the body cannot tell of."""
+
+    def __init__(self, message: Any, **options: Any) -> None:
+        super().__init__(message, **options)
+        # While it waits, a task is held by little else: what is there twice, or with every task, goes.
+        message.headers = self.request_dict
+        if message.payload == NOTHING:
+            message._decoded_cache = self._Request__payload = NOTHING
+            self._args, self._kwargs, _ = NOTHING
+            self.request_dict.update(args=self._args, kwargs=self._kwargs)
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """Somebody stops the task, which may take its time; Celery does not wait for its end."""

@@ -9,26 +9,22 @@ import time
 import types
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import Context, ContextVar, copy_context
-from functools import cache, partial, wraps
+from functools import partial, wraps
 from typing import Any, Protocol
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import SoftTimeLimitExceeded
-from celery import signals
 from celery._state import _task_stack
-from celery.app import trace
-from celery.app.task import Task
 from celery.app.trace import build_tracer
 from celery.utils.threads import get_ident
 from greenlet import getcurrent, greenlet
+
+from hermes_async.worker.untraced import is_watched, log_success
 
 __all__ = ["Job", "Pool", "adopt", "adopted", "current_job", "job_of", "watch_task_stack"]
 
 logger = logging.getLogger(__name__)
 
-#: What Celery's tracer calls or sends before and after a body that ends well.
-HOOKS = ("__call__", "before_start", "on_success", "after_return")
-SIGNALS = (signals.task_prerun, signals.task_postrun, signals.task_success)
 #: An abandoned coroutine has this many seconds to clean up; then it is a zombie, and cancelled again.
 INSIST_EVERY = 5.0
 
@@ -71,6 +67,24 @@ def job_of(context: Context) -> Job | None:
 
 class Job:
     """What the pool hands to Celery for one task; Celery keeps only a weak reference to it."""
+
+    __slots__ = (
+        "__weakref__",
+        "_args",
+        "_began",
+        "_halted_at",
+        "_interruption",
+        "_limits",
+        "_options",
+        "_target",
+        "_timers",
+        "abandoned",
+        "failure",
+        "pid",
+        "pool",
+        "task",
+        "to_be_killed",
+    )
 
     def __init__(
         self,
@@ -139,14 +153,14 @@ class Job:
 
     async def _outcome(self) -> Any:
         task = self.pool.app.tasks[self.name]
-        if not hasattr(task, "untraced") or _is_watched(task):
+        if not hasattr(task, "untraced") or is_watched(task):
             return await self._trace()
         try:
             value = await self._drive(task.untraced(self.task_id))
         except Exception as error:  # what becomes of it, Celery's tracer says
             self.failure = error
             return await self._trace()
-        _log_success(self, value)
+        log_success(self.task_id, self.name, value, self.age)
         return 0, repr(value), self.age
 
     async def _trace(self) -> Any:
@@ -291,24 +305,6 @@ class Job:
     def _insist(self) -> None:
         self.pool.is_zombie(self)
         self.abandon()
-
-
-def _is_watched(task: Any) -> bool:
-    """Whether anybody sees how Celery traces a task that ends well."""
-    wrapped = hasattr(task.__trace__, "__wrapped__")  # as those do who observe performance
-    return wrapped or any(signal.receivers for signal in SIGNALS) or _has_hooks(task)
-
-
-@cache
-def _has_hooks(task: Any) -> bool:
-    own = type(task).__mro__[: type(task).__mro__.index(Task)]
-    return any(hook in vars(cls) for cls in own for hook in HOOKS)
-
-
-def _log_success(job: Job, value: object) -> None:
-    if trace.logger.isEnabledFor(logging.INFO):
-        said = {"id": job.task_id, "name": job.name, "return_value": repr(value), "runtime": job.age}
-        trace.info(trace.LOG_SUCCESS, {**said, "args": "()", "kwargs": "{}"})
 
 
 def adopted(task: Any) -> bool:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import from_json
 
 from hermes_async.core.ports import Parcel
+from hermes_async.domain.agent import SubagentSpec
 from hermes_async.domain.callback import Callback, CallbackKind, Try, name_of, wanted
 from hermes_async.domain.events import CLASSES, AnyEvent
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.question import Answer, Question
-from hermes_async.domain.task import Birth, Lane, Progress, Task, TaskStatus, Usage
+from hermes_async.domain.task import Address, Birth, Lane, Progress, Task, TaskStatus, Usage
+from hermes_async.domain.trusted import trusted
 
 _PARTIAL, _ANSWER = "partial:", "answer:"
 
@@ -57,35 +61,56 @@ def _encode(value: Any) -> str:
 
 def decode_task(fields: Mapping[str, str]) -> Task:
     """Return the record that a hash holds."""
-    birth = Birth.model_validate_json(fields["birth"])
-    return Task.model_construct(
-        birth=birth,
-        agent=fields["agent"],
-        moved_to=Lane(fields["moved_to"]) if "moved_to" in fields else None,
-        status=TaskStatus(fields["status"]),
-        attempt=int(fields["attempt"]),
-        failures=int(fields.get("failures", 0)),
-        losses=int(fields.get("losses", 0)),
-        worker=fields.get("worker"),
-        cancel_requested=fields.get("cancel_requested") == "1",
-        progress=_model(Progress, fields.get("progress")),
-        partials={
+    record = {
+        "birth": decode_birth(fields["birth"]),
+        "agent": fields["agent"],
+        "moved_to": Lane(fields["moved_to"]) if "moved_to" in fields else None,
+        "status": TaskStatus(fields["status"]),
+        "attempt": int(fields["attempt"]),
+        "failures": int(fields.get("failures", 0)),
+        "losses": int(fields.get("losses", 0)),
+        "worker": fields.get("worker"),
+        "cancel_requested": fields.get("cancel_requested") == "1",
+        "progress": _model(Progress, fields.get("progress")),
+        "partials": {
             n.removeprefix(_PARTIAL): json.loads(v) for n, v in fields.items() if n.startswith(_PARTIAL)
         },
-        question=_model(Question, fields.get("question")),
-        answers={
+        "question": _model(Question, fields.get("question")),
+        "answers": {
             n.removeprefix(_ANSWER): Answer.model_validate_json(v)
             for n, v in fields.items()
             if n.startswith(_ANSWER)
         },
-        output=json.loads(fields["output"]) if "output" in fields else None,
-        error=_model(ErrorInfo, fields.get("error")),
-        reason=Reason(fields["reason"]) if fields.get("reason") else None,
-        usage=_model(Usage, fields.get("usage")),
-        created_at=_seconds(fields["created_at"]),
-        started_at=_seconds(fields["started_at"]) if "started_at" in fields else None,
-        finished_at=_seconds(fields["finished_at"]) if "finished_at" in fields else None,
-    )
+        "output": json.loads(fields["output"]) if "output" in fields else None,
+        "error": _model(ErrorInfo, fields.get("error")),
+        "reason": Reason(fields["reason"]) if fields.get("reason") else None,
+        "usage": _model(Usage, fields.get("usage")),
+        "created_at": _seconds(fields["created_at"]),
+        "started_at": _seconds(fields["started_at"]) if "started_at" in fields else None,
+        "finished_at": _seconds(fields["finished_at"]) if "finished_at" in fields else None,
+    }
+    return trusted(Task, record)
+
+
+def encode_birth(birth: Birth) -> str:
+    """Return a birth as two lines: its options, which most tasks of a kind share, and the rest."""
+    options = birth.options.model_dump_json(exclude_defaults=True)
+    return f"{options}\n{birth.model_dump_json(exclude_defaults=True, exclude={'options'})}"
+
+
+def decode_birth(text: str) -> Birth:
+    """Return the birth that `encode_birth` has written."""
+    options, _, rest = text.partition("\n")
+    values = {"input": {}, **from_json(rest), "options": _options(options)}
+    for name in ("to", "fallback"):
+        if name in values:
+            values[name] = Address.model_validate(values[name])
+    return trusted(Birth, values)
+
+
+@lru_cache(maxsize=1_000)
+def _options(text: str) -> SubagentSpec:
+    return SubagentSpec.model_validate_json(text)
 
 
 def decode_event(session_id: str, entry_id: str, fields: Mapping[str, str]) -> AnyEvent:
@@ -93,18 +118,19 @@ def decode_event(session_id: str, entry_id: str, fields: Mapping[str, str]) -> A
     cls = CLASSES[fields["type"]]
     data = cls.model_fields["data"].annotation
     assert data is not None
-    return cls.model_construct(
-        seq=int(entry_id.partition("-")[0]),
-        id=fields["id"],
-        type=fields["type"],
-        time=_seconds(fields["time"]),
-        session_id=session_id,
-        task_id=fields["task"] or None,
-        agent=fields["agent"] or None,
-        attempt=int(fields["attempt"]),
-        trace_id=fields["trace"] or None,
-        data=data.model_validate_json(fields["data"]),
-    )
+    envelope = {
+        "seq": int(entry_id.partition("-")[0]),
+        "id": fields["id"],
+        "type": fields["type"],
+        "time": _seconds(fields["time"]),
+        "session_id": session_id,
+        "task_id": fields["task"] or None,
+        "agent": fields["agent"] or None,
+        "attempt": int(fields["attempt"]),
+        "trace_id": fields["trace"] or None,
+        "data": data.model_validate_json(fields["data"]),
+    }
+    return trusted(cls, envelope)
 
 
 def decode_callback(callback_id: str, task: Task, fields: Mapping[str, str]) -> Callback:

@@ -52,6 +52,8 @@ class Pipe:
         self._wire: Wire | None = None
         self._waiting: list[_Call] = []
         self._in_flight: Sequence[_Call] = ()
+        #: Nobody else asked for anything at the time of the last batch.
+        self._is_calm = True
         self._mending: asyncio.Task[None] | None = None
 
     def call(self, script: Script, prefix: str, *args: _Value) -> asyncio.Future[Any]:
@@ -81,7 +83,10 @@ class Pipe:
         call = _Call((name, *encoded), asyncio.get_running_loop().create_future(), script)
         self._waiting.append(call)
         if not self._in_flight and len(self._waiting) == 1:
-            asyncio.get_running_loop().call_soon(self._next)
+            if self._is_calm:
+                self._next()
+            else:  # what others ask for in this tick goes along
+                asyncio.get_running_loop().call_soon(self._next)
         return call.reply
 
     def _next(self) -> None:
@@ -90,10 +95,11 @@ class Pipe:
         self._in_flight = batch
         if not batch:
             return
+        self._is_calm = len(batch) == 1
         if self._wire is not None and self._wire.is_open:
             self._wire.send([call.command for call in batch], partial(self._answered, batch))
         else:
-            self._mending = asyncio.create_task(self._mend(batch), name="hermes-pipe")
+            self._begin_to_mend(batch)
 
     def _answered(self, batch: Sequence[_Call], outcome: list[Any] | Exception) -> None:
         if isinstance(outcome, list):
@@ -101,9 +107,20 @@ class Pipe:
         elif isinstance(outcome, RedisTimeoutError):
             batch = self._fail(batch, outcome)
         if batch:  # the server restarted and forgot the scripts, or the connection
-            self._mending = asyncio.create_task(self._mend(batch), name="hermes-pipe")
+            self._begin_to_mend(batch)
         else:
             self._next()
+
+    def _begin_to_mend(self, batch: Sequence[_Call]) -> None:
+        self._mending = asyncio.create_task(self._mend(batch), name="hermes-pipe")
+        self._mending.add_done_callback(self._mended)
+
+    def _mended(self, mending: asyncio.Task[None]) -> None:
+        """When this process ends, nobody may wait for ever, even if the mending never began."""
+        if mending.cancelled() or mending.exception():
+            for call in (*self._in_flight, *self._waiting):
+                call.reply.cancel()
+            self._in_flight, self._waiting = (), []
 
     async def _mend(self, batch: Sequence[_Call]) -> None:
         """Send calls over a connection that is made anew, with the scripts that they need."""
@@ -116,11 +133,6 @@ class Pipe:
             outcome = await replied
         except Exception as exc:  # whatever it is, nobody may wait for ever
             outcome = exc
-        except BaseException:  # this process ends
-            for call in (*batch, *self._waiting):
-                call.reply.cancel()
-            self._in_flight, self._waiting = (), []
-            raise
         if isinstance(outcome, Exception):
             self._fail(batch, outcome)
         else:

@@ -12,7 +12,13 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from hermes_async.adapters.redis_store.codec import decode_task, encode_changes, encode_move, encode_wants
+from hermes_async.adapters.redis_store.codec import (
+    decode_task,
+    encode_birth,
+    encode_changes,
+    encode_move,
+    encode_wants,
+)
 from hermes_async.adapters.redis_store.connection import client_for
 from hermes_async.adapters.redis_store.dialogue import RedisDialogue
 from hermes_async.adapters.redis_store.keys import Keys
@@ -94,7 +100,7 @@ class RedisStore(RedisDialogue):
             task.session_id,
             task.agent,
             birth.trace_id,
-            birth.model_dump_json(exclude_defaults=True),
+            encode_birth(birth),
             _digest(task) if key else "",
             key or "",
             IDEMPOTENCY_TTL * 1000,

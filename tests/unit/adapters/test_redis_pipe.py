@@ -79,11 +79,21 @@ async def test_what_is_asked_in_one_tick_travels_together_and_in_order(
     await post(pipe, "first")
     pipe.trips.clear()
     assert await asyncio.gather(*(post(pipe, str(n)) for n in range(100))) == list(range(2, 102))
-    assert pipe.trips == [100]
+    assert await asyncio.gather(*(post(pipe, str(n)) for n in range(100))) == list(range(102, 202))
+    assert pipe.trips == [1, 99, 100]  # who is alone does not wait for others, until there are some
+
+
+async def test_who_is_alone_again_is_sent_at_once(pipe: CountingPipe) -> None:
+    await asyncio.gather(*(pipe.read("PING") for _ in range(3)))
+    await pipe.read("PING")
+    pipe.trips.clear()
+    asked = pipe.read("PING")
+    assert pipe.trips == [1]
+    await asked
 
 
 async def test_a_pipeline_has_its_limit(pipe: CountingPipe) -> None:
-    await pipe.read("PING")
+    await asyncio.gather(pipe.read("PING"), pipe.read("PING"), pipe.read("PING"))
     pipe.trips.clear()
     await asyncio.gather(*(pipe.read("GET", str(n)) for n in range(BATCH + 1)))
     assert pipe.trips == [BATCH, 1]
@@ -99,7 +109,7 @@ async def test_what_comes_meanwhile_is_the_next_batch(pipe: CountingPipe) -> Non
 async def test_a_server_that_forgot_the_scripts_is_told_them_again(
     pipe: CountingPipe, redis_url: str
 ) -> None:
-    await post(pipe, "first")
+    await asyncio.gather(post(pipe, "first"), pipe.read("PING"), pipe.read("PING"))
     with redis.Redis.from_url(redis_url) as client:
         client.script_flush()
     replies = await asyncio.gather(*(post(pipe, str(n)) for n in range(3)), pipe.read("PING"))

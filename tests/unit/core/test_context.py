@@ -12,7 +12,7 @@ import pytest
 
 from hermes_async.core import reporter
 from hermes_async.core.aside import Aside
-from hermes_async.core.context import STATUS_LENGTH, TaskContext
+from hermes_async.core.context import STATUS_LENGTH, Company, TaskContext
 from hermes_async.core.conversation import Conversation
 from hermes_async.core.limits import Limits
 from hermes_async.core.reporter import Reporter
@@ -44,7 +44,8 @@ async def speaker(bench: Bench) -> tuple[TaskContext, Reporter, Task]:
         raise NotImplementedError
 
     aside = Aside(task, bench.store, Limits(task))
-    return TaskContext(task, writer, dispatch, Conversation(task, bench.store, aside)), writer, task
+    company = Company(dispatch, Conversation(task, bench.store, aside))
+    return TaskContext(task, writer, lambda: company), writer, task
 
 
 async def news(bench: Bench) -> list[tuple[str, Any]]:
