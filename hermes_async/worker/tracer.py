@@ -17,8 +17,9 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from celery._state import _task_stack
 from celery.app.trace import build_tracer
 from celery.utils.threads import get_ident
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent
 
+from hermes_async.worker.greenlets import Tracer, traced
 from hermes_async.worker.untraced import is_watched, log_success
 
 __all__ = ["Job", "Pool", "adopt", "adopted", "current_job", "job_of", "watch_task_stack"]
@@ -49,10 +50,6 @@ class _SoftLimit(SoftTimeLimitExceeded, asyncio.CancelledError):  # type: ignore
 
     It is a cancellation too, so that a TaskGroup which is waiting for its children takes them along.
     """
-
-
-class _Tracer(greenlet):  # type: ignore[misc]
-    """Runs Celery's synchronous tracer; its parent is the greenlet of the loop."""
 
 
 def current_job() -> Job | None:
@@ -154,27 +151,14 @@ class Job:
     async def _outcome(self) -> Any:
         task = self.pool.app.tasks[self.name]
         if not hasattr(task, "untraced") or is_watched(task):
-            return await self._trace()
+            return await traced(self._target, self._args, self._drive)
         try:
             value = await self._drive(task.untraced(self.task_id))
         except Exception as error:  # what becomes of it, Celery's tracer says
             self.failure = error
-            return await self._trace()
+            return await traced(self._target, self._args, self._drive)
         log_success(self.task_id, self.name, value, self.age)
         return 0, repr(value), self.age
-
-    async def _trace(self) -> Any:
-        tracer = _Tracer(self._target, getcurrent())
-        tracer.gr_context = getcurrent().gr_context
-        outcome = tracer.switch(*self._args)
-        while not tracer.dead:  # then it asks us to await something
-            try:
-                value = await self._drive(outcome)
-            except BaseException as error:
-                outcome = tracer.throw(error)
-            else:
-                outcome = tracer.switch(value)
-        return outcome
 
     def _report(self, outcome: Any) -> None:
         if not self.abandoned:
@@ -343,7 +327,7 @@ def _bridge(body: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(body)
     def run(*args: Any, **kwargs: Any) -> Any:
         here, job = getcurrent(), _job.get()
-        if job is None or not isinstance(here, _Tracer):
+        if job is None or not isinstance(here, Tracer):
             return body(*args, **kwargs)  # called directly, not by a worker
         if job.failure is not None:
             raise job.failure

@@ -1,4 +1,4 @@
-"""What Celery's tracer does beside running a body: whether anybody would miss it, and the line that it logs."""
+"""What Celery's tracer does beside running a body: who would miss it, and the line that it logs."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from celery.app import trace
 from celery.exceptions import Ignore, Retry
 from greenlet import getcurrent
 
-from hermes_async.worker.tracer import _Tracer
+from hermes_async.worker.greenlets import Tracer
 from tests.unit.worker.conftest import Bench
 
 BODIES: list[Callable[..., Any]] = []
@@ -29,7 +29,7 @@ async def work() -> str:
 
 
 async def untraced(task_id: str) -> str:
-    ran.append("greenlet" if isinstance(getcurrent(), _Tracer) else "plain")
+    ran.append("greenlet" if isinstance(getcurrent(), Tracer) else "plain")
     await asyncio.sleep(0)
     return f"plain {task_id}"
 
