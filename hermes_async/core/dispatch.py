@@ -20,6 +20,7 @@ from hermes_async.core.registry import Registry
 from hermes_async.core.subagent import Subagent
 from hermes_async.domain.refusals import too_deep
 from hermes_async.domain.task import Address, Birth, Task
+from hermes_async.domain.trusted import trusted
 
 T = TypeVar("T")
 
@@ -81,7 +82,8 @@ class Dispatcher:
         Raises:
             TaskRejected: it would be one level too deep.
         """
-        task = Task(birth=self._birth(origin, subagent, dict(arguments)), agent=_agent(subagent))
+        birth = trusted(Birth, self._birth(origin, subagent, dict(arguments)))
+        task = trusted(Task, {"birth": birth, "agent": _agent(subagent)})
         limit = self._registry.config.limits.max_depth
         if origin.depth >= limit:
             raise too_deep(task, limit)
@@ -112,24 +114,27 @@ class Dispatcher:
         result = subagent.signature.result
         return TaskHandle(task, self._journal, self._feed, result, aside, repeated, end)
 
-    def _birth(self, origin: Origin, subagent: Subagent[..., Any], arguments: dict[str, JsonValue]) -> Birth:
+    def _birth(
+        self, origin: Origin, subagent: Subagent[..., Any], arguments: dict[str, JsonValue]
+    ) -> dict[str, Any]:
+        """Return the fields of a birth; each was checked where it came from."""
         fallback = subagent.spec.fallback
-        return Birth(
-            id=new_task_id(origin.session_id),
-            session_id=origin.session_id,
-            parent=origin.parent,
-            subagent=subagent.spec.id,
-            input=arguments,
-            options=subagent.spec,
-            to=self._address(subagent),
-            fallback=self._address(self._registry.agent(fallback)) if fallback else None,
-            traceparent=origin.traceparent or new_traceparent(),
-            parent_task_id=origin.parent_task_id,
-            parent_attempt=origin.parent_attempt,
-            root_task_id=origin.root_task_id,
-            depth=origin.depth,
-            ordered=self._is_ordered(origin.parent),
-        )
+        return {
+            "id": new_task_id(origin.session_id),
+            "session_id": origin.session_id,
+            "parent": origin.parent,
+            "subagent": subagent.spec.id,
+            "input": arguments,
+            "options": subagent.spec,
+            "to": self._address(subagent),
+            "fallback": self._address(self._registry.agent(fallback)) if fallback else None,
+            "traceparent": origin.traceparent or new_traceparent(),
+            "parent_task_id": origin.parent_task_id,
+            "parent_attempt": origin.parent_attempt,
+            "root_task_id": origin.root_task_id,
+            "depth": origin.depth,
+            "ordered": self._is_ordered(origin.parent),
+        }
 
     def _is_ordered(self, parent: str | None) -> bool:
         declared = self._registry.config.agents.get(parent) if parent else None
@@ -137,7 +142,8 @@ class Dispatcher:
 
     def _address(self, subagent: Subagent[..., Any]) -> Address:
         declared = self._registry.config.agents.get(_agent(subagent))
-        return Address(lane=subagent.lane, concurrency_limit=declared.concurrency_limit if declared else None)
+        limit = declared.concurrency_limit if declared else None
+        return trusted(Address, {"lane": subagent.lane, "concurrency_limit": limit})
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,13 @@ class Signature:
                 arguments[name] = self._validated(name, type_, plain[name])
         return arguments
 
+    @cached_property
+    def _required(self) -> frozenset[str]:
+        return frozenset(name for name, each in self.parameters.items() if each.default is each.empty)
+
     def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        if not args and self._required <= kwargs.keys() <= self.parameters.keys():
+            return {"": None, **kwargs}  # as most calls are; the first is the context
         try:
             return self._resolved.bind(None, *args, **kwargs).arguments
         except TypeError as exc:

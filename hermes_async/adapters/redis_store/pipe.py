@@ -35,7 +35,7 @@ class Script:
         self.sha = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 
-@dataclass
+@dataclass(slots=True)
 class _Call:
     command: Command
     reply: asyncio.Future[Any]
@@ -79,8 +79,8 @@ class Pipe:
             await self._client.connection_pool.release(connection)
 
     def _ask(self, name: str, args: Iterable[_Value], script: Script | None = None) -> asyncio.Future[Any]:
-        encoded = [str(value).encode() for value in args]  # here, so that only the asker fails
-        call = _Call((name, *encoded), asyncio.get_running_loop().create_future(), script)
+        command = Command(name, *args)  # packed here, so that only the asker fails
+        call = _Call(command, asyncio.get_running_loop().create_future(), script)
         self._waiting.append(call)
         if not self._in_flight and len(self._waiting) == 1:
             if self._is_calm:
@@ -125,7 +125,7 @@ class Pipe:
     async def _mend(self, batch: Sequence[_Call]) -> None:
         """Send calls over a connection that is made anew, with the scripts that they need."""
         sources = {call.script.source for call in batch if call.script}
-        commands: list[Command] = [("SCRIPT", "LOAD", source) for source in sources]
+        commands = [Command("SCRIPT", "LOAD", source) for source in sources]
         try:
             wire = await self._connected()
             replied: asyncio.Future[list[Any] | Exception] = asyncio.get_running_loop().create_future()

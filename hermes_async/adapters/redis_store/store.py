@@ -39,6 +39,7 @@ from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import DIALOGUE, STAMP, TARGET, UNFENCED, allowed_from, changes
 from hermes_async.domain.refusals import parent_has_ended, too_many_wait
 from hermes_async.domain.task import Lane, Task
+from hermes_async.domain.trusted import trusted
 
 CLAIM, POST, RENEW, LATE, PUBLISHED, LEAD = (
     Script(name) for name in ("claim", "post", "renew", "late", "published", "lead")
@@ -129,7 +130,7 @@ class RedisStore(RedisDialogue):
         """Return the record that stands after a create, or raise what refuses it."""
         made, value, *rest = reply
         if made == 1:
-            return task.model_copy(update={"created_at": int(value) / 1000})
+            return trusted(Task, {**vars(task), "created_at": int(value) / 1000})
         if made == 2:
             raise too_many_wait(task, int(value))
         if made == 3:

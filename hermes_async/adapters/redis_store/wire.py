@@ -16,7 +16,21 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-Command = tuple[str | bytes, ...]
+
+class Command:
+    """A command as it goes over the wire, and the name by which its reply is understood.
+
+    Raises:
+        UnicodeEncodeError: an argument has no UTF-8 form.
+    """
+
+    __slots__ = ("name", "packed")
+
+    def __init__(self, name: str, *args: str | int) -> None:
+        self.name = name
+        self.packed: bytes = hiredis.pack_command((name, *args))  # type: ignore[arg-type]
+
+
 #: Takes the replies of a batch, or what went wrong.
 Done = Callable[["list[Any] | Exception"], None]
 
@@ -51,8 +65,7 @@ class Wire(asyncio.Protocol):
     def send(self, commands: Sequence[Command], done: Done) -> None:
         """Send commands, and call `done` with their replies, errors among them, or with what went wrong."""
         self._commands, self._replies, self._done = commands, [], done
-        packed = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]
-        self._transport.write(b"".join(packed))
+        self._transport.write(b"".join([command.packed for command in commands]))
         self._timer = self._loop.call_later(self._timeout, self._fail, RedisTimeoutError("no reply"))
 
     def data_received(self, data: bytes) -> None:
@@ -60,7 +73,7 @@ class Wire(asyncio.Protocol):
         self._reader.feed(data)
         replies, commands, missing = self._replies, self._commands, len(self._commands)
         while len(replies) < missing and (reply := self._reader.gets()) is not Ellipsis:
-            meaning = self._meanings.get(commands[len(replies)][0])
+            meaning = self._meanings.get(commands[len(replies)].name)
             replies.append(meaning(reply) if meaning and not isinstance(reply, Exception) else reply)
         if len(replies) == missing:
             self._finish(replies)

@@ -51,7 +51,7 @@ end
 local function send(id, task)
   if task.parcel_key then
     redis.call('XADD', task.parcel_key, '*', 'm', task.parcel)
-    redis.call('ZADD', gate('sent'), NOW + RESEND, id)
+    redis.call('ZADD', gate('sent'), tostring(NOW + RESEND), id)
   else
     READY[#READY + 1] = id
     redis.call('ZADD', gate('sent'), NOW + GRACE, id)
@@ -69,8 +69,8 @@ local function grant(id, task)
   end
 end
 
-local function one_less_waits()
-  if redis.call('HINCRBY', gate('counts'), 'waiting', -1) <= 0 then
+local function fewer_wait(by)
+  if by > 0 and redis.call('HINCRBY', gate('counts'), 'waiting', -by) <= 0 then
     redis.call('HDEL', gate('counts'), 'waiting')
     redis.call('DEL', gate('turns'))
   end
@@ -126,14 +126,13 @@ local function take(lane, line, score)
     return 0
   end
   redis.call('ZREM', queue, id)
-  redis.call('HSET', gate('turns'), task.session, turn + 1, '', turn)
+  redis.call('HSET', gate('turns'), task.session, tostring(turn + 1), '', tostring(turn))
   if next_ then
     redis.call('ZADD', ring, math.floor(next_rank / RANK) * RANK + turn + 1, line)
   else
     redis.call('ZREM', ring, line)
   end
   grant(id, task)
-  one_less_waits()
   return 1
 end
 
@@ -147,7 +146,8 @@ local function let_in()
     if room >= step then rooms[lane] = room end
   end
   if not next(rooms) then return end
-  local left = math.min(room_in_all(), AT_ONCE)
+  local most = math.min(room_in_all(), AT_ONCE)
+  local left = most
   while left > 0 do
     local lane, line, score
     for name, room in pairs(rooms) do
@@ -161,11 +161,12 @@ local function let_in()
         lane, line, score = name, first[1], tonumber(first[2])
       end
     end
-    if not lane then return end
+    if not lane then break end
     local taken = take(lane, line, score)
     rooms[lane], left = rooms[lane] - taken, left - taken
     if taken == 0 then empty = {} end -- a slot was passed on, perhaps to another lane
   end
+  fewer_wait(most - left)
 end
 
 -- A task wants to run: now if nobody is before it, else when it is its turn.
@@ -192,7 +193,7 @@ local function leave(id, task)
     local line = line_of(task)
     if redis.call('ZREM', gate('line', line), id) == 1 then
       if not place(line) then redis.call('ZREM', gate('ring', task.lane), line) end
-      one_less_waits()
+      fewer_wait(1)
       pass_on(task)
       let_in()
     end
