@@ -163,8 +163,9 @@ class Caller:
                 async with self._ledger.watch() as hint:
                     level = logging.WARNING
                     await self._serve(hint)
-            except StoreUnavailable as exc:
-                logger.log(level, "callbacks have to wait: %s", exc)
+            except Exception as exc:  # a row that cannot be read, too, must not stop the others for ever
+                unforeseen = exc if not isinstance(exc, StoreUnavailable) else None
+                logger.log(level, "callbacks have to wait: %s", exc, exc_info=unforeseen)
                 level = logging.DEBUG
                 await asyncio.sleep(AGAIN)
         await self._drain(grace)
@@ -220,6 +221,8 @@ class Caller:
             outcome = await self._outcome(each, share.sender)
             if not each.is_lost:
                 await self._settle(each.call, outcome)
+        except Exception:  # its claim runs out
+            logger.exception("callback %s cannot be settled", each.call.id)
         finally:
             del self._underway[each]
             share.busy -= 1
@@ -274,6 +277,8 @@ class Caller:
             making.cancel()
             if each.sending is not None:
                 each.sending.cancel()
+        if left:
+            await asyncio.wait(left.values(), timeout=CLEANUP)
         with suppress(StoreUnavailable):
             for each in left:
                 await self._ledger.put_off(each.call, 0.0)

@@ -75,6 +75,22 @@ def test_an_entry_point_comes_before_a_file(folder: Path, monkeypatch: pytest.Mo
     assert loaded["own"](1, 2) == "own"
 
 
+def test_two_packages_that_bring_one_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = [EntryPoint("told", place, plugins.GROUP) for place in ("a:f", "a:f", "b:f")]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: twice[:2])
+    assert "told" in CallbackNames(folder)  # one that is found twice on the path
+    monkeypatch.setattr(plugins, "entry_points", lambda group: twice)
+    assert refusal(lambda: "told" in CallbackNames(folder)) == (
+        "two packages bring a callback 'told': a:f and b:f; uninstall one of the two"
+    )
+
+
+def test_a_package_that_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, told="no_such_module:f")
+    message = refusal(lambda: load_callbacks(CallbackNames(folder), ["told"]))
+    assert message.startswith("callback 'told': cannot load no_such_module:f: ModuleNotFoundError")
+
+
 def test_a_place_in_an_allowed_module(folder: Path) -> None:
     loaded = load_callbacks(CallbackNames(folder, ("operator",)), ["operator:add", "operator.mul"])
     assert loaded["operator:add"](2, 3) == 5

@@ -35,10 +35,15 @@ def family(process: Process) -> list[psutil.Process]:
 
 def test_up_runs_tasks_brings_back_what_dies_and_stops_all(project: Path, up: Process, cli: Cli) -> None:
     assert "research_agent (async), slow_agent (process)" in up.log
+    assert "callbacks 1 worker, 0 functions" in up.log
     assert cli("invoke", "subagent", "research", "--parent", "parent_agent", "--input", "0").code == 0
     assert cli("task", "create", "parent_agent", "slow", "--input", "0").code == 0
     os.kill(int((project / ".hermes/redis/redis.pid").read_text()), signal.SIGKILL)
-    next(child for child in family(up) if "relay" in child.cmdline()).kill()
+    victims = [child for child in family(up) if {"relay", "callbacks"} & set(child.cmdline())]
+    assert len(victims) == 2
+    for victim in victims:
+        victim.kill()
+    up.wait_for_log("callbacks | is ready again")
     up.wait_for_log("relay     | is ready again")  # it, or `up`, has brought Redis back
     assert cli("invoke", "subagent", "research", "--parent", "parent_agent", "--input", "0").code == 0
     children = family(up)

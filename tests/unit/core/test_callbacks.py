@@ -14,9 +14,10 @@ import pytest
 from hermes_async.core import callbacks
 from hermes_async.core.callbacks import Caller, Outcome, Succeeded
 from hermes_async.core.calling import Functions
+from hermes_async.core.parent_context import MOST_MESSAGES
 from hermes_async.domain import callback
 from hermes_async.domain.callback import TRIES, Call
-from hermes_async.domain.errors import RetryAfter, StoreUnavailable
+from hermes_async.domain.errors import InvalidInput, RetryAfter, StoreUnavailable
 from hermes_async.domain.events import task_event
 from hermes_async.domain.task import Progress, TaskProgress, TaskResult
 from hermes_async.sdk import ParentContext
@@ -277,6 +278,29 @@ async def test_an_effect_happens_once(bench: Bench) -> None:
     assert got[3:] == ["receipt of a call", "receipt of a bill", "receipt of a bill"] * 3
 
 
+async def test_what_a_callback_may_not_say_or_keep(bench: Bench) -> None:
+    refused: list[str] = []
+
+    def told(result: TaskResult, parent: ParentContext) -> None:
+        session = parent["session"]
+        for act in (
+            lambda: session.send_message(chr(0xD800)),
+            lambda: session.send_message("x" * 70_000),
+            lambda: [session.send_message("a flood") for _ in range(MOST_MESSAGES + 1)],
+            lambda: parent.once("", list),
+            lambda: parent.once("key", object),
+        ):
+            with pytest.raises(InvalidInput) as caught:
+                act()
+            refused.append(str(caught.value))
+
+    async with calling(Calls(bench, {"told": told})) as calls:
+        await calls.completed()
+        await calls.settled()
+    assert len(refused) == 5
+    assert await calls.said() == ["a flood"] * MOST_MESSAGES
+
+
 async def test_a_callback_dispatches_the_same_task_at_every_try(bench: Bench) -> None:
     ids: list[str] = []
 
@@ -430,7 +454,9 @@ async def test_neither_webhooks_nor_functions_wait_for_the_others_places(bench: 
     assert at_once[1] == 2
 
 
-async def test_a_store_that_is_away_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_store_that_is_away_or_has_something_unreadable(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = Calls(bench, {"told": lambda result, parent: None})
     away = {"claim": 3, "succeed": 2, "due_in": 1}
     for name in away:
@@ -439,7 +465,11 @@ async def test_a_store_that_is_away_is_waited_for(bench: Bench, monkeypatch: pyt
         async def weak(*args: Any, _name: str = name, _real: Any = real, **how: Any) -> Any:
             if away[_name]:
                 away[_name] -= 1
-                raise StoreUnavailable("away")
+                raise (
+                    ValueError("unreadable")
+                    if (_name, away[_name]) == ("claim", 0)
+                    else StoreUnavailable("away")
+                )
             return await _real(*args, **how)
 
         monkeypatch.setattr(calls.ledger, name, weak)
