@@ -37,6 +37,7 @@ async def call(store: RedisStore, chance: random.Random) -> None:
 
 async def main(url: str, seed: str) -> None:
     store, chance = RedisStore(url), random.Random(seed)
+    print("begins")
     await asyncio.gather(*(call(store, chance) for _ in range(AT_ONCE)))
 
 
