@@ -15,6 +15,8 @@ from hermes_async.relay.wire import Batch, Portrait
 
 #: Events in one batch.
 BATCH_EVENTS = 128
+#: Events of the first read; a reader that begins must not take 128 large ones into memory for a batch of 4.
+STRIDE = 4
 #: Bytes of JSON in one batch; a single larger event or task travels alone.
 BATCH_BYTES = 256_000
 #: How the JSON of most batches ends.
@@ -97,6 +99,7 @@ class Tail:
         self.known = 0
         self._store = store
         self._limit = limit
+        self._stride = min(limit, STRIDE)  # events to read at once: about as many as a batch holds
         self._unsure = topic.task_id is not None  # whether the task's end lies behind `after`
         self._portraits: Iterator[Portion] = iter(())
 
@@ -114,18 +117,22 @@ class Tail:
         portrait = next(self._portraits, None)
         if portrait is not None:
             return portrait
-        told = window.since(self.after, self._limit) if window else None
+        asked = self._limit
+        told = window.since(self.after, asked) if window else None
         if told is None:
-            page = await self._store.events(self.topic.session_id, self.after, self._limit)
+            asked = self._stride
+            page = await self._store.events(self.topic.session_id, self.after, asked)
             if page.gap is not None:
                 return await self._leap(page.gap)
             told = [Told.of(event) for event in page.events]
         taken, after, ended = self._stretch(told)
         last = told[-1].seq if told else 0
         known = max(newest, last)
-        caught_up = len(told) < self._limit and last <= after
+        whole = last <= after
+        caught_up = whole and len(told) < asked
         ended = ended or (caught_up and self._unsure and await self._is_over(after, known))
         self.after, self.known, self.caught_up, self.ended = after, known, caught_up, ended
+        self._stride = min(self._limit, 2 * self._stride) if whole else max(1, len(taken))
         return Portion(self.topic, taken, end=ended) if taken or ended else None
 
     def _stretch(self, told: Sequence[Told]) -> tuple[list[Told], int, bool]:

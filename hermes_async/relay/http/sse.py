@@ -52,8 +52,9 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         pipe = _Pipe(send, self._visitor.desk.limits.ack_timeout, scope.get("state", {}).get(ABORT))
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         with self._visitor.lasts() as life:
+            await send(start)
             async with anyio.create_task_group() as group:
                 group.start_soon(_end_with, receive, group.cancel_scope)
                 await self._tell(pipe)

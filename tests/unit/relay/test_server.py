@@ -29,14 +29,14 @@ REFUSED = {"code": "not_found", "message": "there is no such session or task, or
 
 
 async def test_a_session_is_told_from_the_beginning_and_on(hermes: Hermes, relay: Station) -> None:
-    await say(hermes, "s", 200)
+    await say(hermes, "s", 400)
     async with relay.socket(token("s")) as socket:
         answer = await socket.ask("subscribe", {"session": "s", "after": 0})
-        assert answer == {"ok": True, "session": "s", "task": None, "seq": 200}
-        await say(hermes, "s", 20, start=201)
-        await wait_until_async(lambda: len(socket.events) == 220)
-    assert [event["seq"] for event in socket.events] == list(range(1, 221))
-    assert [event["data"]["text"] for event in socket.events] == [str(n) for n in range(1, 221)]
+        assert answer == {"ok": True, "session": "s", "task": None, "seq": 400}
+        await say(hermes, "s", 20, start=401)
+        await wait_until_async(lambda: len(socket.events) == 420)
+    assert [event["seq"] for event in socket.events] == list(range(1, 421))
+    assert [event["data"]["text"] for event in socket.events] == [str(n) for n in range(1, 421)]
     assert max(len(batch["events"]) for batch in socket.batches) == BATCH_EVENTS
     first = socket.batches[0]
     assert (first["session"], first["task"], first["gap"], first["snapshot"]) == ("s", None, None, None)
