@@ -63,7 +63,7 @@ def target(text: str, allow: Collection[str]) -> Target:
     try:
         url = URL(text)
         place = f"{url.host_subcomponent}:{url.port}"
-    except ValueError:
+    except Exception:  # yarl lets through more than its ValueError
         raise Refused("the webhook's URL is not one; correct it in agents.yaml") from None
     if url.raw_user is not None or url.raw_password is not None:
         raise Refused("the webhook's URL names a user; sign with `secret` instead")

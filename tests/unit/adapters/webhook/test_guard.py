@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import ClientConnectorError, ClientSession, ThreadedResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hermes_async.adapters.memory import MemoryStore
 from hermes_async.adapters.webhook import guard
@@ -103,6 +105,7 @@ URLS = [
     "https://example.com\\@127.0.0.1:PORT/",
     "https://127.0.0.1:PORT\\@example.com/",
     "https://[::1/",
+    "https://é&.319a]%[_&+9@",
     "https://:PORT/",
     "https:///hook",
     "https:127.0.0.1:PORT/",
@@ -239,3 +242,26 @@ def test_a_public_place_may_be_posted_to() -> None:
 def test_the_cure_is_named() -> None:
     with pytest.raises(Refused, match=r"put localhost:9000 into|names \(localhost:9000\)"):
         target("http://localhost:9000/", ())
+
+
+@settings(deadline=None, database=None, max_examples=500)
+@given(
+    st.text(max_size=40)
+    | st.builds(
+        "{}//{}{}/{}".format,
+        st.sampled_from(["https:", "HTTPS:", "http:", "https:\t", ""]),
+        st.text("0123456789abxf.:[]@%-_\\/①。ß\u202e ", max_size=30) | st.ip_addresses().map(str),
+        st.sampled_from(["", ":443", ":8443", ":22", ":", ":99999", "]"]),
+        st.text(max_size=10),
+    )
+)
+def test_whatever_a_url_looks_like_it_is_refused_or_leads_to_a_name_or_a_public_address(text: str) -> None:
+    try:
+        url = target(text, ()).url
+    except Refused:
+        return
+    assert (url.scheme, url.user, url.password) == ("https", None, None)
+    assert url.port in guard.PORTS
+    assert url.raw_host
+    numeric = url.raw_host.replace(".", "").isdigit() or ":" in url.raw_host
+    assert not numeric or is_public(url.raw_host)
