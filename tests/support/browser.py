@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -123,9 +124,16 @@ class Page:
 
     async def visit(self, url: str) -> None:
         """Go to a URL, and wait until it is there."""
-        await self.ask("Page.navigate", url=url)
-        while await self.run("return location.href + document.readyState") != f"{url}complete":
-            await asyncio.sleep(0.02)
+        done = await self.ask("Page.navigate", url=url)
+        assert "errorText" not in done, done
+        await self.until("return location.href + document.readyState", f"{url}complete")
+
+    async def until(self, script: str, wanted: Any) -> None:
+        """Wait until a script returns this."""
+        deadline = time.monotonic() + _PATIENCE
+        while (found := await self.run(script)) != wanted:
+            assert time.monotonic() < deadline, f"{script} gives {found!r}"
+            await asyncio.sleep(0.05)
 
 
 @asynccontextmanager

@@ -27,6 +27,16 @@ export class InvalidInput extends Error {
   name = "InvalidInput";
 }
 
+/** A command is not obeyed: `code` is one of those in docs/wire.md, such as `limit_exceeded`. */
+export class Refused extends Error {
+  name = "Refused";
+
+  constructor(code, message) {
+    super(message);
+    this.code = code;
+  }
+}
+
 /** No relay answered in time. */
 export class RelayUnavailable extends Error {
   name = "RelayUnavailable";
@@ -54,13 +64,14 @@ export class Gap {
   }
 }
 
-/** Follows sessions and tasks over a relay. Each `follow` has a connection of its own. */
+/** Follows sessions and tasks over a relay, and commands them. Each `follow` has a connection of its own. */
 export class RelayClient {
   #url;
   #token;
   #timeout;
   #giveUpAfter;
   #closing = new AbortController();
+  #forCommands = null;
 
   /**
    * @param {string} url The relay's, for example `location.origin`.
@@ -101,9 +112,42 @@ export class RelayClient {
     }
   }
 
-  /** End every `follow`. */
+  /**
+   * Give a command and return the relay's answer; commands share a connection, which is kept for the next one.
+   *
+   * @param {string} name One of the commands of docs/wire.md.
+   * @param {object} said What it is about.
+   * @throws {Unauthorized | UnknownTask | InvalidInput | Refused}
+   * @throws {RelayUnavailable} Nobody knows whether it was obeyed.
+   */
+  async command(name, said = {}) {
+    try {
+      const connection = this.#commanding();
+      await connection.opened;
+      return await connection.ask(name, said);
+    } catch (error) {
+      if (!(error instanceof Lost)) throw error;
+      throw new RelayUnavailable(`the relay at ${this.#url} did not answer (${error.message})`);
+    }
+  }
+
+  /** End every `follow`, and whatever else is connected. */
   close() {
     this.#closing.abort();
+    this.#forCommands?.close();
+  }
+
+  /** Return the connection for commands, which may still have to open. */
+  #commanding() {
+    if (this.#closing.signal.aborted) throw new Lost("closed");
+    if (!this.#forCommands || this.#forCommands.gone) {
+      const connection = (this.#forCommands = new Connection());
+      connection.opened = within(this.#timeout, this.#open(connection)).catch((error) => {
+        connection.close();
+        throw error;
+      });
+    }
+    return this.#forCommands;
   }
 
   /** Yield what one connection brings. */
@@ -128,8 +172,12 @@ export class RelayClient {
   }
 
   async #subscribe(connection, place) {
+    await this.#open(connection);
+    await connection.ask("subscribe", place.wanted());
+  }
+
+  async #open(connection) {
     await connection.open(this.#url, await this.#freshToken());
-    await connection.subscribe(place.wanted());
   }
 
   async #freshToken() {
@@ -142,12 +190,13 @@ export class RelayClient {
   }
 }
 
-/** One connection to a relay, good for one subscription. */
+/** One connection to a relay, good for one subscription, or for commands. */
 class Connection {
   /** The token ran out while we were connected. */
   expired = false;
+  /** It is closed, by us or by the relay. */
+  gone = false;
   #socket = null;
-  #closed = false;
   #arrived = [];
   #wanted = null;
   #acknowledge = () => {};
@@ -155,7 +204,7 @@ class Connection {
 
   /** Connect. */
   open(url, token) {
-    if (this.#closed) throw new Lost("closed");
+    if (this.gone) throw new Lost("closed");
     this.#socket = io(url, {
       auth: { token },
       transports: ["websocket"],
@@ -165,7 +214,7 @@ class Connection {
     });
     this.#socket.on("events", (batch, acknowledge) => this.#arrive({ batch, acknowledge }));
     this.#socket.on("auth.expired", () => (this.expired = true));
-    this.#socket.on("disconnect", () => this.#arrive(null));
+    this.#socket.on("disconnect", () => this.#go());
     return new Promise((connected, refused) => {
       this.#refuse = refused;
       this.#socket.on("connect", connected);
@@ -176,18 +225,16 @@ class Connection {
     });
   }
 
-  /** Ask for events. */
-  async subscribe(wanted) {
+  /** Give a command and return its answer. */
+  async ask(command, said) {
     let answer;
     try {
-      answer = await this.#socket.timeout(ANSWER).emitWithAck("subscribe", wanted);
+      answer = await this.#socket.timeout(ANSWER).emitWithAck(command, said);
     } catch {
       throw new Lost("the relay did not answer");
     }
-    if (answer?.ok) return;
-    const kinds = { not_found: UnknownTask, invalid: InvalidInput };
-    const kind = kinds[answer?.error?.code] ?? Lost;
-    throw new kind(answer?.error?.message ?? "the relay refused");
+    if (answer?.ok) return answer;
+    throw refusal(answer?.error);
   }
 
   /** Acknowledge the batch before, and return the next one, or null when the connection is gone. */
@@ -202,9 +249,13 @@ class Connection {
 
   /** Disconnect. */
   close() {
-    this.#closed = true;
     this.#refuse(new Lost("closed"));
+    this.#go();
     this.#socket?.disconnect();
+  }
+
+  #go() {
+    this.gone = true;
     this.#arrive(null);
   }
 
@@ -213,6 +264,14 @@ class Connection {
     this.#wanted?.();
     this.#wanted = null;
   }
+}
+
+/** The error that a relay's refusal of a command becomes; some say that another connection may do better. */
+function refusal({ code, message } = {}) {
+  const kinds = { not_found: UnknownTask, invalid: InvalidInput, unauthorized: Unauthorized };
+  if (code in kinds) return new kinds[code](message);
+  if (!code || ["unavailable", "internal", "too_many"].includes(code)) return new Lost(message ?? "the relay refused");
+  return new Refused(code, message);
 }
 
 /** How far a subscription has been followed. */

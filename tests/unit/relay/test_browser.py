@@ -183,8 +183,7 @@ async def test_tokens_expire_and_are_renewed(hermes: Hermes, page: Page, library
         await load(page, relay.port, library, token("s", ttl=1))
         await page.run(f"tokens.push({token('s')!r})")
         taking = asyncio.create_task(page.run("return take({ session: 's' }, 6)"))
-        while await page.run("return connections") < 2:
-            await asyncio.sleep(0.05)
+        await page.until("return connections > 1", True)
         await say(hermes, "s", 1, start=6)
         assert await taking == await log_of(hermes, "s")
         fixed = f"client = new hermes.RelayClient(location.origin, {token('s', ttl=1)!r});"
@@ -219,6 +218,28 @@ async def test_what_is_refused_is_an_error(hermes: Hermes, page: Page, library: 
 
 
 @only_memory
+async def test_commands_share_a_connection_that_is_made_anew(
+    hermes: Hermes, page: Page, library: str
+) -> None:
+    ask = "client.command('unsubscribe', { session: 's' })"
+    async with Station(hermes) as relay:
+        await load(page, relay.port, library, token("s"))
+        answers = await page.run(f"return await Promise.all([{ask}, {ask}, {ask}])")
+        assert [answer["ok"] for answer in answers] == [True] * 3
+        assert await page.run("return connections") == 1
+        await relay.stop()
+        with pytest.raises(ScriptFailed, match=r"RelayUnavailable: .* did not answer"):
+            await page.run(f"return await {ask}")
+        await relay.start()
+        assert (await page.run(f"return await {ask}"))["ok"]
+        with pytest.raises(ScriptFailed, match="InvalidInput: "):
+            await page.run("return await client.command('unsubscribe', { session: 7 })")
+        assert (await page.run(f"return await {ask}"))["ok"]
+        with pytest.raises(ScriptFailed, match=r"RelayUnavailable: .*closed"):
+            await page.run(f"client.close(); return await {ask}")
+
+
+@only_memory
 async def test_it_ends_when_it_is_told_to(hermes: Hermes, page: Page, library: str) -> None:
     await say(hermes, "s", 3)
     async with Station(hermes) as relay:
@@ -250,12 +271,6 @@ async def test_the_page_that_the_document_shows(hermes: Hermes, page: Page, libr
             }
         )
         await page.visit(f"http://127.0.0.1:{relay.port}/chat")
-        while (
-            rows := await page.run("return [...document.querySelectorAll('li')].map((li) => li.innerText)")
-        ) != [
-            "1 session.message",
-            "2 session.message",
-        ]:
-            assert len(rows) < 2, rows
-            await asyncio.sleep(0.05)
+        rows = "return [...document.querySelectorAll('li')].map((li) => li.innerText)"
+        await page.until(rows, ["1 session.message", "2 session.message"])
         assert await page.run("return localStorage.getItem('chat-7')") == "2"
