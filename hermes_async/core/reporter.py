@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 from collections.abc import Callable, Iterable
 
@@ -37,7 +36,7 @@ class Reporter:
         "_loop",
         "_news",
         "_on_news",
-        "_ordinals",
+        "_ordinal",
         "_task",
         "_writer",
         "on_lost",
@@ -49,7 +48,7 @@ class Reporter:
         self._on_news = on_news
         self._task = task
         self._journal = journal
-        self._ordinals = itertools.count(1)
+        self._ordinal = 0
         self._lock = threading.Lock()
         self._news: dict[str, _News] = {}
         self._loop = asyncio.get_running_loop()
@@ -99,7 +98,8 @@ class Reporter:
     async def _write(self) -> None:
         """Write one after the other: a repeated write is known by its ordinal, so none may overtake."""
         for type_, data in self._taken():
-            event = task_event(self._task, type_, data, n=next(self._ordinals))
+            self._ordinal += 1
+            event = task_event(self._task, type_, data, n=self._ordinal)
             if not await self._journal.insist(event):
                 self.on_lost()
                 return

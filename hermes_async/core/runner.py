@@ -74,9 +74,13 @@ class Attempt:
     async def finish(self) -> Any:
         """Await an agent that is an `async def`, and then the ends of the tasks that it has dispatched."""
         value = await self.call()
+        await self.children_end()
+        return value
+
+    async def children_end(self) -> None:
+        """Wait until the tasks that it has dispatched have ended."""
         if self.children is not None:
             await self.children.ended()
-        return value
 
     async def call_in_thread(self) -> Any:
         """Call a `def`, which must not hold up the loop."""
@@ -192,8 +196,12 @@ class Runner:
         try:
             async with limit:
                 attempt.limits.watch(lambda: limit.reschedule(0.0))
-                call = attempt.finish if attempt.subagent.is_async else attempt.call_in_thread
-                return attempt.returned(await call())
+                if attempt.subagent.is_async:  # `finish`, without holding a coroutine for it
+                    value = await attempt.call()
+                    await attempt.children_end()
+                else:
+                    value = await attempt.call_in_thread()
+                return attempt.returned(value)
         except asyncio.CancelledError:
             return _interrupted()
         except BaseException as exc:  # what an agent makes of being aborted is no reason of its own
