@@ -16,6 +16,7 @@ from hermes_async.cli.shell import Shell
 from hermes_async.core.callbacks import PLACES
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.task import Lane
+from hermes_async.relay.line import Limits
 from hermes_async.relay.secret import relay_secret
 from hermes_async.relay.server import serve
 from hermes_async.settings import Settings
@@ -108,4 +109,7 @@ async def _relay(hermes: Hermes, settings: Settings, host: str, port: int) -> No
         click.echo(f"{RELAY_READY}http://{shown}:{chosen}")
         sys.stdout.flush()
 
-    await serve(hermes, host, port, relay_secret(settings), on_ready=ready)
+    spec = settings.agents.relay
+    limits = Limits(connections=spec.max_connections, per_address=spec.max_per_address)
+    secret = relay_secret(settings)
+    await serve(hermes, host, port, secret, on_ready=ready, limits=limits, origins=spec.origins)

@@ -42,7 +42,7 @@ WORKER_STOPS: Final = {
     Lane.ASYNC: ((signal.SIGTERM, 8.0), (signal.SIGQUIT, 4.0)),
     Lane.PROCESS: ((signal.SIGTERM, 8.0),),
 }
-RELAY_STOPS: Final = ((signal.SIGTERM, 6.0),)
+RELAY_STOPS: Final = ((signal.SIGTERM, 9.0),)
 #: Calls have 8 s to end, then their claims are given back.
 CALLBACKS_STOPS: Final = ((signal.SIGTERM, 10.0),)
 

@@ -238,6 +238,11 @@ class RelaySpec(Spec):
     #: 0: any free one.
     port: Annotated[int, Field(ge=0, le=65_535), Must("a port number from 0 to 65535")] = 8765
     secret: Text | None = Field(default=None, repr=False)
+    #: Of the pages that may connect; none: those of the relay's own.
+    origins: tuple[Text, ...] = ()
+    #: Websockets at once, and from one address.
+    max_connections: Count = 10_000
+    max_per_address: Count = 1_000
 
 
 class GateLimits(Spec):

@@ -34,6 +34,8 @@ class Courier:
         self._acknowledged: Callable[[], None] | None = None
         #: Somebody has connected over this websocket.
         self.taken = False
+        #: It is being hung up on.
+        self.leaving = False
         #: The websocket is closed.
         self.gone = asyncio.Event()
 
@@ -63,3 +65,8 @@ class Courier:
         """Cut the connection, if the server can."""
         if self._abort is not None:
             self._abort()
+
+    def cut_unless_taken(self) -> None:
+        """Cut it if nobody has connected over it."""
+        if not self.taken:
+            self.cut()

@@ -13,6 +13,7 @@ from hermes_async.domain.errors import StoreUnavailable, UserError
 from hermes_async.relay.auth import Grant
 from hermes_async.relay.tail import Portion, Tail, Topic
 from hermes_async.relay.window import Window, Windows
+from hermes_async.relay.wire import EXPIRED
 
 logger = logging.getLogger("hermes.relay")
 
@@ -22,7 +23,11 @@ RETRY_EVERY = 0.5
 
 @dataclass(frozen=True)
 class Limits:
-    """What one socket may ask for."""
+    """What one socket may ask for, and how many of them there may be."""
+
+    #: Websockets of the relay, and from one address.
+    connections: int = 10_000
+    per_address: int = 1_000
 
     #: Topics at once.
     subscriptions: int = 32
@@ -43,8 +48,8 @@ class Peer(Protocol):
         """Send a batch (JSON) and have `acknowledged` called when the client says that it has it."""
         ...
 
-    def hang_up(self, why: str, *, expired: bool = False) -> None:
-        """Close the socket soon."""
+    def hang_up(self, why: str, last_word: str | None = None) -> None:
+        """Close the socket soon, after an event that says why."""
         ...
 
 
@@ -162,4 +167,4 @@ class Line:
         self._turn.release()
 
     def _expire(self) -> None:
-        self.peer.hang_up("its token has expired", expired=True)
+        self.peer.hang_up("its token has expired", EXPIRED)

@@ -6,8 +6,9 @@ import asyncio
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, cast
 
 import uvicorn
@@ -28,18 +29,21 @@ GRACE = 3
 STALLED = 30_000
 
 
-def create_app(hermes: Hermes, *, secret: str, limits: Limits | None = None) -> App:
+def create_app(
+    hermes: Hermes, *, secret: str, limits: Limits | None = None, origins: Sequence[str] = ()
+) -> App:
     """Return the relay as an ASGI app; the caller closes `hermes` after the server has stopped.
 
     Args:
         hermes: whose sessions are relayed.
         secret: what signs the tokens, at least 32 bytes.
-        limits: what one socket may ask for.
+        limits: what one socket may ask for, and how many there may be.
+        origins: of the pages that may connect, like `https://chat.example`; by default the relay's own.
 
     Raises:
         ConfigError: the secret is too short.
     """
-    return Relay(hermes, secret, limits or Limits()).app
+    return Relay(hermes, secret, limits or Limits(), origins).app
 
 
 async def serve(
@@ -50,6 +54,7 @@ async def serve(
     *,
     on_ready: Callable[[int], object] | None = None,
     limits: Limits | None = None,
+    origins: Sequence[str] = (),
 ) -> None:
     """Serve until SIGTERM, SIGINT or cancellation, then stop gracefully; `hermes` is left open.
 
@@ -59,13 +64,14 @@ async def serve(
         port: 0 for a free one.
         secret: what signs the tokens, at least 32 bytes.
         on_ready: called with the port as soon as clients can connect.
-        limits: what one socket may ask for.
+        limits: what one socket may ask for, and how many there may be.
+        origins: of the pages that may connect, like `https://chat.example`; by default the relay's own.
 
     Raises:
         ConfigError: the secret is too short.
         RelayUnavailable: the address cannot be listened on.
     """
-    relay = Relay(hermes, secret, limits or Limits())
+    relay = Relay(hermes, secret, limits or Limits(), origins)
     with _listen(host, port) as listener:
         server = _Server(relay, listener, on_ready or (lambda port: None))
         running = asyncio.create_task(server.serve(sockets=[listener]), name="hermes-relay-server")
@@ -155,6 +161,12 @@ class _Server(uvicorn.Server):
             await super().shutdown(sockets)
         finally:
             stop_waiting.cancel()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop; a second signal says that it is urgent."""
+        if self.should_exit:
+            self._relay.hurry()
+        super().handle_exit(sig, frame)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

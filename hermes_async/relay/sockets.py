@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
-from contextlib import asynccontextmanager
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, NoReturn
 
@@ -26,6 +27,7 @@ from hermes_async.relay.backpressure import COURIER, guarded
 from hermes_async.relay.clerk import Clerk
 from hermes_async.relay.commands import Wish, parsed, refusal
 from hermes_async.relay.courier import Courier
+from hermes_async.relay.door import Door
 from hermes_async.relay.ear import Ear
 from hermes_async.relay.http import Desk, http_app
 from hermes_async.relay.line import Limits, Line
@@ -40,6 +42,8 @@ logger = logging.getLogger("hermes.relay")
 MESSAGE_BYTES = 64_000
 #: Seconds for the last words to a socket that is being closed.
 FAREWELL = 1.0
+#: Seconds over which the sockets are closed when a relay stops, and how many a second if they are few.
+DRAIN, DRAIN_RATE = 3.0, 100.0
 
 _Command = Callable[[Line, object], Awaitable[dict[str, Any]]]
 
@@ -47,7 +51,7 @@ _Command = Callable[[Line, object], Awaitable[dict[str, Any]]]
 class Relay:
     """All sockets of one relay process."""
 
-    def __init__(self, hermes: Hermes, secret: str, limits: Limits) -> None:
+    def __init__(self, hermes: Hermes, secret: str, limits: Limits, origins: Sequence[str] = ()) -> None:
         self._store = hermes.store
         self._windows = Windows(hermes.feed)
         self._secret = checked_secret(secret)
@@ -55,10 +59,11 @@ class Relay:
         self._lines: dict[str, Line] = {}
         self._farewells: set[asyncio.Task[None]] = set()
         self._draining = False
+        self._hurry = asyncio.Event()
         self._ear: Ear | None = None
         self._revocation: Revocation
         self._evictions = 0
-        self._sio = _socket_server()
+        self._sio = _socket_server(origins)
         self._background: set[asyncio.Task[Any]] = set()
         self._sio.eio.start_background_task = self._start
         self._sio.on("connect", self._connect)
@@ -67,19 +72,30 @@ class Relay:
         for name, command in self._commands().items():
             self._sio.on(name, partial(self._obey, command))
         self._desk = Desk(hermes, self._windows, self._secret, limits, self)
+        door = Door(limits.connections, limits.per_address)
         beside = http_app(self._desk, self._lifespan)
         #: The ASGI app: Socket.IO at /socket.io, and what is asked over plain HTTP.
-        self.app = guarded(socketio.ASGIApp(self._sio, other_asgi_app=beside))
+        self.app = guarded(socketio.ASGIApp(self._sio, other_asgi_app=beside), door)
 
     async def drain(self) -> None:
         """Let nobody in any more, tell everybody to go elsewhere, and close every socket."""
         self._draining = True
         self._desk.drain()
-        await self._sio.emit(DRAINING, {})
+        lines = list(self._lines.values())
+        loop, spread = asyncio.get_running_loop(), min(DRAIN, len(lines) / DRAIN_RATE)
+        for line in lines:  # not all in one moment: they connect again, all to the same other relays
+            loop.call_later(random.uniform(0.0, spread), line.peer.hang_up, "the relay stops", DRAINING)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(spread):
+                await self._hurry.wait()
         for line in list(self._lines.values()):
-            line.peer.hang_up("the relay stops")
+            line.peer.hang_up("the relay stops", DRAINING)
         while self._farewells:
             await asyncio.wait(self._farewells)
+
+    def hurry(self) -> None:
+        """Close all sockets at once when the relay stops."""
+        self._hurry.set()
 
     async def close(self) -> None:
         """Drain, and stop what runs in the background."""
@@ -89,12 +105,15 @@ class Relay:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
 
-    def hang_up(self, sid: str, courier: Courier, why: str, *, expired: bool = False) -> None:
-        """Close a socket soon, after the news that its token expired."""
+    def hang_up(self, sid: str, courier: Courier, why: str, last_word: str | None = None) -> None:
+        """Close a socket soon, after an event that says why; one that is being closed already stays so."""
+        if courier.leaving:
+            return
+        courier.leaving = True
         logger.info("closing socket %s: %s", sid, why)
         self._evictions += not self._draining
         farewell = asyncio.create_task(
-            self._farewell(sid, courier, expired), name=f"hermes-relay-farewell {sid}"
+            self._farewell(sid, courier, last_word), name=f"hermes-relay-farewell {sid}"
         )
         self._farewells.add(farewell)
         farewell.add_done_callback(self._farewells.discard)
@@ -114,12 +133,12 @@ class Relay:
         task.add_done_callback(self._background.discard)
         return task
 
-    async def _farewell(self, sid: str, courier: Courier, expired: bool) -> None:
+    async def _farewell(self, sid: str, courier: Courier, last_word: str | None) -> None:
         eio_sid = self._sio.manager.eio_sid_from_sid(sid, "/")
         if eio_sid is None:
             return
-        if expired:
-            await self._sio.emit(EXPIRED, {}, to=sid)
+        if last_word is not None:
+            await self._sio.emit(last_word, {}, to=sid)
         await self._sio.disconnect(sid)
         try:
             async with asyncio.timeout(FAREWELL):
@@ -148,7 +167,7 @@ class Relay:
     def _hang_up_on(self, revoked: Collection[str]) -> None:
         for line in list(self._lines.values()):
             if line.grant.jti in revoked:
-                line.peer.hang_up("its token is revoked", expired=True)
+                line.peer.hang_up("its token is revoked", EXPIRED)
         self._desk.hang_up_on(revoked)
 
     @asynccontextmanager
@@ -244,11 +263,16 @@ class _Socket:
     def send(self, batch: str, acknowledged: Callable[[], None]) -> Coroutine[Any, Any, None]:
         return self._courier.carry(batch, acknowledged)
 
-    def hang_up(self, why: str, *, expired: bool = False) -> None:
-        self._relay.hang_up(self._sid, self._courier, why, expired=expired)
+    def hang_up(self, why: str, last_word: str | None = None) -> None:
+        self._relay.hang_up(self._sid, self._courier, why, last_word)
 
 
-def _socket_server() -> Any:
+def _socket_server(origins: Sequence[str]) -> Any:
+    """Return the server; without origins it is the relay's own that counts.
+
+    An empty list would let Engine.IO check nothing, and one with a star in it would not mean all.
+    """
+    allowed = None if not origins else "*" if "*" in origins else list(origins)
     return socketio.AsyncServer(
         async_mode="asgi",
         transports=["websocket"],
@@ -257,6 +281,7 @@ def _socket_server() -> Any:
         ping_interval=20,
         ping_timeout=15,
         max_http_buffer_size=MESSAGE_BYTES,
+        cors_allowed_origins=allowed,
         logger=QUIET,
         engineio_logger=QUIET,
     )

@@ -77,8 +77,9 @@ def background_tasks() -> list[str]:
 class Station:
     """A relay that can be stopped and started again on the same port."""
 
-    def __init__(self, hermes: Hermes, limits: Limits | None = None) -> None:
+    def __init__(self, hermes: Hermes, limits: Limits | None = None, origins: tuple[str, ...] = ()) -> None:
         self.hermes = hermes
+        self.origins = origins
         self.limits = limits
         self.port = 0
         self._running: asyncio.Task[None] | None = None
@@ -97,7 +98,13 @@ class Station:
     async def start(self) -> None:
         ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         serving = serve(
-            self.hermes, "127.0.0.1", self.port, SECRET, on_ready=ready.set_result, limits=self.limits
+            self.hermes,
+            "127.0.0.1",
+            self.port,
+            SECRET,
+            on_ready=ready.set_result,
+            limits=self.limits,
+            origins=self.origins,
         )
         self._running = asyncio.create_task(serving)
         await asyncio.wait({ready, self._running}, return_when=asyncio.FIRST_COMPLETED)
