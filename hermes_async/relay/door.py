@@ -1,4 +1,4 @@
-"""How many websockets a relay lets in, and how many from one address."""
+"""How many websockets and lasting requests a relay lets in, and how many from one address."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Door:
     """Counts who is inside.
 
     Args:
-        total: websockets of the relay.
+        total: websockets and lasting requests of the relay.
         per_address: those from one address, which is the proxy's where a proxy does not tell another.
     """
 

@@ -71,9 +71,9 @@ class Relay:
         self._clerk = Clerk(hermes)
         for name, command in self._commands().items():
             self._sio.on(name, partial(self._obey, command))
-        self._desk = Desk(hermes, self._windows, self._secret, limits, self)
         door = Door(limits.connections, limits.per_address)
-        beside = http_app(self._desk, self._lifespan)
+        self._desk = Desk(hermes, self._windows, self._secret, limits, door, self)
+        beside = http_app(self._desk, self._lifespan, origins)
         #: The ASGI app: Socket.IO at /socket.io, and what is asked over plain HTTP.
         self.app = guarded(socketio.ASGIApp(self._sio, other_asgi_app=beside), door)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from typing import Any
@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 import hermes_async
@@ -53,12 +54,13 @@ class Face(FastAPI):
         return told
 
 
-def http_app(desk: Desk, lifespan: Lifespan) -> FastAPI:
+def http_app(desk: Desk, lifespan: Lifespan, origins: Sequence[str] = ()) -> FastAPI:
     """Return the app.
 
     Args:
         desk: lets requests in.
         lifespan: entered while the relay runs.
+        origins: of the pages that may ask, like `https://chat.example`; by default the relay's own.
     """
     # without the pages that show the description: they load scripts of strangers
     app = Face(
@@ -73,6 +75,14 @@ def http_app(desk: Desk, lifespan: Lifespan) -> FastAPI:
     app.include_router(browser.router)
     for router in (tasks.router, sessions.router, events.router, health.guarded):
         app.include_router(router, dependencies=[Security(_SCHEME)], responses=_COMMON)
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
+            expose_headers=["Location", "Retry-After"],
+        )
     app.add_exception_handler(HermesError, _failed)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(RequestValidationError, _unfit)

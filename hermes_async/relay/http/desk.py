@@ -11,7 +11,7 @@ from typing import Annotated, Final, Protocol
 
 import anyio
 from fastapi import Depends, Request
-from starlette.datastructures import Headers
+from starlette.types import Scope
 
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.hermes import Hermes
@@ -19,6 +19,7 @@ from hermes_async.core.session import Session
 from hermes_async.domain.errors import Forbidden, Unauthorized, UnknownTask
 from hermes_async.domain.task import Task
 from hermes_async.relay.auth import Grant, checked_secret, verify
+from hermes_async.relay.door import Door
 from hermes_async.relay.http.problem import Refused
 from hermes_async.relay.line import Limits
 from hermes_async.relay.window import Windows
@@ -50,31 +51,35 @@ class Desk:
         windows: how they are read, together with the sockets.
         secret: what signs the tokens.
         limits: what a client may ask for.
+        door: counts the requests that last among the sockets.
         host: the relay.
     """
 
-    def __init__(self, hermes: Hermes, windows: Windows, secret: str, limits: Limits, host: Host) -> None:
+    def __init__(
+        self, hermes: Hermes, windows: Windows, secret: str, limits: Limits, door: Door, host: Host
+    ) -> None:
         self.hermes = hermes
         self.windows = windows
         self.limits = limits
         self.host = host
         self.draining = False
+        self._door = door
         self._secret = checked_secret(secret)
         self._lasting: dict[anyio.CancelScope, Grant] = {}
 
-    async def admit(self, headers: Headers) -> Visitor:
+    async def admit(self, request: Request) -> Visitor:
         """Return who shows this token.
 
         Raises:
             Unauthorized: it is missing, expired, revoked, or not one of ours.
             StoreUnavailable: nobody knows whether it is revoked.
         """
-        said = headers.get("authorization", "")
+        said = request.headers.get("authorization", "")
         if not said.lower().startswith(_SCHEME):
             raise Unauthorized("a token is needed: send it in the header `Authorization: Bearer TOKEN`")
         grant = verify(self._secret, said[len(_SCHEME) :].strip())
         await self.host.check(grant)
-        return Visitor(self, grant)
+        return Visitor(self, grant, request.scope)
 
     def counts(self) -> dict[str, float]:
         """Return the figures of this relay, by name."""
@@ -85,17 +90,19 @@ class Desk:
         return self._lasting.values()
 
     @contextmanager
-    def lasts(self, grant: Grant, seconds: float) -> Iterator[anyio.CancelScope]:
+    def lasts(self, visitor: Visitor, seconds: float) -> Iterator[anyio.CancelScope]:
         """End what is done inside after some seconds, when the token counts no more, or when the relay stops.
 
         Raises:
-            Refused: the relay stops already.
+            Refused: the relay stops already, or has let in as many as it may.
         """
         if self.draining:
             raise Refused("draining", "this relay stops; ask again")
-        left = min(seconds, grant.expires_at - time.time())
-        with anyio.CancelScope(deadline=anyio.current_time() + left) as scope:
-            self._lasting[scope] = grant
+        if too_many := self._door.refusal(visitor.scope):
+            raise Refused("too_many", too_many)
+        deadline = anyio.current_time() + min(seconds, visitor.grant.expires_at - time.time())
+        with self._door.passed(visitor.scope), anyio.CancelScope(deadline=deadline) as scope:
+            self._lasting[scope] = visitor.grant
             try:
                 yield scope
             finally:
@@ -120,14 +127,15 @@ class Visitor:
 
     desk: Desk
     grant: Grant
+    scope: Scope
 
     def lasts(self, seconds: float = math.inf) -> AbstractContextManager[anyio.CancelScope]:
         """End what is done inside after some seconds, when the token counts no more, or when the relay stops.
 
         Raises:
-            Refused: the relay stops already.
+            Refused: the relay stops already, or has let in as many as it may.
         """
-        return self.desk.lasts(self.grant, seconds)
+        return self.desk.lasts(self, seconds)
 
     def sessions(self) -> Sequence[str | None]:
         """Return which sessions are theirs; None stands for all."""

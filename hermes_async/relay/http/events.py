@@ -29,7 +29,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         content={MEDIA_TYPE: {"schema": {"type": "string"}, "example": _SSE_EXAMPLE}},
     ),
     204: {"description": "as a stream only: the task is over, and all of it was told before"},
-    **problems("not_acceptable", "draining"),
+    **problems("not_acceptable", "draining", "too_many"),
 }
 
 

@@ -39,7 +39,10 @@ async def get_snapshot(visitor: Reader, session: str) -> Response:
 
 @router.get(
     "/v1/sessions/{session:path}/inbox",
-    responses={200: described(Deliveries, "what is not acknowledged yet"), **problems("draining")},
+    responses={
+        200: described(Deliveries, "what nobody acknowledged"),
+        **problems("draining", "too_many"),
+    },
 )
 async def get_inbox(
     visitor: Reader, session: str, after: After = 0, limit: Limit = 100, wait: Wait = 0.0

@@ -31,7 +31,7 @@ class StrictRoute(APIRoute):
 
         async def strictly(request: Request) -> Response:
             desk: Desk = request.app.state.desk
-            request.state.visitor = await desk.admit(request.headers)
+            request.state.visitor = await desk.admit(request)
             if self.body_field is not None:
                 request = _Plain(request, await _body(request))
             return await answer(request)

@@ -76,7 +76,7 @@ async def get_task(visitor: Reader, task: str) -> Response:
     responses={
         200: described(TaskResult, "how the task ended"),
         202: described(TaskRecord, "it has not ended yet: the record as it is now"),
-        **problems("draining"),
+        **problems("draining", "too_many"),
     },
 )
 async def get_result(visitor: Reader, task: str, wait: Wait = 0.0) -> Response:

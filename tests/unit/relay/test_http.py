@@ -19,6 +19,7 @@ from hermes_async.domain.question import Question
 from hermes_async.domain.task import Lane
 from hermes_async.relay.auth import mint, verify
 from hermes_async.relay.http.strict import BODY_BYTES
+from hermes_async.relay.line import Limits
 from tests.support.agents import echo
 from tests.support.servers import free_port
 from tests.support.silent import silent_server
@@ -260,6 +261,42 @@ async def test_a_revoked_token_is_refused_and_its_streams_end(
         async with asyncio.timeout(5):
             assert [frame.name async for frame in frames] == [None, "auth.expired"]
     assert (await Caller(http, relay.url, token("s"))("GET", "/v1/tasks")).status == 200
+
+
+@only_memory
+async def test_requests_that_last_count_among_the_sockets(
+    hermes: Hermes, http: aiohttp.ClientSession
+) -> None:
+    async with Station(hermes, Limits(per_address=2)) as relay, relay.socket(token("s")):
+        call = Caller(http, relay.url, token("s"))
+        async with call.stream("/v1/sessions/s/events") as frames:
+            await anext(frames)
+            stream = {"Accept": "text/event-stream"}
+            for path in ("/v1/sessions/s/events?wait=60", "/v1/sessions/s/inbox?wait=60"):
+                assert await call.refused("GET", path) == (429, "too_many")
+            asked = ("GET", "/v1/sessions/s/events")
+            assert await call.refused(*asked, headers=stream) == (429, "too_many")
+            assert (await call("GET", "/v1/sessions/s/inbox")).status == 200
+
+
+@only_memory
+async def test_pages_of_other_origins_may_ask_if_they_are_named(
+    hermes: Hermes, http: aiohttp.ClientSession
+) -> None:
+    ours = "https://chat.example"
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    for origins, origin, allowed in (
+        ((ours,), ours, ours),
+        ((ours,), "https://evil.example", None),
+        ((), ours, None),
+        (("*",), ours, "*"),
+    ):
+        async with Station(hermes, origins=origins) as relay:
+            call = Caller(http, relay.url, token("s"))
+            answer = await call("GET", "/v1/tasks", headers={"Origin": origin})
+            assert answer.headers.get("access-control-allow-origin") == allowed
+            preflight = await call("OPTIONS", "/v1/tasks", headers={"Origin": origin, **asked})
+            assert (preflight.status == 200) == (allowed is not None)
 
 
 HOSTILE = [
