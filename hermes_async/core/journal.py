@@ -50,16 +50,16 @@ class Journal:
         """
         return await self.store.create_all(tasks, [self.queue.parcel(task) for task in tasks])
 
-    async def append(self, event: AnyEvent, *, lapsed: bool = False) -> int:
+    async def append(self, event: AnyEvent, *, lapsed: bool = False, own: bool = False) -> int:
         """Write an event; return its `seq`, or 0 when the record refused it."""
         if not moves(event):
-            return await self.store.append(event, lapsed=lapsed)
+            return await self.store.append(event, lapsed=lapsed, own=own)
         moved, parcel = await self._moved(event)
-        return await self.store.append(event, lapsed=lapsed, moved=moved, parcel=parcel)
+        return await self.store.append(event, lapsed=lapsed, own=own, moved=moved, parcel=parcel)
 
-    async def insist(self, event: AnyEvent) -> int:
+    async def insist(self, event: AnyEvent, *, own: bool = False) -> int:
         """Write an event that must not be lost: wait for a store that is away."""
-        return await patiently(lambda: self.append(event), f"{event.type} of {event.task_id}")
+        return await patiently(lambda: self.append(event, own=own), f"{event.type} of {event.task_id}")
 
     async def cancel(self, task_id: str, *, force: bool, cascade: bool) -> Cancelled:
         """Ask a task, and with `cascade` what is below it, to stop; tell the workers that run them."""

@@ -149,15 +149,17 @@ class Store(Dialogue, Protocol):
         event: AnyEvent,
         *,
         lapsed: bool = False,
+        own: bool = False,
         moved: Task | None = None,
         parcel: Parcel | None = None,
     ) -> int:
         """Apply a task's event and log it; return its `seq`, or 0 when it is refused.
 
-        Refused is what the legal table forbids and what an older attempt writes; with `lapsed`, also what
-        comes while the attempt's lease is alive, and what belongs to a `Dialogue`. What was written before is
-        not written again. `moved` is the
-        task as an event leaves it that moves it to another agent or lane, and `parcel` what replaces its own.
+        Refused is what the legal table forbids, what an older attempt writes, and what belongs to a
+        `Dialogue`; with `lapsed`, also what comes while the attempt's lease is alive; with `own`, for what
+        the attempt itself says, also what comes after it was lost. What was written before is not written
+        again. `moved` is the task as an event leaves it that moves it to another agent or lane, and `parcel`
+        what replaces its own.
         """
         ...
 

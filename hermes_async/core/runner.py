@@ -181,7 +181,7 @@ class Runner:
         if not isinstance(outcome, Returned):  # only then it matters whether somebody asked to cancel
             task = await self._latest(task)
         event = decide(task, outcome, chance=random.random())
-        return event if await self._journal.insist(event) else None
+        return event if await self._journal.insist(event, own=True) else None
 
     async def _latest(self, task: Task) -> Task:
         current = await patiently(lambda: self._journal.store.load(task.id), f"the end of {task.id}")

@@ -322,6 +322,16 @@ async def test_what_is_said_to_an_agent_leaves_its_own_ordinals_alone(store: Sto
     assert await store.append(make_event(task, "task.progress", n=1)) == before + 1
 
 
+@pytest.mark.parametrize("end", ["task.failed", "task.cancelled", "task.completed"])
+async def test_an_attempt_that_was_lost_does_not_end_its_task(store: Store, end: str) -> None:
+    task = await running(store)
+    assert await store.append(make_event(task, "task.progress", n=1), own=True)
+    await store.append(make_event(task, "task.attempt_lost"))
+    assert await store.append(make_event(task, end), own=True) == 0
+    assert (await loaded(store, task)).status is TaskStatus.QUEUED
+    assert await store.append(make_event(await claimed(store, task.id), end), own=True)
+
+
 async def test_with_lapsed_only_a_dead_lease_is_ended(store: Store) -> None:
     alive, dead = await running(store), await running(store, lease=0.0)
     await wait_until_async(lambda: store.lapsed())
@@ -786,12 +796,13 @@ class TwoStores(RuleBasedStateMachine):
         older=st.sampled_from([0, 0, 0, 1]),
         n=st.integers(0, 4),
         lapsed=st.sampled_from([False, False, True]),
+        own=st.booleans(),
     )
-    def append(self, number: int, type_: str, older: int, n: int, lapsed: bool) -> None:
+    def append(self, number: int, type_: str, older: int, n: int, lapsed: bool, own: bool = False) -> None:
         task = self.task(number)
         seen = task.model_copy(update={"attempt": task.attempt - older})
         event = make_event(seen, type_, n=n or "")
-        self.both(lambda store: store.append(event, lapsed=lapsed))
+        self.both(lambda store: store.append(event, lapsed=lapsed, own=own))
 
     @precondition(lambda self: self.tasks)
     @rule(number=st.integers(0, 9), type_=st.sampled_from(["task.progress", "task.retrying"]))

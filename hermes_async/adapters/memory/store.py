@@ -112,6 +112,7 @@ class MemoryStore(MemoryDialogue):
         event: AnyEvent,
         *,
         lapsed: bool = False,
+        own: bool = False,
         moved: Task | None = None,
         parcel: Parcel | None = None,
     ) -> int:
@@ -121,6 +122,8 @@ class MemoryStore(MemoryDialogue):
         if is_repeated(entry, event):
             return entry.seq
         if not admits(entry.task, event) or (lapsed and not self._has_lapsed(entry)):
+            return 0
+        if own and not entry.task.status.is_begun:
             return 0
         if event.type not in UNFENCED:
             entry.ordinal = event.ordinal or entry.ordinal

@@ -54,6 +54,10 @@ PRUNE = Script("prune", "ledger")
 _ALLOWED = {
     type_: "".join(f"{status}," for status in allowed_from(type_)) for type_ in CLASSES.keys() - DIALOGUE
 }
+#: The same for an attempt that writes its own event.
+_OWN = {
+    type_: "".join(f"{status}," for status in allowed_from(type_) if status.is_begun) for type_ in _ALLOWED
+}
 #: For each event, the kinds of callbacks that it makes due.
 _DUE = {type_: ",".join(AFTER.get(type_, ())) for type_ in CLASSES}
 
@@ -149,6 +153,7 @@ class RedisStore(RedisDialogue):
         event: AnyEvent,
         *,
         lapsed: bool = False,
+        own: bool = False,
         moved: Task | None = None,
         parcel: Parcel | None = None,
     ) -> int:
@@ -158,7 +163,7 @@ class RedisStore(RedisDialogue):
             APPEND,
             self._keys.of_session(event.session_id),
             event.task_id,
-            _ALLOWED.get(event.type, ""),
+            (_OWN if own else _ALLOWED).get(event.type, ""),
             "" if event.type in UNFENCED else event.attempt,
             0 if event.type in UNFENCED else event.ordinal,
             int(lapsed),
