@@ -347,10 +347,10 @@ async def test_a_cancel_while_the_end_is_written_comes_too_late(make_bench: Make
     task = await bench.dispatch(agent)
     append, reached, go_on = bench.store.append, asyncio.Event(), asyncio.Event()
 
-    async def slow(event: AnyEvent, *, lapsed: bool = False) -> int:
+    async def slow(event: AnyEvent, **how: Any) -> int:
         reached.set()
         await go_on.wait()
-        return await append(event, lapsed=lapsed)
+        return await append(event, **how)
 
     bench.store.append = slow  # type: ignore[method-assign]
     run = asyncio.create_task(bench.runner.run(task.id))
