@@ -22,7 +22,7 @@ import pytest
 from tests.support.servers import ROOT
 
 SOCKET_IO: Final = "socket.io-client@4"
-_PATIENCE: Final = 30.0
+_PATIENCE: Final = 60.0
 _NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 _FLAGS = (
     "--headless=new",

@@ -214,8 +214,8 @@ class Connection {
     });
     this.#socket.on("events", (batch, acknowledge) => this.#arrive({ batch, acknowledge }));
     this.#socket.on("auth.expired", () => (this.expired = true));
-    this.#socket.on("disconnect", () => this.#go());
-    return new Promise((connected, refused) => {
+    this.#socket.on("disconnect", (reason) => this.#go(reason));
+    const opened = new Promise((connected, refused) => {
       this.#refuse = refused;
       this.#socket.on("connect", connected);
       this.#socket.on("connect_error", (error) => {
@@ -223,6 +223,7 @@ class Connection {
         refused(unauthorized ? new Unauthorized(error.data.message ?? error.message) : new Lost(error.message));
       });
     });
+    return within(ANSWER, opened);
   }
 
   /** Give a command and return its answer. */
@@ -249,13 +250,13 @@ class Connection {
 
   /** Disconnect. */
   close() {
-    this.#refuse(new Lost("closed"));
-    this.#go();
+    this.#go("closed");
     this.#socket?.disconnect();
   }
 
-  #go() {
+  #go(why) {
     this.gone = true;
+    this.#refuse(new Lost(why)); // it may go while it opens, which is no connect_error
     this.#arrive(null);
   }
 
