@@ -39,6 +39,7 @@ async def test_a_relay_hears_itself(hermes: Hermes) -> None:
 
 
 @pytest.mark.parametrize("fault", [Mode.HALF_OPEN, Mode.DROP])
+@pytest.mark.usefixtures("redis_url")  # an empty one
 async def test_who_cannot_hear_says_so_and_hears_again(redis_server: RedisServer, fault: Mode) -> None:
     with proxy_to(redis_server.port) as proxy:
         store = RedisStore(proxy.url)
