@@ -52,7 +52,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
     what waits for other tasks there does so `aside`. A worker process that a task has spoiled ends itself, to
     be replaced: by `rules`, or because somebody called `recycle`.
     A Celery task may have an async function `untraced` that takes the task's id: it runs instead of the body,
-    without Celery's tracer and `current_task`, as long as nobody listens to what the tracer tells.
+    without Celery's tracer, as long as nobody listens to what the tracer tells.
     Celery's `worker_process_init` and `worker_process_shutdown` are sent on the loop's thread.
     """
 

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery._state import _task_stack
+from celery.app.task import Context as Request
 from celery.app.trace import build_tracer
-from celery.utils.threads import get_ident
+from celery.utils.threads import LocalStack, get_ident
 from greenlet import getcurrent
 
 from hermes_async.worker.greenlets import Tracer, traced
@@ -73,6 +74,7 @@ class Job:
         "_interruption",
         "_limits",
         "_options",
+        "_request",
         "_target",
         "_timers",
         "abandoned",
@@ -101,6 +103,7 @@ class Job:
         self.failure: Exception | None = None
         self._target, self._args, self._options = target, args, options
         self._began = 0.0
+        self._request: Any = None
         self._interruption: BaseException | None = None
         self._timers: list[asyncio.TimerHandle] = []
         #: The limits that have not struck: when they are due, and what they do then.
@@ -116,6 +119,13 @@ class Job:
     def task_id(self) -> str:
         """The id of the Celery task."""
         return str(self._args[1])
+
+    @property
+    def request(self) -> Any:
+        """What Celery's tracer would tell the task of its message; made when somebody asks, which few do."""
+        if self._request is None:
+            self._request = Request(self._args[2] or {}, args=(), kwargs={}, called_directly=False)
+        return self._request
 
     @property
     def limit(self) -> float | None:
@@ -152,11 +162,14 @@ class Job:
         task = self.pool.app.tasks[self.name]
         if not hasattr(task, "untraced") or is_watched(task):
             return await traced(self._target, self._args, self._drive)
+        _task_stack.push(task)
         try:
             value = await self._drive(task.untraced(self.task_id))
         except Exception as error:  # what becomes of it, Celery's tracer says
             self.failure = error
             return await traced(self._target, self._args, self._drive)
+        finally:
+            _task_stack.pop()
         log_success(self.task_id, self.name, value, self.age)
         return 0, repr(value), self.age
 
@@ -298,9 +311,24 @@ def adopted(task: Any) -> bool:
 
 def adopt(task: Any) -> None:
     """Make a Celery task ready: its body may be awaited, and finds its request wherever it runs."""
-    task.request_stack.__ident_func__ = _identity
+    task.request_stack = _Requests(task.name)
     name = "_orig_run" if hasattr(task, "_orig_run") else "run"  # autoretry_for has wrapped the body
     setattr(task, name, _bridge(_body(task)))
+
+
+class _Requests(LocalStack):  # type: ignore[misc]
+    """A task's requests, by job; the one of a job that runs without Celery's tracer is never pushed."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.__ident_func__ = _identity
+        self._name = name
+
+    @property
+    def top(self) -> Any:
+        """The request of whoever asks."""
+        job = _job.get()
+        return super().top or (job.request if job and job.name == self._name else None)
 
 
 def rebuild_tracer(task: Any, hostname: str | None) -> None:

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from celery import signals
+from celery import current_task, signals
 from celery.app import trace
 from celery.exceptions import Ignore, Retry
 from greenlet import getcurrent
 
 from hermes_async.worker.greenlets import Tracer
+from tests.support.servers import wait_until
 from tests.unit.worker.conftest import Bench
 
 BODIES: list[Callable[..., Any]] = []
@@ -124,3 +125,20 @@ def test_whoever_has_hooked_into_the_task_sees_it_traced(bench: Bench) -> None:
     bench.app.tasks["work"].untraced = untraced
     assert bench.result(work).value == "'traced'"
     assert ran == ["hook", "body"]
+
+
+def test_it_has_the_current_task_as_a_traced_one_has(bench: Bench, task: Any) -> None:
+    async def here() -> list[str]:
+        return [current_task.name, current_task.request.id, task.request.id]
+
+    async def who(task_id: str) -> list[list[str]]:
+        await asyncio.sleep(0.01)
+        return [[task_id], *await asyncio.gather(here(), here()), await here()]
+
+    task.untraced = who
+    outcomes = [bench.run(work) for _ in range(3)]
+    wait_until(lambda: all(outcome.settled() for outcome in outcomes))
+    for [[task_id], *found] in [eval(outcome.value) for outcome in outcomes]:
+        assert found == [["work", task_id, task_id]] * 3
+    assert not current_task
+    assert task.request.id is None
