@@ -215,6 +215,9 @@ class Connection {
     this.#socket.on("events", (batch, acknowledge) => this.#arrive({ batch, acknowledge }));
     this.#socket.on("auth.expired", () => (this.expired = true));
     this.#socket.on("disconnect", (reason) => this.#go(reason));
+    // What closes before the first packet of Engine.IO is no "disconnect" and no "connect_error"; a refusal that came
+    // right before is still to be read.
+    this.#socket.io.engine.on("close", (reason) => setTimeout(() => this.#go(reason)));
     const opened = new Promise((connected, refused) => {
       this.#refuse = refused;
       this.#socket.on("connect", connected);

@@ -76,6 +76,7 @@ export const io = () => {
   return {
     on: (name, hear) => (heard[name] = hear),
     disconnect: () => {},
+    io: { engine: { on: () => {} } },
     timeout: () => ({ emitWithAck }),
   };
 };
@@ -115,13 +116,13 @@ async def test_the_list_is_the_log_whatever_breaks(hermes: Hermes, page: Page, l
             for number in range(1, count + 1):
                 await say(hermes, "s", 1, start=number)
                 await asyncio.sleep(0.002)
-                if number % 50 == 0:
+                if number % 20 == 0:
                     proxy.cut()
                 if number in (150, 350):
                     await relay.stop()
                     await relay.start()
             assert await taking == await log_of(hermes, "s")
-            assert await page.run("return connections") > 1
+            assert await page.run("return connections") > 3
             resumed = await page.run(f"return take({{ session: 's', after: {count - 7} }}, {count})")
             assert [event["seq"] for event in resumed] == list(range(count - 6, count + 1))
 
