@@ -20,18 +20,12 @@ from typing import Any
 from celery import signals
 from celery.concurrency.base import BasePool
 
+from hermes_async.worker.bridge import adopt, adopted, rebuild_tracer, watch_task_stack
 from hermes_async.worker.credit import Credit
 from hermes_async.worker.recycle import Callback, Recycling, Rules
 from hermes_async.worker.slots import Aside, Slots
 from hermes_async.worker.threads import Threads
-from hermes_async.worker.tracer import (
-    Job,
-    adopt,
-    adopted,
-    current_job,
-    rebuild_tracer,
-    watch_task_stack,
-)
+from hermes_async.worker.tracer import Job, current_job
 from hermes_async.worker.watchdog import Watchdog
 
 __all__ = ["AsyncioPool", "running_pool"]

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import time
 import types
 from collections.abc import Awaitable, Callable, Generator
-from contextvars import Context, ContextVar, copy_context
-from functools import partial, wraps
+from contextvars import Context, ContextVar
 from typing import Any, Protocol
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery._state import _task_stack
 from celery.app.task import Context as Request
-from celery.app.trace import build_tracer
-from celery.utils.threads import LocalStack, get_ident
-from greenlet import getcurrent
 
-from hermes_async.worker.greenlets import Tracer, traced
+from hermes_async.worker.greenlets import traced
 from hermes_async.worker.untraced import is_watched, log_success
 
-__all__ = ["Job", "Pool", "adopt", "adopted", "current_job", "job_of", "watch_task_stack"]
+__all__ = ["Job", "Pool", "current_job", "job_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -302,69 +297,3 @@ class Job:
     def _insist(self) -> None:
         self.pool.is_zombie(self)
         self.abandon()
-
-
-def adopted(task: Any) -> bool:
-    """Whether a Celery task has been made ready for this pool."""
-    return hasattr(_body(task), "_bridged")
-
-
-def adopt(task: Any) -> None:
-    """Make a Celery task ready: its body may be awaited, and finds its request wherever it runs."""
-    task.request_stack = _Requests(task.name)
-    name = "_orig_run" if hasattr(task, "_orig_run") else "run"  # autoretry_for has wrapped the body
-    setattr(task, name, _bridge(_body(task)))
-
-
-class _Requests(LocalStack):  # type: ignore[misc]
-    """A task's requests, by job; the one of a job that runs without Celery's tracer is never pushed."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.__ident_func__ = _identity
-        self._name = name
-
-    @property
-    def top(self) -> Any:
-        """The request of whoever asks."""
-        job = _job.get()
-        return super().top or (job.request if job and job.name == self._name else None)
-
-
-def rebuild_tracer(task: Any, hostname: str | None) -> None:
-    """A task that was registered after the worker started has a tracer without the bridge."""
-    task.__trace__ = build_tracer(task.name, task, task.app.loader, hostname, app=task.app)
-
-
-def watch_task_stack() -> None:
-    """Let `current_task` follow the job instead of the thread."""
-    _task_stack.__ident_func__ = _identity
-
-
-def _identity() -> Any:
-    return _job.get() or get_ident()
-
-
-def _body(task: Any) -> Any:
-    return getattr(task, "_orig_run", task.run)
-
-
-def _bridge(body: Callable[..., Any]) -> Callable[..., Any]:
-    is_async = inspect.iscoroutinefunction(body)
-
-    @wraps(body)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        here, job = getcurrent(), _job.get()
-        if job is None or not isinstance(here, Tracer):
-            return body(*args, **kwargs)  # called directly, not by a worker
-        if job.failure is not None:
-            raise job.failure
-        if is_async:
-            return here.parent.switch(body(*args, **kwargs))
-        result = here.parent.switch(
-            job.pool.run_in_thread(partial(copy_context().run, body, *args, **kwargs))
-        )
-        return here.parent.switch(result) if inspect.isawaitable(result) else result
-
-    run._bridged = True  # type: ignore[attr-defined]
-    return run
