@@ -203,18 +203,18 @@ def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) / 1024
 
 for name in sys.stdin.read().splitlines():
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         load(Path(name), {"PATH": "/bin:" * 1000})
         message = ""
     except ConfigError as error:
         message = str(error)
-    print(json.dumps([name, message, time.perf_counter() - began, peak()]))
+    print(json.dumps([name, message, time.process_time() - began, peak()]))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
-def test_every_mistake_is_told_within_a_second_and_100_megabytes(tmp_path: Path) -> None:
+def test_every_mistake_is_told_within_a_second_of_cpu_and_100_megabytes(tmp_path: Path) -> None:
     files = [*giants(tmp_path), *MALFORMED]
     answer = subprocess.run(
         [sys.executable, "-c", MEASURE],
