@@ -15,10 +15,11 @@ from hermes_async.core.ports import Store
 from hermes_async.domain.agent import GateLimits
 from hermes_async.domain.errors import NotTaken
 from hermes_async.domain.events import AnyEvent
+from hermes_async.domain.lifecycle import apply
 from hermes_async.domain.question import Answer, Question
-from hermes_async.domain.task import Task, TaskStatus
+from hermes_async.domain.task import Address, Task, TaskStatus
 from tests.contract.conftest import MakeStore, closing
-from tests.support.values import DATA, folded, make_event, make_task
+from tests.support.values import DATA, falling, folded, make_event, make_task
 
 pytestmark = pytest.mark.anyio
 LEASE = 60.0
@@ -120,6 +121,41 @@ async def test_a_call_that_is_repeated_changes_nothing(store: Store) -> None:
     assert [await store.answer(task, reply(), "a") for _ in range(2)] == [True, True]
     assert await store.ask(task, WHICH) == reply()
     assert await types(store) == ["input_required", "resumed"]
+
+
+async def test_a_call_that_is_repeated_after_other_news_changes_nothing(store: Store) -> None:
+    task = await asking(store)
+    await store.append(make_event(task, "task.progress", n=1))
+    assert await store.ask(task, WHICH) is True
+    assert await types(store) == ["input_required", "progress"]
+
+
+async def test_who_asks_something_else_asks_the_first_no_more(store: Store) -> None:
+    task = await asking(store)
+    assert await store.ask(task, question("2-b")) is True
+    record = await loaded(store, task)
+    assert (record.status, record.question, record.answers) == (S.INPUT_REQUIRED, question("2-b"), {})
+    assert (await inbox(store), await is_held(store)) == (["input_required"], 0)
+    assert await types(store) == ["input_required", "resumed", "input_required"]
+    assert not await store.answer(task, reply(), "a")
+    assert folded(record, await log(store)) == record
+
+
+async def test_a_fallback_takes_over_from_who_asks(store: Store) -> None:
+    """A branch of it failed meanwhile."""
+    to = {"to": Address(concurrency_limit=1), "fallback": Address(concurrency_limit=1)}
+    task = await running(store, options={"fallback": "spare"}, **to)
+    await store.ask(task, WHICH)
+    event = falling(task)
+    assert await store.append(event, moved=apply(await loaded(store, task), event))
+    second = await claimed(store, task)
+    assert (second.agent, second.status, second.question) == ("spare", S.RUNNING, WHICH)
+    assert await store.append(make_event(second, "task.completed"))
+    assert (await inbox(store), await is_held(store)) == (["completed"], 0)
+    assert not await store.answer(task, reply(), "a")
+    other = await running(store, options={"fallback": "spare"}, **to)  # nothing is held of the agents' places
+    assert await store.append(falling(other), moved=apply(await loaded(store, other), falling(other)))
+    assert (await claimed(store, other)).agent == "spare"
 
 
 async def test_nobody_can_answer_what_is_not_asked(store: Store) -> None:

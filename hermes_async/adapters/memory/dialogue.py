@@ -32,19 +32,19 @@ class MemoryDialogue(MemoryLogs):
         """Apply an event that is allowed, and log it."""
 
     async def ask(self, task: Task, question: Question) -> Answer | bool:
-        entry, event = self._entries.get(task.id), asked(task, question)
-        if entry is None or entry.task.attempt != task.attempt:
+        entry = self._entries.get(task.id)
+        if entry is None or not entry.is_begun(task.attempt):
             return False
-        if entry.task.status is TaskStatus.INPUT_REQUIRED and entry.last == event.id:
+        is_open = entry.task.question is not None and entry.task.question.question_id == question.question_id
+        if is_open and self._waits(entry, task):
             return True
-        if entry.task.status is not TaskStatus.RUNNING:
-            return False
+        self._withdraw_question(task)
         known = entry.task.answers.get(question.question_id)
         if known is not None:
             return known
         self._close_question(entry)
         self._gate.leave(entry.task)
-        self._write(entry, event)
+        self._write(entry, asked(task, question))
         entry.question_seq = entry.seq
         return True
 

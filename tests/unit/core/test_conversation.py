@@ -260,6 +260,34 @@ async def test_who_stops_asking_goes_on_with_a_place() -> None:
         assert "resumed" in await types(handle)
 
 
+@subagent
+async def ask_otherwise(ctx: TaskContext) -> Any:
+    try:
+        async with asyncio.timeout(0.05):
+            await ctx.ask("Which?")
+    except TimeoutError:
+        return await ctx.ask("Which, then?")
+
+
+@subagent
+async def ask_otherwise_beside(ctx: TaskContext) -> Any:
+    """Its place is not asked for again in between, for another branch is aside."""
+    listening = asyncio.create_task(ctx.messages(60))
+    await asyncio.sleep(0)
+    answer = await ask_otherwise.function(ctx)
+    listening.cancel()
+    return answer
+
+
+@pytest.mark.parametrize("agent", [ask_otherwise, ask_otherwise_beside], ids=["alone", "beside"])
+async def test_who_stops_asking_may_ask_something_else(agent: Subagent[..., Any]) -> None:
+    async with asking(agent) as handle:
+        await until_asked(handle, "then")
+        await handle.answer("this")
+        assert await soon(handle) == "this"
+        assert (await handle.task()).attempt == 1
+
+
 @pytest.mark.parametrize("answered", [False, True])
 async def test_a_cancel_ends_who_asks(answered: bool) -> None:
     async with asking(ask, 2) as handle:
