@@ -709,6 +709,15 @@ async def test_after_everything_ended_no_key_is_left(redis_url: str) -> None:
     assert set(left) <= {"elsewhere"}
 
 
+async def test_children_are_cancelled_the_youngest_first(store: Store) -> None:
+    """Each may let in another that waits, so the order is part of what happens."""
+    parent = await running(store)
+    ids = [(await born(store, parent_task_id=parent.id, parent_attempt=parent.attempt)).id for _ in range(8)]
+    reached = await store.cancel(parent.id, force=False, cascade=True)
+    assert list(reached.ended) == ids[::-1]
+    assert [event.task_id for event in await log(store) if event.type == "task.cancelled"] == ids[::-1]
+
+
 # -- the law, by chance ----------------------------------------------------------------------------------
 SESSIONS = ("chat", "other")
 WORKERS = ("w1", "w2")

@@ -15,7 +15,7 @@ the session, so that a session's keys share a slot and the sessions spread over 
 | `leases`            | sorted set  | running tasks by the ms at which their lease runs out            |
 | `due`               | sorted set  | tasks that wait for a retry by the ms at which they go on        |
 | `deadlines`         | sorted set  | `<reason>/<task>` by the ms at which the task is to end so       |
-| `children:<id>`     | set         | the tasks that a task has dispatched                             |
+| `children:<id>`     | list        | the tasks that a task has dispatched, oldest first               |
 | `ended`             | sorted set  | tasks without rows in the ledger by the ms of their end          |
 | `tasks-of:<id>`     | sorted set  | the tasks of a session                                           |
 | `by-agent:<name>`   | sorted set  | the tasks of an agent                                            |

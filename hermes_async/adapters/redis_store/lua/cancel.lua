@@ -33,7 +33,7 @@ end
 local tree, next_ = {asked}, 1
 while tree[next_] do
   if cascade == '1' then
-    for _, child in ipairs(redis.call('SMEMBERS', key('children', tree[next_]))) do tree[#tree + 1] = child end
+    for _, child in ipairs(redis.call('LRANGE', key('children', tree[next_]), 0, -1)) do tree[#tree + 1] = child end
   end
   next_ = next_ + 1
 end

@@ -20,7 +20,7 @@ if parent ~= '' then
   if is[3] == '1' then return {3, 'to be cancelled'} end
   local runs = is[1] == 'running' or is[1] == 'input_required'
   if not runs or is[2] ~= parent_attempt then return {3, 'not running this attempt any more'} end
-  redis.call('SADD', key('children', parent), id)
+  redis.call('RPUSH', key('children', parent), id)
 end
 
 local seq = log(session, '0', id .. ':0:queued', 'task.queued', id, agent, 0, trace, data)
