@@ -118,7 +118,9 @@ def _outcome(station: Station, attempt: Attempt) -> Outcome:
         _check(station)
         if attempt.subagent.is_async:
             return _awaited(station, attempt)
-        return attempt.returned(attempt.call())
+        value = attempt.call()
+        attempt.context.wait(attempt.children_end)  # as the agent itself waits: a soft limit ends it
+        return attempt.returned(value)
     except SoftTimeLimitExceeded:  # out of time, or asked to cancel: the record knows which
         return attempt.timed_out()
     except BaseException as exc:

@@ -106,9 +106,15 @@ async def careless(ctx: TaskContext) -> str:
     return "done"
 
 
+@subagent
+def careless_def(ctx: TaskContext) -> str:
+    ctx.wait(ctx.dispatch, "sync_echo", "nobody waits for it")
+    return "done"
+
+
 KNOWN = [
     *(agents.sync_echo, agents.nap_in_child, agents.sync_fail),
-    *(limited, limited_in_child, leaving, careless),
+    *(limited, limited_in_child, leaving, careless, careless_def),
 ]
 
 
@@ -120,8 +126,9 @@ def here(redis_url: str, tmp_path: Path) -> Iterator[Here]:
     here.runners.close()
 
 
-def test_a_task_of_the_process_lane_ends_after_its_children(here: Here) -> None:
-    task_id, station = here.task(careless), here.runners.station()
+@pytest.mark.parametrize("agent", [careless, careless_def])
+def test_a_task_of_the_process_lane_ends_after_its_children(here: Here, agent: Subagent[..., Any]) -> None:
+    task_id, station = here.task(agent), here.runners.station()
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(here.run, task_id)
         wait_until(lambda: station.hermes.feed._readers)  # it listens for its child's end
