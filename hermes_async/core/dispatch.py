@@ -117,7 +117,7 @@ class Dispatcher:
     def _birth(
         self, origin: Origin, subagent: Subagent[..., Any], arguments: dict[str, JsonValue]
     ) -> dict[str, Any]:
-        """Return the fields of a birth; each was checked where it came from."""
+        """Return the fields of a birth; each was checked where it came from, and none is a secret."""
         fallback = subagent.spec.fallback
         return {
             "id": new_task_id(origin.session_id),
@@ -125,7 +125,7 @@ class Dispatcher:
             "parent": origin.parent,
             "subagent": subagent.spec.id,
             "input": arguments,
-            "options": subagent.spec,
+            "options": subagent.spec.recorded(),
             "to": self._address(subagent),
             "fallback": self._address(self._registry.agent(fallback)) if fallback else None,
             "traceparent": origin.traceparent or new_traceparent(),

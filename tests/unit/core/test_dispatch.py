@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from hermes_async.core.context import TaskContext
 from hermes_async.core.dispatch import Origin
 from hermes_async.core.subagent import subagent
-from hermes_async.domain.agent import AgentsConfig, AgentSpec, GateLimits, SessionSpec, SubagentSpec
+from hermes_async.domain.agent import AgentsConfig, AgentSpec, GateLimits, SessionSpec, SubagentSpec, Webhook
 from hermes_async.domain.errors import (
     IdempotencyConflict,
     InvalidInput,
@@ -227,3 +228,16 @@ async def test_the_parent_says_whether_its_callbacks_are_in_order(make_bench: Ma
         handle = await session.dispatch(echo if name is None else "say", "hi")
         ordered[name] = (await handle.task()).birth.ordered
     assert ordered == {None: True, "boss": True, "free": False}
+
+
+async def test_no_secret_of_a_webhook_goes_into_a_record(make_bench: MakeBench) -> None:
+    bench = make_bench(echo)
+    hook = Webhook(url="https://example.com/hook?key=hush-hush", secret="a secret, long enough to be one")
+    asked = replace(echo, spec=echo.spec.model_copy(update={"webhook": hook}))
+    handles = [
+        await bench.session.dispatch(asked, "hi"),
+        *await bench.session.dispatch_many(asked, [{"text": ""}]),
+    ]
+    for handle in handles:
+        kept = (await handle.task()).birth.options.webhook
+        assert kept == Webhook(url="https://example.com/hook")
