@@ -11,6 +11,7 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any
 
+from hermes_async.core.ending import end
 from hermes_async.core.feed import ASK_AGAIN, Feed
 from hermes_async.domain.errors import InvalidInput, StoreUnavailable, did_you_mean
 from hermes_async.domain.events import CLASSES, AnyEvent
@@ -39,8 +40,16 @@ class _Listener:
             answer = self.handler(item)
             if isawaitable(answer):
                 await answer
-        except Exception:
+        except (Exception, asyncio.CancelledError) as exc:
+            if isinstance(exc, asyncio.CancelledError) and _is_cancelled():
+                raise
             logger.exception("a handler of %s failed at #%d %s", self.types, item.seq, item.type)
+
+
+def _is_cancelled() -> bool:
+    """Tell whether we are meant, or the handler awaited something that was cancelled."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 class Listeners:
@@ -70,10 +79,7 @@ class Listeners:
         """Stop them all, also in the middle of a call."""
         tasks = [band.task for band in self._bands.values()]
         self._bands.clear()
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await end(*tasks)
 
     def _remove(self, session_id: str, band: _Band, listener: _Listener) -> None:
         band.remove(listener)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from secrets import token_hex
 
+from hermes_async.core.ending import end
 from hermes_async.core.hint import Hint
 from hermes_async.core.ports import Store
 from hermes_async.domain.errors import StoreUnavailable
@@ -37,9 +38,7 @@ class Ear:
 
     async def close(self) -> None:
         """Stop listening."""
-        while not self._listening.done():
-            self._listening.cancel()
-            await asyncio.wait({self._listening}, timeout=0.1)
+        await end(self._listening)
 
     async def _listen(self) -> None:
         while True:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from hermes_async.core.ending import end
 from hermes_async.domain.errors import StoreUnavailable, UserError
 from hermes_async.relay.auth import Grant
 from hermes_async.relay.tail import Portion, Tail, Topic
@@ -112,9 +113,7 @@ class Line:
         self._expiry.cancel()
         if self._overdue is not None:
             self._overdue.cancel()
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
+        await end(*pumps)
 
     async def _pump(self, tail: Tail) -> None:
         try:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 
+from hermes_async.core.ending import end
 from hermes_async.core.ports import Store
 from hermes_async.domain.errors import StoreUnavailable, Unauthorized
 from hermes_async.relay.auth import Grant
@@ -48,8 +49,7 @@ class Revocation:
 
     async def close(self) -> None:
         """Look no more."""
-        self._looking.cancel()
-        await asyncio.wait({self._looking})
+        await end(self._looking)
 
     async def _look_again(self) -> None:
         while True:

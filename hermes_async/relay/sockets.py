@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import socketio
 from fastapi import FastAPI
 
+from hermes_async.core.ending import end
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.errors import (
     ServiceError,
@@ -101,9 +102,9 @@ class Relay:
         """Drain, and stop what runs in the background."""
         await self.drain()
         await self._sio.shutdown()
-        for task in list(self._background):  # Engine.IO leaves the ping timers of closed sockets running
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        left = list(self._background)  # Engine.IO leaves the ping timers of closed sockets running
+        await end(*left)
+        await asyncio.gather(*left, return_exceptions=True)
 
     def hang_up(self, sid: str, courier: Courier, why: str, last_word: str | None = None) -> None:
         """Close a socket soon, after an event that says why; one that is being closed already stays so."""

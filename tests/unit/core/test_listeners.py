@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -196,3 +197,34 @@ async def test_a_type_that_does_not_exist_is_refused(bench: Bench, types: str, t
     with pytest.raises(InvalidInput, match=told):
         await bench.session.on(types, print)
     assert left() == []
+
+
+async def test_a_handler_that_awaits_something_cancelled_has_failed_and_hears_the_next(bench: Bench) -> None:
+    heard: list[str] = []
+
+    async def handler(event: Any) -> None:
+        heard.append(event.data.text)
+        cancelled = asyncio.ensure_future(asyncio.sleep(60))
+        cancelled.cancel()
+        await cancelled
+
+    await bench.session.on("session.message", handler)
+    await say(bench, "one", "two")
+    await wait_until_async(lambda: heard == ["one", "two"])
+
+
+async def test_a_close_does_not_wait_for_ever_for_a_handler_that_swallows_a_cancellation(
+    bench: Bench,
+) -> None:
+    called = asyncio.Event()
+
+    async def handler(event: Any) -> None:
+        called.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+    await bench.session.on("session.message", handler)
+    await say(bench, "one", "two")
+    await called.wait()
+    await asyncio.wait_for(bench.hermes.listeners.close(), 5)
+    assert not left()

@@ -1,0 +1,18 @@
+"""How a task is brought to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks, and wait until all have ended.
+
+    One is cancelled again and again: what it calls (a store, a `wait_for`) may swallow a cancellation, and
+    who waits after a single one would wait for ever.
+    """
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=0.1)
