@@ -25,6 +25,8 @@ from hermes_async.relay.sockets import MESSAGE_BYTES, Relay
 
 #: Seconds for the sockets to close by themselves when the relay stops.
 GRACE = 3
+#: Seconds within which a connection must have asked for something, by the end of its headers.
+ASK_WITHIN = 10.0
 #: Milliseconds after which the kernel gives up a peer that does not take what we sent.
 STALLED = 30_000
 
@@ -115,13 +117,47 @@ class _Websocket(WebSocketsSansIOProtocol):
         if not (courier and event.fin and courier.hears(text.decode(errors="replace"))):
             super().handle_text(event)
 
+    def handle_ping(self) -> None:
+        """Answer a ping of a peer that takes answers; the transport would keep those of one that does not."""
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()  # the answers are forgotten
+
 
 class _Http(H11Protocol):
-    """The same for plain HTTP."""
+    """The same for plain HTTP; who asks nothing, or takes too long over it, is cut off.
+
+    Uvicorn would wait for ever for the first request, and for any that has begun to come.
+    """
+
+    _waiting: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.app_state = {**self.app_state, ABORT: self.transport.abort}
+        self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._wait_no_more()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._await_request()
+
+    def _await_request(self) -> None:
+        self._wait_no_more()
+        self._waiting = self.loop.call_later(ASK_WITHIN, self._cut_unless_asked)
+
+    def _wait_no_more(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def _cut_unless_asked(self) -> None:
+        is_http = self in self.connections  # and has not become a websocket
+        if is_http and (self.cycle is None or self.cycle.response_complete):
+            self.transport.abort()
 
 
 class _Server(uvicorn.Server):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header
@@ -83,7 +85,8 @@ async def _news(visitor: Visitor, topic: Topic, place: Place, how: Manner) -> Re
         return Response(status_code=204) if over else EventStream(visitor, tail, portion)
     if portion is None and how.wait:
         with visitor.lasts(how.wait):
-            portion = await _in_time(tail, visitor.desk.windows)
+            async with aclosing(_in_time(tail, visitor.desk.windows)) as news:
+                portion = await anext(news)  # kept, should the time run out while the reader is let go
     batch = (portion or Portion(topic)).batch()
     said = {name: value for name, value in batch.items() if name in Events.model_fields}
     return Json({**said, "snapshot": await _whole(tail, batch["snapshot"]), "after": tail.after})
@@ -98,14 +101,14 @@ async def _at_once(tail: Tail) -> Portion | None:
     return None
 
 
-async def _in_time(tail: Tail, windows: Windows) -> Portion:
-    """Wait for the next portion."""
+async def _in_time(tail: Tail, windows: Windows) -> AsyncGenerator[Portion, None]:
+    """Yield portions as they come."""
     async with windows.over(tail.topic.session_id) as window:
         while True:
             portion = await tail.next(window.reader.seq, window)
             if portion is not None:
-                return portion
-            if tail.caught_up:
+                yield portion
+            elif tail.caught_up:
                 await window.reader.beyond(tail.known)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from hermes_async.core.hermes import Hermes
 from hermes_async.domain.errors import ConfigError, RelayUnavailable, StoreUnavailable
 from hermes_async.relay.auth import mint
 from hermes_async.relay.line import Limits
-from hermes_async.relay.server import create_app, serve
+from hermes_async.relay.server import _Websocket, create_app, serve
 from tests.support.servers import wait_until_async
 from tests.unit.relay.conftest import (
     SECRET,
@@ -291,3 +292,79 @@ async def test_a_port_in_use_and_a_short_secret_are_told_at_once(hermes: Hermes,
         await serve(hermes, "127.0.0.1", relay.port, SECRET)
     with pytest.raises(ConfigError, match="32 bytes"):
         create_app(hermes, secret="short")
+
+
+@only_memory
+async def test_pings_of_who_does_not_read_fill_no_memory(relay: Station) -> None:
+    """The answers to pings pass neither Engine.IO nor our own brakes."""
+    async with aiohttp.ClientSession() as http:
+        ws = await http.ws_connect(f"{relay.url}/socket.io/?EIO=4&transport=websocket")
+        transport = ws._conn.transport
+        transport.pause_reading()
+        ping = b"\x89\xfd\0\0\0\0" + b"x" * 125
+        for _ in range(200):
+            transport.write(ping * 1000)
+            while transport.get_write_buffer_size():
+                await asyncio.sleep(0.001)
+        assert waiting_to_be_sent() < 1_000_000
+        transport.abort()
+
+
+def waiting_to_be_sent() -> int:
+    import gc
+
+    return sum(
+        each.transport.get_write_buffer_size()
+        for each in gc.get_objects()
+        if isinstance(each, _Websocket) and each.transport is not None
+    )
+
+
+@only_memory
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\n",
+        b"GET /hermes.js HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz",
+        b"POST /v1/tasks/t/cancel HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{",
+    ],
+)
+async def test_a_connection_that_asks_nothing_is_cut(
+    relay: Station, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr("hermes_async.relay.server.ASK_WITHIN", 0.5)
+    reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+    gone = asyncio.create_task(reader.read(-1))
+    writer.write(said)
+    for _ in range(100):
+        await asyncio.wait({gone}, timeout=0.1)
+        if gone.done():
+            break
+        if said:
+            writer.write(b"x")  # it goes on for ever
+    assert gone.done()
+    gone.exception()
+    writer.transport.abort()
+
+
+@only_memory
+async def test_a_stop_does_not_wait_for_ever_for_a_store_that_swallows_a_cancellation(
+    hermes: Hermes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def deaf_once(*_: object) -> Any:
+        if not asked.is_set():
+            asked.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+        return {}
+
+    monkeypatch.setattr("hermes_async.relay.revocation.LOOK_EVERY", 0.5)
+    monkeypatch.setattr(hermes.store, "revoked", deaf_once)
+    relay = Station(hermes)
+    await relay.start()
+    await asked.wait()
+    await asyncio.wait_for(relay.stop(), 8)
+    assert not background_tasks()

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from hermes_async.core.feed import Reader
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.errors import StoreUnavailable
 from hermes_async.relay.http import sse
@@ -297,3 +298,23 @@ async def test_who_leaves_is_forgotten(call: Caller) -> None:
         await anext(frames)
         await wait_until_async(lambda: readers())
     await wait_until_async(lambda: not readers())
+
+
+@only_memory
+async def test_a_poll_whose_time_runs_out_while_the_reader_is_let_go_loses_nothing(
+    hermes: Hermes, call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = Reader.stop
+
+    async def slowly(reader: Reader) -> None:
+        try:
+            await asyncio.sleep(60)  # until the time of the request has run out
+        finally:
+            await stop(reader)
+
+    polling = asyncio.create_task(call("GET", "/v1/sessions/s/events?wait=1"))
+    await wait_until_async(lambda: any("hermes-feed s" in name for name in background_tasks()))
+    monkeypatch.setattr(Reader, "stop", slowly)
+    await say(hermes, "s", 1)
+    said = (await polling).said
+    assert [event["seq"] for event in said["events"]] == [1] and said["after"] == 1
