@@ -157,7 +157,10 @@ class _Http(H11Protocol):
     def _cut_unless_asked(self) -> None:
         is_http = self in self.connections  # and has not become a websocket
         if is_http and (self.cycle is None or self.cycle.response_complete):
-            self.transport.abort()
+            if self.transport.get_write_buffer_size():  # it still takes the last answer
+                self._await_request()
+            else:
+                self.transport.abort()
 
 
 class _Server(uvicorn.Server):

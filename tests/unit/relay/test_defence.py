@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import time
 from typing import Any
 
@@ -368,3 +369,27 @@ async def test_a_stop_does_not_wait_for_ever_for_a_store_that_swallows_a_cancell
     await asked.wait()
     await asyncio.wait_for(relay.stop(), 8)
     assert not background_tasks()
+
+
+@only_memory
+async def test_who_takes_a_long_answer_slowly_is_not_cut(
+    hermes: Hermes, relay: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hermes_async.relay.server.ASK_WITHIN", 0.1)
+    for _ in range(200):
+        await hermes.session("s").send_message("x" * 60_000)
+    with socket.socket() as ours:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        ours.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(ours, ("127.0.0.1", relay.port))
+        reader, writer = await asyncio.open_connection(sock=ours, limit=1_000)
+        asked = (
+            f"GET /v1/sessions/s/inbox?limit=500 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token('s')}"
+        )
+        writer.write(f"{asked}\r\n\r\n".encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(1)  # nothing can be awaited: that nothing happens is what counts
+        length = int(head.lower().partition(b"content-length:")[2].split()[0])
+        assert length > 3_000_000
+        assert len(await reader.readexactly(length)) == length
+        writer.close()
