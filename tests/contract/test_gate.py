@@ -819,7 +819,8 @@ class AnyTraffic(RuleBasedStateMachine):
     @precondition(lambda self: self.aside)
     @rule(number=st.integers(0, 30))
     def step_back(self, number: int) -> None:
-        task_id = sorted(self.aside)[number % len(self.aside)]
+        aside = [task.id for task in self.tasks if task.id in self.aside]  # ids are random, and tell no order
+        task_id = aside[number % len(aside)]
         if self.run(self.gate.store.step_back(self.run(self.gate.store.load(task_id)))):
             self.aside.discard(task_id)
 
