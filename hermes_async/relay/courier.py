@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
 from typing import Any
 
 from hermes_async.relay.wire import EVENTS
@@ -45,8 +44,13 @@ class Courier:
         self._awaited = f"{_ACK}{self._number}["
         self._acknowledged = acknowledged
         text = f'{_EVENT}{self._number}["{EVENTS}",{batch}]'
-        with suppress(OSError):  # it is gone; whoever waits for the acknowledgement hears of that
+        try:
             await self._send({"type": "websocket.send", "text": text})
+        except OSError:  # it is gone; whoever waits for the acknowledgement hears of that
+            pass
+        except asyncio.CancelledError:  # given up before it was written: nobody will acknowledge it
+            self.hears(self._awaited or "")
+            raise
 
     def hears(self, text: str) -> bool:
         """Take a message if it is an acknowledgement; one that nobody waits for is forgotten.
