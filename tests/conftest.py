@@ -11,6 +11,18 @@ import pytest
 from tests.support.servers import Process, RedisServer, running_redis
 
 
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Let a test on an event loop that takes too long end the run, with all stacks.
+
+    A signal interrupts the loop, not the test: the teardown of its async fixtures would wait for it for ever.
+    """
+    for item in items:
+        if item.get_closest_marker("anyio"):
+            own = item.get_closest_marker("timeout") or pytest.mark.timeout().mark
+            limit = pytest.mark.timeout(*own.args, **{**own.kwargs, "method": "thread"})
+            item.add_marker(limit, append=False)
+
+
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """One server for the session; tests that break their server start one with `RedisServer`."""
