@@ -9,7 +9,14 @@ from http import HTTPStatus
 from ssl import SSLContext
 from typing import Final
 
-from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, ThreadedResolver
+from aiohttp import (
+    ClientError,
+    ClientResponseError,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    ThreadedResolver,
+)
 from aiohttp.abc import AbstractResolver
 
 from hermes_async.adapters.webhook.breaker import Breaker
@@ -83,6 +90,10 @@ class WebhookSender:
         await self._breaker.note(endpoint, outcome)
         return outcome
 
+    def failed(self, call: Call, error: ErrorInfo) -> Outcome:
+        """Return what follows from a try that was given up: as much as from one that was answered badly."""
+        return _next(call, error)
+
     async def _tried(self, webhook: Webhook, call: Call, result: TaskResult) -> Outcome:
         try:
             to = target(webhook.url, self._allow)
@@ -92,7 +103,7 @@ class WebhookSender:
         except TimeoutError:
             return _failed(call, "TimeoutError", f"no answer within {self._timeout.total:g} s")
         except (ClientError, OSError, ValueError) as error:  # aiohttp has a ValueError for what is no URL
-            return _failed(call, type(error).__name__, _clean(str(error)))
+            return _failed(call, type(error).__name__, _clean(_words(error)))
 
     async def _post(self, to: Target, webhook: Webhook, call: Call, content: bytes) -> Answer:
         now = time.time()
@@ -139,6 +150,11 @@ def _told(status: int) -> str:
     if status == HTTPStatus.GONE:
         return "the receiver answered 410: it wants no more of these"
     return f"the receiver answered {status}"
+
+
+def _words(error: Exception) -> str:
+    """Return what an error says; aiohttp shows the whole URL with some, and its query may be a secret."""
+    return error.message if isinstance(error, ClientResponseError) else str(error)
 
 
 def _clean(text: str) -> str:

@@ -20,6 +20,7 @@ from hermes_async.core.callbacks import Dead, Failed, Outcome, Succeeded
 from hermes_async.core.registry import Registry
 from hermes_async.domain.agent import AgentsConfig
 from hermes_async.domain.callback import Call
+from hermes_async.domain.failure import ErrorInfo
 from hermes_async.domain.task import TaskResult
 from tests.support.receiver import Receiver, Script, hang, reset, status
 from tests.unit.adapters.webhook.conftest import knowing, make_call
@@ -171,6 +172,19 @@ async def test_what_is_no_answer_is_a_failure(receiver: Receiver, script: Script
     assert outcome.error.type
     assert len(outcome.error.message.encode()) < 2_000
     assert isinstance(await sent(sender_to(receiver, NEW), make_call()), Succeeded)
+
+
+async def test_what_is_no_answer_does_not_show_the_url(receiver: Receiver) -> None:
+    receiver.then(gibberish)
+    known = knowing(f"{receiver.url}/s3cret?token=s3cret")
+    sender = WebhookSender(known, MemoryStore().ledger, allow={receiver.place})
+    assert "s3cret" not in failed(await sent(sender, make_call())).error.message
+
+
+async def test_a_try_that_was_given_up_counts_as_any_other(receiver: Receiver) -> None:
+    error = ErrorInfo(type="TimeoutError")
+    assert failed(sender_to(receiver).failed(make_call(failures=8), error)).delay > 3600
+    assert isinstance(sender_to(receiver).failed(make_call(failures=9), error), Dead)
 
 
 async def test_nobody_listens(receiver: Receiver) -> None:
