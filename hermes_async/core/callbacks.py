@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Collection, Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ from hermes_async.core.hint import Hint
 from hermes_async.core.journal import patiently
 from hermes_async.core.ledger import Ledger
 from hermes_async.core.runner import raised
-from hermes_async.domain.callback import CALLER_LOST, Call, delay_after
+from hermes_async.domain.callback import CALLER_LOST, Call
 from hermes_async.domain.errors import StoreUnavailable
 from hermes_async.domain.events import MessageData
 from hermes_async.domain.failure import ErrorInfo
@@ -79,11 +78,9 @@ class Sender(Protocol):
         """Make one try; it is cancelled when it takes too long, or when the claim is lost."""
         ...
 
-
-def failed(call: Call, error: ErrorInfo, wish: float = 0.0) -> Outcome:
-    """Return what follows from a failed try: another one, after `wish` seconds at least, or none."""
-    delay = delay_after(call.callback.failures + 1, random.random())
-    return Dead(error) if delay is None else Failed(error, max(delay, wish))
+    def failed(self, call: Call, error: ErrorInfo) -> Outcome:
+        """Return what follows from a try that was given up, or has raised: another one, or none."""
+        ...
 
 
 @dataclass(eq=False)
@@ -91,6 +88,7 @@ class Underway:
     """A call that this process makes."""
 
     call: Call
+    sender: Sender
     began: float = field(default_factory=time.monotonic)
     #: It is made while nothing else is.
     is_alone: bool = False
@@ -202,7 +200,7 @@ class Caller:
         call = await self._ledger.claim(self._lease, webhooks=share.webhooks)
         if call is not None:
             share.busy += 1
-            each = Underway(call, is_alone=not share.webhooks and _is_suspect(call))
+            each = Underway(call, share.sender, is_alone=not share.webhooks and _is_suspect(call))
             making = asyncio.create_task(self._make(each, share), name=f"hermes-callback {call.id}")
             self._underway[each] = making
         return call is not None
@@ -218,7 +216,7 @@ class Caller:
         try:
             if each.is_alone:
                 await self._others_end(each)
-            outcome = await self._outcome(each, share.sender)
+            outcome = await self._outcome(each)
             if not each.is_lost:
                 await self._settle(each.call, outcome)
         except Exception:  # its claim runs out
@@ -233,8 +231,8 @@ class Caller:
             await asyncio.wait(others)
         each.began = time.monotonic()
 
-    async def _outcome(self, each: Underway, sender: Sender) -> Outcome:
-        sending = each.sending = asyncio.create_task(_sent(sender, each.call))
+    async def _outcome(self, each: Underway) -> Outcome:
+        sending = each.sending = asyncio.create_task(_sent(each.sender, each.call))
         await asyncio.wait({sending}, timeout=self.timeout)
         if sending.done():
             return sending.result()
@@ -244,7 +242,7 @@ class Caller:
             self.strays.add(sending)
             sending.add_done_callback(self.strays.discard)
         error = ErrorInfo(type="TimeoutError", message=f"the call did not end within {self.timeout:g} s")
-        return failed(each.call, error)
+        return each.sender.failed(each.call, error)
 
     async def _settle(self, call: Call, outcome: Outcome) -> None:
         write = partial(self.write, self._ledger, call, outcome)
@@ -294,4 +292,4 @@ async def _sent(sender: Sender, call: Call) -> Outcome:
     try:
         return await sender.send(call, TaskResult.of(call.task))
     except BaseException as error:
-        return failed(call, raised(error).error)
+        return sender.failed(call, raised(error).error)

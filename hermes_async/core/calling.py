@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import random
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from hermes_async.core.callbacks import Dead, Outcome, Succeeded, failed
+from hermes_async.core.callbacks import Dead, Failed, Outcome, Succeeded
 from hermes_async.core.ledger import Ledger
 from hermes_async.core.parent_context import ParentContext
 from hermes_async.core.runner import raised
@@ -47,7 +48,7 @@ class Functions:
         if delay_after(row.failures, 0.0) is None:  # the last try has ended its process
             return Dead(row.log[-1].error if row.log else CALLER_LOST)
         if function is None:
-            return failed(call, self._unknown(row.name))
+            return self.failed(call, self._unknown(row.name))
         birth = call.task.birth
         context = ParentContext(call, self._ledger, lambda: self._sessions(birth.session_id, birth.parent))
         news = TaskProgress.of(call.task) if row.kind is CallbackKind.ON_PROGRESS else result
@@ -55,10 +56,15 @@ class Functions:
             await self._called(function, news, context)
         except BaseException as error:  # SystemExit, too: it is the function's, not ours
             what = raised(error)
-            return failed(call, what.error, what.retry_after or 0.0)
+            return self.failed(call, what.error, what.retry_after or 0.0)
         finally:
             said = context.close()
         return Succeeded(tuple(said))
+
+    def failed(self, call: Call, error: ErrorInfo, wish: float = 0.0) -> Outcome:
+        """Return what follows from a failed try: another one, after `wish` seconds at least, or none."""
+        delay = delay_after(call.callback.failures + 1, random.random())
+        return Dead(error) if delay is None else Failed(error, max(delay, wish))
 
     async def _called(
         self, function: Function, news: TaskResult | TaskProgress, context: ParentContext

@@ -20,7 +20,7 @@ from typing import Final
 from hermes_async.adapters.plugins import load_callbacks
 from hermes_async.adapters.webhook import WebhookSender
 from hermes_async.bootstrap import Servers, registry, servers
-from hermes_async.core.callbacks import PLACES, TIMEOUT, Caller, Sender, Underway, failed
+from hermes_async.core.callbacks import PLACES, TIMEOUT, Caller, Sender, Underway
 from hermes_async.core.calling import Function, Functions
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.ledger import Ledger
@@ -205,7 +205,7 @@ class Keeper:
         late = [each for each in calls if self._is_late(each)]
         for each in late:
             error = ErrorInfo(type="TimeoutError", message="the call blocks its process")
-            await Caller.write(self._ledger, each.call, failed(each.call, error))
+            await Caller.write(self._ledger, each.call, each.sender.failed(each.call, error))
         ours = [each for each in calls if each not in late]
         held = set(await self._ledger.renew([each.call for each in ours], self.lease)) if ours else set()
         if lost := [each for each in calls if each in late or each.call.id not in held]:

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from hermes_async.core import callbacks
-from hermes_async.core.callbacks import Caller, Outcome, Succeeded
+from hermes_async.core.callbacks import Caller, Failed, Outcome, Succeeded
 from hermes_async.core.calling import Functions
 from hermes_async.core.parent_context import MOST_MESSAGES
 from hermes_async.domain import callback
 from hermes_async.domain.callback import TRIES, Call
 from hermes_async.domain.errors import InvalidInput, RetryAfter, StoreUnavailable
 from hermes_async.domain.events import task_event
+from hermes_async.domain.failure import ErrorInfo
 from hermes_async.domain.task import Progress, TaskProgress, TaskResult
 from hermes_async.sdk import ParentContext
 from tests.support.agents import echo, fail
@@ -66,6 +67,9 @@ class Calls:
     async def types(self) -> list[str]:
         news = ("callback.", "session.")
         return [event.type for event in await self.bench.log() if event.type.startswith(news)]
+
+    async def was_told(self, *types: str) -> bool:
+        return bool({*types} & {*await self.types()})
 
     async def said(self) -> list[str]:
         return [event.data.text for event in await self.bench.log() if event.type == "session.message"]
@@ -428,6 +432,20 @@ class Posts:
         self.sent.append(call.id)
         await self.free.wait()
         return Succeeded()
+
+    def failed(self, call: Call, error: ErrorInfo) -> Outcome:
+        return Failed(error, 3600.0)  # however often it has failed
+
+
+async def test_a_webhook_that_is_given_up_has_the_tries_of_a_webhook(bench: Bench) -> None:
+    calls = Calls(bench, {"told": lambda result, parent: None}, webhooks=Posts(), timeout=0.05)
+    await calls.completed(webhook={"url": "https://example.com"})
+    for _ in range(TRIES):  # each time its caller is killed
+        await calls.ledger.claim(LEASE, webhooks=True)
+        bench.clock.ahead += LEASE + 1
+    async with calling(calls):
+        await wait_until_async(lambda: calls.was_told("callback.failed", "callback.dead"))
+    assert await calls.types() == ["callback.succeeded", "callback.failed"]
 
 
 async def test_neither_webhooks_nor_functions_wait_for_the_others_places(bench: Bench) -> None:
