@@ -16,7 +16,8 @@ COURIER, ABORT = "hermes.courier", "hermes.abort"
 #: Seconds within which a websocket must have shown a token.
 ENTER_WITHIN = 10.0
 
-_SOCKETIO_TYPES = frozenset("0123456")
+#: Without 1, by which a client leaves: it would keep the websocket, beyond its token.
+_SOCKETIO_TYPES = frozenset("023456")
 
 Receive = Callable[[], Awaitable[Message]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]

@@ -393,3 +393,14 @@ async def test_who_takes_a_long_answer_slowly_is_not_cut(
         assert length > 3_000_000
         assert len(await reader.readexactly(length)) == length
         writer.close()
+
+
+@only_memory
+async def test_who_leaves_does_not_keep_the_websocket(relay: Station) -> None:
+    async with aiohttp.ClientSession() as http:
+        ws = await http.ws_connect(f"{relay.url}/socket.io/?EIO=4&transport=websocket")
+        await ws.receive_str()
+        await ws.send_str("40" + json.dumps({"token": token("s")}))
+        await ws.receive_str()
+        await ws.send_str("41")
+        assert (await ws.receive(timeout=5)).type is aiohttp.WSMsgType.CLOSE
