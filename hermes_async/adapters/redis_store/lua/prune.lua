@@ -40,6 +40,8 @@ for _, session in ipairs(redis.call('ZRANGEBYSCORE', key('sessions'), '-inf', ho
   elseif at <= horizon and heard == 0 and redis.call('EXISTS', key('tasks-of', session)) == 0 then
     redis.call('DEL', key('session', session), key('events', session), key('inbox', session))
     redis.call('ZREM', key('sessions'), session)
+  elseif tidy then -- it is kept: it must not stand before others for ever
+    redis.call('ZADD', key('sessions'), horizon, session)
   end
 end
 return #old
