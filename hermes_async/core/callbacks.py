@@ -197,6 +197,8 @@ class Caller:
             self._moved.set()
 
     async def _take(self, share: _Share) -> bool:
+        if share not in self._free():  # what the other share has just taken is to be alone
+            return False
         call = await self._ledger.claim(self._lease, webhooks=share.webhooks)
         if call is not None:
             share.busy += 1

@@ -448,6 +448,25 @@ async def test_a_webhook_that_is_given_up_has_the_tries_of_a_webhook(bench: Benc
     assert await calls.types() == ["callback.succeeded", "callback.failed"]
 
 
+async def test_what_may_end_processes_takes_no_webhook_with_it(bench: Bench) -> None:
+    posts, meanwhile = Posts(), list[str]()
+    posts.free.set()
+
+    async def told(result: TaskResult, parent: ParentContext) -> None:
+        await asyncio.sleep(0.05)
+        meanwhile.extend(posts.sent)
+
+    calls = Calls(bench, {"told": told}, webhooks=posts)
+    await calls.completed(webhook={"url": "https://example.com"})
+    for _ in range(callbacks.SUSPECT):
+        await calls.ledger.claim(LEASE)
+        bench.clock.ahead += LEASE + 1
+    async with calling(calls):
+        await calls.settled()
+    assert not meanwhile
+    assert len(posts.sent) == 1
+
+
 async def test_neither_webhooks_nor_functions_wait_for_the_others_places(bench: Bench) -> None:
     posts, free, at_once = Posts(), asyncio.Event(), [0, 0]
 
