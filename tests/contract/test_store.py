@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import time
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from hypothesis.stateful import (
 
 from hermes_async.adapters.memory import MemoryStore
 from hermes_async.adapters.redis_store import RedisStore
-from hermes_async.core.ids import new_task_id
+from hermes_async.core.ids import new_task_id, partition
 from hermes_async.core.ports import Cancelled, Parcel, Store
 from hermes_async.domain.agent import GateLimits
 from hermes_async.domain.errors import IdempotencyConflict, TaskRejected
@@ -684,6 +685,22 @@ async def test_a_silent_session_is_kept_while_somebody_listens(store: Store) -> 
 async def _is_forgotten(store: Store) -> bool:
     await store.prune(0.0)
     return await store.last_seq("chat") == 0
+
+
+async def test_silent_sessions_that_are_kept_do_not_hide_those_that_can_go(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hermes_async.adapters.redis_store.store.PRUNE_BATCH", 1)
+    await running(store, "busy")
+    *_, begun = await log(store, "busy")
+    await wait_until_async(lambda: time.time() > begun.time + 0.1)
+    names = (f"silent {number}" for number in itertools.count())
+    silent = next(name for name in names if partition(name) == partition("busy"))
+    await store.post(said("hello", silent))
+    for _ in range(3):
+        await store.prune(0.0)
+    assert await store.last_seq(silent) == 0
+    assert await store.last_seq("busy") > 0
 
 
 async def test_ping_names_the_store(store: Store) -> None:
