@@ -19,6 +19,7 @@ from hermes_async.core.session import Session
 from hermes_async.domain.callback import CALLER_LOST, Call, CallbackKind, delay_after
 from hermes_async.domain.errors import did_you_mean
 from hermes_async.domain.failure import ErrorInfo
+from hermes_async.domain.lifecycle import LONGEST_DELAY
 from hermes_async.domain.task import TaskProgress, TaskResult
 
 Function = Callable[[Any, ParentContext], Any]
@@ -64,7 +65,7 @@ class Functions:
     def failed(self, call: Call, error: ErrorInfo, wish: float = 0.0) -> Outcome:
         """Return what follows from a failed try: another one, after `wish` seconds at least, or none."""
         delay = delay_after(call.callback.failures + 1, random.random())
-        return Dead(error) if delay is None else Failed(error, max(delay, wish))
+        return Dead(error) if delay is None else Failed(error, min(max(delay, wish), LONGEST_DELAY))
 
     async def _called(
         self, function: Function, news: TaskResult | TaskProgress, context: ParentContext

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -20,6 +21,7 @@ from hermes_async.domain.callback import TRIES, Call
 from hermes_async.domain.errors import InvalidInput, RetryAfter, StoreUnavailable
 from hermes_async.domain.events import task_event
 from hermes_async.domain.failure import ErrorInfo
+from hermes_async.domain.lifecycle import LONGEST_DELAY
 from hermes_async.domain.task import Progress, TaskProgress, TaskResult
 from hermes_async.sdk import ParentContext
 from tests.support.agents import echo, fail
@@ -215,6 +217,17 @@ async def test_a_function_may_ask_for_time(bench: Bench) -> None:
         await calls.completed()
         await calls.settled()
     assert moments[1] - moments[0] >= 0.3
+
+
+async def test_no_function_may_ask_for_ever(bench: Bench) -> None:
+    def told(result: TaskResult, parent: ParentContext) -> None:
+        raise RetryAfter(math.inf)
+
+    async with calling(Calls(bench, {"told": told})) as calls:
+        await calls.completed()
+        await wait_until_async(lambda: calls.was_told("callback.failed"))
+        due = await calls.ledger.due_in(webhooks=False)
+    assert due == pytest.approx(LONGEST_DELAY, rel=0.01)
 
 
 async def test_a_call_that_hangs_is_given_up_in_time(bench: Bench) -> None:
