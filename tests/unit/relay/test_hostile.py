@@ -168,7 +168,7 @@ async def test_10_000_random_events_change_and_learn_nothing_that_is_foreign(
     assert not [text for text in heard if HIDDEN in text]
     assert not [text for text in heard if text.startswith("42") and '"session":"theirs"' in text]
     assert not [text for text in heard if '"internal"' in text]
-    assert caplog.records == []
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def forged(**changed: Any) -> str:
