@@ -60,7 +60,7 @@ def _row(row: Callback) -> tuple[str, ...]:
     epilog="Exit code: 0 it is tried again, 1 there is no such dead callback.",
     example=("callbacks redeliver t07-4k9:on_complete", "callbacks redeliver --all-dead"),
 )
-@click.argument("callback_id", metavar="ID", required=False)
+@click.argument("callback_id", metavar="[ID]", required=False)
 @click.option("--all-dead", is_flag=True, help="All that are dead.")
 @click.pass_obj
 def redeliver(shell: Shell, callback_id: str | None, all_dead: bool) -> int:

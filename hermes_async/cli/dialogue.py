@@ -16,7 +16,8 @@ from hermes_async.core.hermes import Hermes
 from hermes_async.domain.json_schema import misfit
 from hermes_async.domain.task import Task
 
-REFUSED = "Exit code: 0 it was taken, 6 it was not: nothing is asked, or somebody was first."
+ANSWERED = "Exit code: 0 it was taken, 6 it was not: nothing is asked, or somebody was first."
+SENT = "Exit code: 0 it was taken, 6 it was not: the task has ended, or has too much to read."
 
 
 def _json(ctx: click.Context, option: click.Parameter, text: str | None) -> Any:
@@ -29,7 +30,7 @@ def _json(ctx: click.Context, option: click.Parameter, text: str | None) -> Any:
         raise click.BadParameter(f"that is not JSON: {error}") from None
 
 
-@click.command(cls=Command, epilog=REFUSED, example="task answer t07-4k9 eu")
+@click.command(cls=Command, epilog=ANSWERED, example="task answer t07-4k9 eu")
 @task_id_argument
 @click.argument("value", required=False, metavar="[VALUE|@FILE|-]")
 @click.option("--json-value", callback=_json, metavar="JSON", help="The answer as JSON, instead of VALUE.")
@@ -68,7 +69,7 @@ def meant(task: Task, text: str) -> Any:
         return text
 
 
-@click.command(cls=Command, epilog=REFUSED, example='task send t07-4k9 "leave the last chapter out"')
+@click.command(cls=Command, epilog=SENT, example='task send t07-4k9 "leave the last chapter out"')
 @task_id_argument
 @click.argument("text", metavar="TEXT|@FILE|-")
 @click.option("--data", callback=_json, metavar="JSON", help="What a program is to read, beside the text.")

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
-from hermes_async.core.handle import TaskHandle
 from hermes_async.core.hermes import Hermes
-from hermes_async.core.session import Session
-from hermes_async.domain.errors import Forbidden, UnknownTask
+from hermes_async.relay.access import Access
 from hermes_async.relay.auth import Grant
 from hermes_async.relay.commands import Ack, Answer, Cancel, Dispatch, Inbox, Message, Said, Send, parsed
 from hermes_async.relay.tail import BATCH_BYTES
@@ -20,7 +18,7 @@ class _Duty(NamedTuple):
     """What a command says, and who does it; `changes`: not for a token that may only hear."""
 
     kind: type[Said]
-    do: Callable[[Grant, Any], Awaitable[Reply]]
+    do: Callable[[Access, Any], Awaitable[Reply]]
     changes: bool = True
 
 
@@ -51,36 +49,37 @@ class Clerk:
         """
         duty = self._duties[command]
         wish = parsed(duty.kind, said)
-        if duty.changes and grant.read_only:
-            raise Forbidden("this token allows to hear, not to command; ask for one without --read-only")
-        return {"ok": True, **await duty.do(grant, wish)}
+        access = Access(self._hermes, grant)
+        if duty.changes:
+            access.to_command()
+        return {"ok": True, **await duty.do(access, wish)}
 
-    async def _dispatch(self, grant: Grant, wish: Dispatch) -> Reply:
-        session = self._session(grant, wish.session, wish.parent)
+    async def _dispatch(self, access: Access, wish: Dispatch) -> Reply:
+        session = access.session(wish.session, wish.parent)
         seq = await self._hermes.store.last_seq(session.id)
         handle = await session.submit(
             wish.subagent, wish.input, priority=wish.priority, idempotency_key=wish.idempotency_key
         )
         return {"task": handle.id, "seq": seq}
 
-    async def _cancel(self, grant: Grant, wish: Cancel) -> Reply:
-        handle = await self._handle(grant, wish.task)
+    async def _cancel(self, access: Access, wish: Cancel) -> Reply:
+        handle = await access.handle(wish.task)
         return {"cancelled": await handle.cancel(force=wish.force, cascade=wish.cascade)}
 
-    async def _send(self, grant: Grant, wish: Send) -> Reply:
-        handle = await self._handle(grant, wish.task)
+    async def _send(self, access: Access, wish: Send) -> Reply:
+        handle = await access.handle(wish.task)
         return {"seq": await handle.send(wish.text, wish.data)}
 
-    async def _answer(self, grant: Grant, wish: Answer) -> Reply:
-        handle = await self._handle(grant, wish.task)
+    async def _answer(self, access: Access, wish: Answer) -> Reply:
+        handle = await access.handle(wish.task)
         return {"accepted": await handle.answer(wish.value, wish.question)}
 
-    async def _message(self, grant: Grant, wish: Message) -> Reply:
-        return {"seq": await self._session(grant, wish.session).send_message(wish.text, wish.data)}
+    async def _message(self, access: Access, wish: Message) -> Reply:
+        return {"seq": await access.session(wish.session).send_message(wish.text, wish.data)}
 
-    async def _inbox(self, grant: Grant, wish: Inbox) -> Reply:
+    async def _inbox(self, access: Access, wish: Inbox) -> Reply:
         """Return deliveries, as many as an answer holds, and at least one if there is any."""
-        session = self._session(grant, wish.session)
+        session = access.session(wish.session)
         taken: list[Any] = []
         room = BATCH_BYTES
         for delivery in await session.pending(wish.limit, wish.after):
@@ -90,16 +89,5 @@ class Clerk:
             taken.append(delivery.event.model_dump(mode="json"))
         return {"deliveries": taken, "unread": await session.unread()}
 
-    async def _ack(self, grant: Grant, wish: Ack) -> Reply:
-        return {"acked": await self._session(grant, wish.session).ack(*wish.seqs)}
-
-    def _session(self, grant: Grant, session_id: str, parent: str | None = None) -> Session:
-        if not grant.allows(session_id):
-            raise UnknownTask
-        return self._hermes.session(session_id, parent)
-
-    async def _handle(self, grant: Grant, task_id: str) -> TaskHandle[Any]:
-        handle = await self._hermes.handle(task_id)
-        if not grant.allows(handle.session_id):
-            raise UnknownTask
-        return handle
+    async def _ack(self, access: Access, wish: Ack) -> Reply:
+        return {"acked": await access.session(wish.session).ack(*wish.seqs)}

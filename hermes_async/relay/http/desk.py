@@ -13,11 +13,9 @@ import anyio
 from fastapi import Depends, Request
 from starlette.types import Scope
 
-from hermes_async.core.handle import TaskHandle
 from hermes_async.core.hermes import Hermes
-from hermes_async.core.session import Session
-from hermes_async.domain.errors import Forbidden, Unauthorized, UnknownTask
-from hermes_async.domain.task import Task
+from hermes_async.domain.errors import Unauthorized
+from hermes_async.relay.access import Access
 from hermes_async.relay.auth import Grant, checked_secret, verify
 from hermes_async.relay.door import Door
 from hermes_async.relay.http.problem import Refused
@@ -79,7 +77,7 @@ class Desk:
             raise Unauthorized("a token is needed: send it in the header `Authorization: Bearer TOKEN`")
         grant = verify(self._secret, said[len(_SCHEME) :].strip())
         await self.host.check(grant)
-        return Visitor(self, grant, request.scope)
+        return Visitor(self.hermes, grant, self, request.scope)
 
     def counts(self) -> dict[str, float]:
         """Return the figures of this relay, by name."""
@@ -122,11 +120,10 @@ class Desk:
 
 
 @dataclass(frozen=True)
-class Visitor:
+class Visitor(Access):
     """Somebody with a token."""
 
     desk: Desk
-    grant: Grant
     scope: Scope
 
     def lasts(self, seconds: float = math.inf) -> AbstractContextManager[anyio.CancelScope]:
@@ -141,37 +138,6 @@ class Visitor:
         """Return which sessions are theirs; None stands for all."""
         return [None] if self.grant.sessions == "*" else list(self.grant.sessions)
 
-    def session(self, session_id: str, parent: str | None = None) -> Session:
-        """Return a session of theirs.
-
-        Raises:
-            UnknownTask: it is not theirs.
-            UnknownAgent: agents.yaml has no such parent.
-        """
-        if not self.grant.allows(session_id):
-            raise UnknownTask
-        return self.desk.hermes.session(session_id, parent)
-
-    async def task(self, task_id: str) -> Task:
-        """Return the record of a task of theirs.
-
-        Raises:
-            UnknownTask: there is none.
-        """
-        task = await self.desk.hermes.store.load(task_id)
-        if task is None or not self.grant.allows(task.session_id):
-            raise UnknownTask
-        return task
-
-    async def handle(self, task_id: str) -> TaskHandle[object]:
-        """Return the handle of a task of theirs.
-
-        Raises:
-            UnknownTask: there is none.
-        """
-        await self.task(task_id)
-        return await self.desk.hermes.handle(task_id)
-
 
 def _reader(request: Request) -> Visitor:
     visitor: Visitor = request.state.visitor
@@ -180,8 +146,7 @@ def _reader(request: Request) -> Visitor:
 
 def _writer(request: Request) -> Visitor:
     visitor = _reader(request)
-    if visitor.grant.read_only:
-        raise Forbidden("this token allows to hear, not to command; ask for one without --read-only")
+    visitor.to_command()
     return visitor
 
 
