@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import click
 
 from hermes_async.adapters.agents_file import json_schema
+from hermes_async.adapters.webhook.guard import Refused, target
 from hermes_async.bootstrap import registry
 from hermes_async.cli import exits
 from hermes_async.cli.bridge import settings_of
@@ -66,10 +67,11 @@ def list_(shell: Shell) -> None:
 @click.pass_obj
 def check(shell: Shell) -> int:
     """Import every agent and resolve every subagent; exit code 1 when one cannot be loaded."""
-    known = registry(settings_of(shell))
+    settings = settings_of(shell)
+    known = registry(settings)
     found = entries(known)
     idle = [*(f"agents.{entry.name} cannot run yet: it has no `run`" for entry in found if entry.is_idle)]
-    idle += not_yet(known.config)
+    idle += [*not_yet(known.config), *_unposted(known, settings.webhook_allow)]
     problems = [entry.problem for entry in found if entry.problem]
     if shell.json:
         shell.answer({"agents": [asdict(entry) for entry in found], "not_yet": idle, "ok": not problems})
@@ -83,6 +85,17 @@ def check(shell: Shell) -> int:
 def schema(shell: Shell) -> None:
     """Print the JSON Schema of agents.yaml, for editors."""
     shell.answer(json_schema())
+
+
+def _unposted(known: Registry, allow: Collection[str]) -> Iterator[str]:
+    """Yield a sentence for each webhook that would be refused with this machine's list of the allowed."""
+    for name, agent in known.config.agents.items():
+        for subagent in agent.subagents:
+            try:
+                if subagent.webhook is not None:
+                    target(subagent.webhook.url, allow)
+            except Refused as refused:
+                yield f"agents.{name}.subagents.{subagent.id}.webhook is not posted: {refused}"
 
 
 def entries(known: Registry) -> list[Entry]:

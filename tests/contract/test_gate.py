@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from hermes_async.adapters.redis_store import RedisStore
@@ -28,6 +25,7 @@ from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.lifecycle import apply, moves
 from hermes_async.domain.task import Address, Lane, Task, TaskStatus
 from tests.contract.conftest import MakeStore, closing
+from tests.support.chance import run_by_chance
 from tests.support.servers import wait_until_async
 from tests.support.values import DATA, falling, make_event, make_task, suspect
 
@@ -892,8 +890,4 @@ def test_no_limit_is_ever_exceeded_and_everything_ends(
 
     over_redis = "redis" in request.node.name
     AnyTraffic.make_store = staticmethod(fresh)
-    examples = int(os.environ.get("HERMES_TEST_EXAMPLES", "30")) // (3 if over_redis else 1)
-    run_state_machine_as_test(
-        AnyTraffic,
-        settings=settings(max_examples=examples, stateful_step_count=60, deadline=None, database=None),
-    )
+    run_by_chance(AnyTraffic, steps=60, share=3 if over_redis else 1)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from hermes_async.adapters.memory import MemoryStore
@@ -27,6 +24,7 @@ from hermes_async.domain.callback import Call, Callback, CallbackKind
 from hermes_async.domain.events import MessageData
 from hermes_async.domain.failure import ErrorInfo
 from hermes_async.domain.task import Task, TaskStatus
+from tests.support.chance import run_by_chance
 from tests.support.values import make_event, make_task
 
 HOUR = 3600.0
@@ -294,8 +292,4 @@ def timeless(value: Any) -> Any:
 @pytest.mark.timeout(240)
 def test_memory_and_redis_agree_and_no_rule_is_broken(redis_url: str) -> None:
     TwoLedgers.url = redis_url
-    examples = int(os.environ.get("HERMES_TEST_EXAMPLES", "30"))
-    run_state_machine_as_test(
-        TwoLedgers,
-        settings=settings(max_examples=examples, stateful_step_count=50, deadline=None, database=None),
-    )
+    run_by_chance(TwoLedgers, steps=50)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from hermes_async.adapters.memory import MemoryStore
@@ -33,6 +30,7 @@ from hermes_async.domain.lifecycle import DIALOGUE, LEGAL, apply
 from hermes_async.domain.question import Answer, Question
 from hermes_async.domain.task import Address, Lane, Task, TaskStatus
 from tests.contract.conftest import MakeStore, closing
+from tests.support.chance import run_by_chance
 from tests.support.servers import wait_until_async
 from tests.support.values import DATA, falling, folded, make_event, make_task, suspect
 
@@ -958,8 +956,4 @@ def timeless(value: Any) -> Any:
 @pytest.mark.timeout(120)
 def test_memory_and_redis_agree_and_records_are_folds(redis_url: str) -> None:
     TwoStores.url = redis_url
-    examples = int(os.environ.get("HERMES_TEST_EXAMPLES", "30"))
-    run_state_machine_as_test(
-        TwoStores,
-        settings=settings(max_examples=examples, stateful_step_count=40, deadline=None, database=None),
-    )
+    run_by_chance(TwoStores, steps=40)

@@ -56,6 +56,25 @@ def test_agents_check_names_each_agent_that_cannot_be_loaded(project: Path, cli:
     assert len(said.err.splitlines()) == 3
 
 
+def test_agents_check_tells_of_a_webhook_that_would_not_be_posted(
+    project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("agents.yaml").write_text(
+        "agents:\n"
+        '  good: {run: "examples.basics:wait"}\n'
+        "  parent:\n"
+        "    type: conversational\n"
+        '    subagents: [{id: good, webhook: {url: "http://10.0.0.7:8080/hook"}}]\n'
+    )
+    said = cli("agents", "check")
+    assert said.code == 0  # the worker that posts it may have another list
+    [note] = [line for line in said.out.splitlines() if line.startswith("note")]
+    assert note.startswith("note  agents.parent.subagents.good.webhook is not posted: ")
+    assert "HERMES_WEBHOOK_ALLOW" in note
+    monkeypatch.setenv("HERMES_WEBHOOK_ALLOW", "10.0.0.7:8080")
+    assert "note" not in cli("agents", "check").out
+
+
 def test_agents_schema_is_json(cli: Cli) -> None:
     assert json.loads(cli("agents", "schema").out)["title"] == "agents.yaml"
 
