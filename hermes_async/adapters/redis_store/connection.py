@@ -13,11 +13,15 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 CONNECT_TIMEOUT, REPLY_TIMEOUT = 1.4, 2.5
 
 
-def client_for(url: str) -> Redis:
-    """Return a client that speaks text, for a URL that may bear the name of one of our transports."""
-    # One immediate retry cures a connection that the server closed while it was idle; every script of
-    # ours may be repeated.
-    retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
+def client_for(url: str, *, retries: bool = True) -> Redis:
+    """Return a client that speaks text, for a URL that may bear the name of one of our transports.
+
+    Args:
+        url: where Redis is.
+        retries: one immediate retry cures a connection that the server closed while it was idle; every script
+            of ours may be repeated. False: whoever uses the connection connects again.
+    """
+    retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,) if retries else ())
     return Redis.from_url(
         plain(url),
         decode_responses=True,

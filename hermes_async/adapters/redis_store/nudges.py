@@ -42,11 +42,12 @@ class RedisNudges:
 
     def __init__(self, url: str) -> None:
         self._where = shown(url)
-        self._client = client_for(url)
+        self._client = client_for(url, retries=False)
         self._pubsub: PubSub = self._client.pubsub(ignore_subscribe_messages=True)
         #: By channel, one for each listener: what one has heard, the others hear, too.
         self._hints: dict[str, set[_Hint]] = {}
-        #: redis-py would connect for each of those who come at once, and remember the last connection only.
+        #: redis-py would connect for each of those who come at once, and remember the last connection only: held
+        #: by whoever may find that there is none.
         self._speaking = asyncio.Lock()
         self._reader: asyncio.Task[None] | None = None
 
@@ -80,7 +81,11 @@ class RedisNudges:
     async def _subscribe(self, channel: str) -> None:
         try:
             async with self._speaking:
-                await self._pubsub.subscribe(channel)
+                try:
+                    await self._pubsub.subscribe(channel)
+                except RedisConnectionError:  # it was closed while it was idle
+                    await self._hang_up()
+                    await self._pubsub.subscribe(channel)
         except (RedisError, OSError) as exc:
             raise unavailable(exc, self._where) from exc
         if self._reader is None:
@@ -101,6 +106,8 @@ class RedisNudges:
                 message = await self._heard()
             except (RedisError, OSError) as exc:
                 logger.info("listening again in %s s: %s", AGAIN, exc)
+                async with self._speaking:
+                    await self._hang_up()
                 await asyncio.sleep(AGAIN)
                 missed = True
             else:
@@ -109,18 +116,23 @@ class RedisNudges:
 
     async def _heard(self) -> Mapping[str, str] | None:
         """Wait for a message; a connection that died without a word is found out by a ping."""
+        async with self._speaking:
+            await self._pubsub.connect()
         message: Mapping[str, str] | None = await self._pubsub.get_message(timeout=SILENCE)
         if message or not self._hints:  # while nobody listens, redis-py does not read the answer to a ping
             return message
-        await self._pubsub.ping()
+        async with self._speaking:
+            await self._pubsub.ping()
         deadline = time.monotonic() + REPLY_TIMEOUT
         while (left := deadline - time.monotonic()) > 0:
             message = await self._pubsub.get_message(timeout=left)
             if message:  # it is None, too, for a subscription that is confirmed
                 return message
+        raise RedisConnectionError("no answer to a ping")
+
+    async def _hang_up(self) -> None:
         if self._pubsub.connection is not None:
             await self._pubsub.connection.disconnect(nowait=True)
-        raise RedisConnectionError("no answer to a ping")
 
     def _tell(self, message: Mapping[str, str] | None, *, everybody: bool) -> None:
         """Pass a nudge on; after a time without connection nobody knows who would have been nudged."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -199,3 +200,20 @@ async def test_no_task_and_no_connection_outlives_the_store(redis_url: str) -> N
     assert asyncio.all_tasks() == before
     with redis.Redis.from_url(redis_url) as client:
         wait_until(lambda: client.info("clients")["connected_clients"] <= clients)
+
+
+async def test_who_begins_to_listen_while_it_connects_again_connects_nothing_else(redis_url: str) -> None:
+    nudges = RedisNudges(redis_url)
+    client = redis.asyncio.Redis.from_url(redis_url, decode_responses=True)
+    async with client, AsyncExitStack() as stack:
+        await stack.enter_async_context(nudges.listen("first"))
+        for number in range(20):
+            await client.client_kill_filter(_type="pubsub")
+            names = [f"{number}-{each}" for each in range(3)]
+            hints = await asyncio.gather(*(stack.enter_async_context(nudges.listen(name)) for name in names))
+            waiting = [asyncio.create_task(hint.wait(10.0)) for hint in hints]
+            for name in names:
+                await client.publish(name, 1)
+            await asyncio.wait_for(asyncio.gather(*waiting), 5.0)
+            assert len(await client.client_list(_type="pubsub")) == 1
+    await nudges.close()
