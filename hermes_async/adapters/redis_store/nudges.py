@@ -46,8 +46,8 @@ class RedisNudges:
         self._pubsub: PubSub = self._client.pubsub(ignore_subscribe_messages=True)
         #: By channel, one for each listener: what one has heard, the others hear, too.
         self._hints: dict[str, set[_Hint]] = {}
-        #: redis-py would connect for each of those who come at once, and remember the last connection only: held
-        #: by whoever may find that there is none.
+        #: redis-py would connect for each of those who come at once, and remember the last connection only:
+        #: held by whoever may find that there is none.
         self._speaking = asyncio.Lock()
         self._reader: asyncio.Task[None] | None = None
 
@@ -117,7 +117,7 @@ class RedisNudges:
     async def _heard(self) -> Mapping[str, str] | None:
         """Wait for a message; a connection that died without a word is found out by a ping."""
         async with self._speaking:
-            await self._pubsub.connect()
+            await self._pubsub.connect()  # type: ignore[no-untyped-call]
         message: Mapping[str, str] | None = await self._pubsub.get_message(timeout=SILENCE)
         if message or not self._hints:  # while nobody listens, redis-py does not read the answer to a ping
             return message
