@@ -1,0 +1,1 @@
+"""Agents that are declared with a model, run by pydantic-ai: the optional extra `llm`."""
