@@ -17,6 +17,7 @@ from hermes_async.core.hint import Hint
 from hermes_async.core.journal import patiently
 from hermes_async.core.ledger import Ledger
 from hermes_async.core.runner import raised
+from hermes_async.core.tracing import UNTRACED, Tracing
 from hermes_async.domain.callback import CALLER_LOST, Call
 from hermes_async.domain.errors import StoreUnavailable
 from hermes_async.domain.events import MessageData
@@ -117,6 +118,7 @@ class Caller:
         lease: seconds of a claim. Somebody must `renew` it for as long as a call is `under_way`.
         places: how many functions are called at once, and as many webhooks.
         timeout: seconds of a call.
+        tracing: hears of each call.
     """
 
     def __init__(
@@ -128,8 +130,10 @@ class Caller:
         lease: float,
         places: int = PLACES,
         timeout: float = TIMEOUT,
+        tracing: Tracing = UNTRACED,
     ) -> None:
         self.timeout = timeout
+        self._tracing = tracing
         #: Coroutines that go on although their call was given up.
         self.strays: set[asyncio.Task[Outcome]] = set()
         self._ledger = ledger
@@ -234,7 +238,7 @@ class Caller:
         each.began = time.monotonic()
 
     async def _outcome(self, each: Underway) -> Outcome:
-        sending = each.sending = asyncio.create_task(_sent(each.sender, each.call))
+        sending = each.sending = asyncio.create_task(_sent(each.sender, each.call, self._tracing))
         await asyncio.wait({sending}, timeout=self.timeout)
         if sending.done():
             return sending.result()
@@ -289,9 +293,12 @@ def _is_suspect(call: Call) -> bool:
     return sum(each.error == CALLER_LOST for each in call.callback.log) >= SUSPECT
 
 
-async def _sent(sender: Sender, call: Call) -> Outcome:
+async def _sent(sender: Sender, call: Call, tracing: Tracing) -> Outcome:
     """Make a try; whatever comes out of it, SystemExit too, ends here."""
-    try:
-        return await sender.send(call, TaskResult.of(call.task))
-    except BaseException as error:
-        return sender.failed(call, raised(error).error)
+    with tracing.calling(call) as told:
+        try:
+            outcome = await sender.send(call, TaskResult.of(call.task))
+        except BaseException as error:
+            outcome = sender.failed(call, raised(error).error)
+        told(getattr(outcome, "error", None))
+        return outcome

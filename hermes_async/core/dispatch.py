@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from hermes_async.core.aside import Aside
 from hermes_async.core.feed import End, Feed
 from hermes_async.core.handle import TaskHandle
-from hermes_async.core.ids import checked_idempotency_key, new_task_id, new_traceparent
+from hermes_async.core.ids import checked_idempotency_key, new_task_id
 from hermes_async.core.journal import Journal, patiently
 from hermes_async.core.registry import Registry
 from hermes_async.core.subagent import Subagent
@@ -37,7 +37,7 @@ class Origin:
     parent_task_id: str | None = None
     parent_attempt: int = 0
     root_task_id: str | None = None
-    traceparent: str | None = None
+    trace_id: str | None = None
     depth: int = 0
 
     @classmethod
@@ -49,7 +49,7 @@ class Origin:
             parent_task_id=task.id,
             parent_attempt=task.attempt,
             root_task_id=task.birth.root_task_id or task.id,
-            traceparent=task.birth.traceparent,
+            trace_id=task.birth.trace_id,
             depth=task.birth.depth + 1,
         )
 
@@ -91,11 +91,13 @@ class Dispatcher:
 
     async def write(self, task: Task, idempotency_key: str | None = None) -> Task:
         """Write a task; only then does anybody else know of it."""
-        return await self._journal.create(task, idempotency_key)
+        with self._journal.tracing.sending((task,)):
+            return await self._journal.create(task, idempotency_key)
 
     async def write_all(self, tasks: Sequence[Task]) -> Sequence[Task]:
         """Write many tasks at once."""
-        return await self._journal.create_all(tasks)
+        with self._journal.tracing.sending(tasks):
+            return await self._journal.create_all(tasks)
 
     def expect(self, task: Task) -> End | None:
         """Await the end of a task that is not written yet, if anybody listens."""
@@ -119,8 +121,10 @@ class Dispatcher:
     ) -> dict[str, Any]:
         """Return the fields of a birth; each was checked where it came from, and none is a secret."""
         fallback = subagent.spec.fallback
+        task_id = new_task_id(origin.session_id)
+        trace = self._journal.tracing.context(task_id, origin.trace_id)
         return {
-            "id": new_task_id(origin.session_id),
+            "id": task_id,
             "session_id": origin.session_id,
             "parent": origin.parent,
             "subagent": subagent.spec.id,
@@ -128,7 +132,8 @@ class Dispatcher:
             "options": subagent.spec.recorded(),
             "to": self._address(subagent),
             "fallback": self._address(self._registry.agent(fallback)) if fallback else None,
-            "traceparent": origin.traceparent or new_traceparent(),
+            "traceparent": trace.traceparent,
+            "tracestate": trace.tracestate,
             "parent_task_id": origin.parent_task_id,
             "parent_attempt": origin.parent_attempt,
             "root_task_id": origin.root_task_id,

@@ -17,16 +17,26 @@ from hermes_async.core.ports import Queue, Store, Traffic
 from hermes_async.core.registry import Registry
 from hermes_async.core.runner import Runner
 from hermes_async.core.session import Session
+from hermes_async.core.tracing import UNTRACED, Tracing
 from hermes_async.domain.task import Task, TaskStatus
 
 
 class Hermes:
     """Sessions, tasks and agents over one store and one queue; `linger` is that of its feed."""
 
-    def __init__(self, registry: Registry, store: Store, queue: Queue, *, linger: float = 0.0) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        store: Store,
+        queue: Queue,
+        *,
+        linger: float = 0.0,
+        tracing: Tracing = UNTRACED,
+    ) -> None:
         self.registry = registry
         self.store = store
-        self.journal = Journal(store, queue)
+        self.tracing = tracing
+        self.journal = Journal(store, queue, tracing)
         self.feed = Feed(store, linger)
         self.listeners = Listeners(self.feed)
         self.janitor = Janitor(self.journal)

@@ -61,7 +61,7 @@ class Janitor:
         task = await self._journal.store.load(task_id)
         if task is None or (reason is Reason.EXPIRED and task.status is not TaskStatus.QUEUED):
             return False  # it has begun meanwhile
-        if not await self._journal.append(decide(task, Overdue(reason))):
+        if not await self._journal.end(task, decide(task, Overdue(reason))):
             return False
         if task.status.is_begun:  # its worker should have, and may not be well
             await self._journal.queue.revoke([task_id], force=True)
@@ -72,7 +72,7 @@ class Janitor:
         if task is None:
             return False
         event = decide(task, Lost())
-        if not await self._journal.append(event, lapsed=True):
+        if not await self._journal.end(task, event, lapsed=True):
             return False
         logger.warning("task %s: attempt %d was lost with %s", task_id, task.attempt, task.worker)
         return True

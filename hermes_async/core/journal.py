@@ -10,6 +10,7 @@ import anyio
 
 from hermes_async.core.ports import Cancelled, Parcel, Queue, Store
 from hermes_async.core.publisher import Publisher
+from hermes_async.core.tracing import UNTRACED, Tracing
 from hermes_async.domain.errors import StoreUnavailable
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.lifecycle import IllegalTransition, apply, moves
@@ -26,9 +27,10 @@ INSIST_EVERY = 0.5
 class Journal:
     """Writes tasks and events; what the writing lets through the gate goes on the broker."""
 
-    def __init__(self, store: Store, queue: Queue) -> None:
+    def __init__(self, store: Store, queue: Queue, tracing: Tracing = UNTRACED) -> None:
         self.store = store
         self.queue = queue
+        self.tracing = tracing
         self._publisher = Publisher(store, queue)
         store.on_admitted(self._publisher.publish)
 
@@ -60,6 +62,19 @@ class Journal:
     async def insist(self, event: AnyEvent, *, own: bool = False) -> int:
         """Write an event that must not be lost: wait for a store that is away."""
         return await patiently(lambda: self.append(event, own=own), f"{event.type} of {event.task_id}")
+
+    async def end(self, task: Task, event: AnyEvent, *, lapsed: bool = False) -> bool:
+        """Write how an attempt ended that its worker cannot tell of, or a wait; False: it was refused.
+
+        Args:
+            task: the record as it is before the event.
+            event: what follows.
+            lapsed: only if the lease of the attempt has run out.
+        """
+        is_written = bool(await self.append(event, lapsed=lapsed))
+        if is_written:
+            self.tracing.ended(task, event)
+        return is_written
 
     async def cancel(self, task_id: str, *, force: bool, cascade: bool) -> Cancelled:
         """Ask a task, and with `cascade` what is below it, to stop; tell the workers that run them."""

@@ -7,8 +7,8 @@ import itertools
 import os
 import random
 import traceback
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -23,10 +23,12 @@ from hermes_async.core.conversation import Conversation
 from hermes_async.core.dispatch import Dispatcher, Origin
 from hermes_async.core.journal import Journal, patiently
 from hermes_async.core.limits import Limits
+from hermes_async.core.present import Presence
 from hermes_async.core.registry import Registry
 from hermes_async.core.reporter import Reporter
 from hermes_async.core.signature import as_json
 from hermes_async.core.subagent import Subagent
+from hermes_async.core.tracing import Tracing
 from hermes_async.domain.errors import HermesError, RetryAfter, UserError
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import ErrorInfo, Reason
@@ -49,6 +51,7 @@ class Attempt:
     subagent: Subagent[..., Any]
     reporter: Reporter
     limits: Limits
+    tracing: Tracing
     context: TaskContext = field(init=False)
     #: Made when it first deals with others, which most never do.
     aside: Aside | None = None
@@ -65,6 +68,12 @@ class Attempt:
         self.is_lost = self.context.cancelled = True
         if self.owner is not None:
             self.owner.cancel()
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """Within this, the agent runs: what it logs and traces belongs to the attempt."""
+        with Presence(self.task), self.tracing.attempt(self.task):
+            yield
 
     def call(self) -> Any:
         """Call the agent's function with its validated input; an `async def` gives its coroutine."""
@@ -141,11 +150,11 @@ class Runner:
         try:
             subagent = self._registry.agent(task.agent)
         except UserError as exc:  # this worker does not have what the dispatcher had
-            await self._journal.insist(decide(task, raised(exc)))
+            await self._written(task, decide(task, raised(exc)))
             return None
         limits = Limits(task)
         reporter = Reporter(task, self._journal, limits.sign)
-        attempt = Attempt(task, subagent, reporter, limits)
+        attempt = Attempt(task, subagent, reporter, limits, self._journal.tracing)
         attempt.context = TaskContext(task, reporter, partial(self._company, attempt))
         attempt.context.cancelled = task.cancel_requested
         reporter.on_lost = attempt.abandon
@@ -175,13 +184,20 @@ class Runner:
         await attempt.reporter.close()
         task = attempt.task
         if attempt.is_lost:  # even if it is in nobody's hands yet
+            attempt.tracing.ended(task, None)
             return None
         if isinstance(outcome, Raised) and attempt.children is not None:
             await attempt.children.stop()
         if not isinstance(outcome, Returned):  # only then it matters whether somebody asked to cancel
             task = await self._latest(task)
         event = decide(task, outcome, chance=random.random())
-        return event if await self._journal.insist(event, own=True) else None
+        return await self._written(task, event)
+
+    async def _written(self, task: Task, event: AnyEvent) -> AnyEvent | None:
+        """Write how an attempt of ours ended, and tell its trace what the record says."""
+        said = event if await self._journal.insist(event, own=True) else None
+        self._journal.tracing.ended(task, said)
+        return said
 
     async def _latest(self, task: Task) -> Task:
         current = await patiently(lambda: self._journal.store.load(task.id), f"the end of {task.id}")
@@ -196,12 +212,13 @@ class Runner:
         try:
             async with limit:
                 attempt.limits.watch(lambda: limit.reschedule(0.0))
-                if attempt.subagent.is_async:  # `finish`, without holding a coroutine for it
-                    value = await attempt.call()
-                    await attempt.children_end()
-                else:
-                    value = await attempt.call_in_thread()
-                return attempt.returned(value)
+                with attempt.here():
+                    if attempt.subagent.is_async:  # `finish`, without holding a coroutine for it
+                        value = await attempt.call()
+                        await attempt.children_end()
+                    else:
+                        value = await attempt.call_in_thread()
+                    return attempt.returned(value)
         except asyncio.CancelledError:
             return _interrupted()
         except BaseException as exc:  # what an agent makes of being aborted is no reason of its own

@@ -101,6 +101,8 @@ TARGET: dict[str, TaskStatus] = {
 STAMP: dict[str, str] = {
     "task.queued": "created_at",
     "task.started": "started_at",
+    "task.retrying": "queued_at",
+    "task.attempt_lost": "queued_at",
     "task.completed": "finished_at",
     "task.failed": "finished_at",
     "task.cancelled": "finished_at",

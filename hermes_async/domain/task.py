@@ -75,6 +75,10 @@ class Address(_Value):
     concurrency_limit: int | None = None
 
 
+#: What is not shown of a birth.
+_INWARD = {"options", "traceparent", "tracestate", "ordered"}
+
+
 class Birth(_Value):
     """What is known of a task when it is dispatched, and never changes."""
 
@@ -92,6 +96,8 @@ class Birth(_Value):
     fallback: Address | None = None
     #: W3C trace context of the dispatch.
     traceparent: str
+    #: What other tracing systems have added to it.
+    tracestate: str | None = None
     parent_task_id: str | None = None
     #: The attempt of the parent task that dispatched it.
     parent_attempt: int = 0
@@ -136,6 +142,8 @@ class Task(_Value):
     reason: Reason | None = None
     usage: Usage | None = None
     created_at: float = 0.0
+    #: When its last attempt was taken back, to be repeated.
+    queued_at: float | None = None
     started_at: float | None = None
     finished_at: float | None = None
 
@@ -165,7 +173,7 @@ class Task(_Value):
     def as_json(self) -> dict[str, Any]:
         """Return what people and programs are shown: birth and state side by side."""
         state = self.model_dump(mode="json", exclude={"birth"})
-        birth = self.birth.model_dump(mode="json", exclude={"options", "traceparent", "ordered"})
+        birth = self.birth.model_dump(mode="json", exclude=_INWARD)
         return {**birth, **state, "trace_id": self.birth.trace_id}
 
 

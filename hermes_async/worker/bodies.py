@@ -116,11 +116,12 @@ def _outcome(station: Station, attempt: Attempt) -> Outcome:
     try:
         station.call(_watch, attempt)
         _check(station)
-        if attempt.subagent.is_async:
-            return _awaited(station, attempt)
-        value = attempt.call()
-        attempt.context.wait(attempt.children_end)  # as the agent itself waits: a soft limit ends it
-        return attempt.returned(value)
+        with attempt.here():
+            if attempt.subagent.is_async:
+                return _awaited(station, attempt)
+            value = attempt.call()
+            attempt.context.wait(attempt.children_end)  # as the agent itself waits: a soft limit ends it
+            return attempt.returned(value)
     except SoftTimeLimitExceeded:  # out of time, or asked to cancel: the record knows which
         return attempt.timed_out()
     except BaseException as exc:

@@ -128,7 +128,7 @@ async def _release_now(station: Station, worker: str) -> None:
     hermes = await station.opened()
     for task in await asyncio.gather(*map(hermes.store.load, running())):
         if task and task.status is TaskStatus.INPUT_REQUIRED and task.worker == worker:
-            await hermes.journal.append(decide(task, Interrupted()))
+            await hermes.journal.end(task, decide(task, Interrupted()))
 
 
 def slots_of(worker: Any) -> int:
@@ -162,7 +162,7 @@ async def _hand_back(station: Station, worker: str) -> None:
     for status in BEGUN:
         for task in await hermes.store.tasks(status=status, limit=HANDED_BACK):
             if task.worker == worker:
-                await hermes.journal.append(decide(task, Interrupted()))
+                await hermes.journal.end(task, decide(task, Interrupted()))
 
 
 def _end_soon(worker: Any, requests: list[Any], signal: str) -> None:
@@ -234,7 +234,7 @@ class LeaseKeeper:
         task = await self._journal.store.load(task_id)
         if task is None or task.worker != self._worker:
             return False
-        return bool(await self._journal.append(task_event(task, "task.cancelled")))
+        return await self._journal.end(task, task_event(task, "task.cancelled"))
 
     async def _is_lost(self, task_id: str) -> bool:
         """Tell what others ended or took over from what has not been claimed yet, or has ended by itself."""

@@ -136,7 +136,13 @@ class CallbacksWorker:
         self._ledger, self._lease, self._places = hermes.store.ledger, lease, places
         self._functions = Functions(functions, self._ledger, hermes.session)
         self._caller = Caller(
-            self._ledger, self._functions, webhooks, lease=lease, places=places, timeout=timeout
+            self._ledger,
+            self._functions,
+            webhooks,
+            lease=lease,
+            places=places,
+            timeout=timeout,
+            tracing=hermes.tracing,
         )
         self._loop = asyncio.get_running_loop()
         self._code = 0

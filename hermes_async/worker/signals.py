@@ -110,7 +110,7 @@ async def _write(station: Station, worker: str, task_id: str, verdict: Verdict) 
 async def _settle(journal: Journal, task: Task, verdict: Verdict) -> None:
     event = verdict(task)
     if event is not None:
-        await journal.insist(event)
+        await patiently(lambda: journal.end(task, event), f"{event.type} of {task.id}")
     elif verdict is out_of_time and task.status is TaskStatus.QUEUED:
         await _publish(journal, task)  # its time was over before it could be claimed, and its message is gone
 

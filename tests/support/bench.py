@@ -12,6 +12,7 @@ from hermes_async.core.ports import Page, Parcel
 from hermes_async.core.registry import Registry
 from hermes_async.core.session import Session
 from hermes_async.core.subagent import Subagent
+from hermes_async.core.tracing import UNTRACED, Tracing
 from hermes_async.domain.agent import AgentsConfig
 from hermes_async.domain.errors import StoreUnavailable
 from hermes_async.domain.events import AnyEvent
@@ -91,6 +92,7 @@ class Bench:
         config: AgentsConfig | None = None,
         slots: int = 10_000,
         queue: MemoryQueue | None = None,
+        tracing: Tracing = UNTRACED,
         **store: Any,
     ) -> None:
         self.clock = MovableClock()
@@ -99,7 +101,7 @@ class Bench:
         for lane in Lane:
             self.store._gate.enlist(f"w {lane}", lane, slots)
         self.queue = queue or MemoryQueue()
-        self.hermes = Hermes(Registry(chosen, agents), self.store, self.queue)
+        self.hermes = Hermes(Registry(chosen, agents), self.store, self.queue, tracing=tracing)
         self.runner = self.hermes.runner("w1", lease=60.0)
 
     @property

@@ -86,6 +86,7 @@ def decode_task(fields: Mapping[str, str]) -> Task:
         "reason": Reason(fields["reason"]) if fields.get("reason") else None,
         "usage": _model(Usage, fields.get("usage")),
         "created_at": _seconds(fields["created_at"]),
+        "queued_at": _seconds(fields["queued_at"]) if "queued_at" in fields else None,
         "started_at": _seconds(fields["started_at"]) if "started_at" in fields else None,
         "finished_at": _seconds(fields["finished_at"]) if "finished_at" in fields else None,
     }

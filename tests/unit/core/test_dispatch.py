@@ -139,7 +139,8 @@ async def test_a_child_belongs_to_its_parent_s_tree(make_bench: MakeBench) -> No
     assert child is not None
     assert (child.session_id, child.birth.parent, child.birth.depth) == ("chat", "parent", 1)
     assert (child.birth.parent_task_id, child.birth.root_task_id) == (top.id, top.id)
-    assert child.birth.traceparent == top.birth.traceparent
+    assert child.birth.trace_id == top.birth.trace_id
+    assert child.birth.traceparent != top.birth.traceparent  # it has a dispatch of its own
     assert Origin.of(child).root_task_id == top.id
     assert Origin.of(child).depth == 2
     await bench.runner.run(child.id)

@@ -1,0 +1,154 @@
+"""What a trace needs to hear of a task's way; the one that nobody has asked for hears nothing.
+
+Spans that several processes must agree on have derived ids: whoever ends an attempt that was lost with its
+worker can write the very spans under which that worker has hung others.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from enum import StrEnum
+from hashlib import blake2b
+from typing import NamedTuple, Protocol
+
+from hermes_async.domain.callback import Call
+from hermes_async.domain.errors import InvalidInput
+from hermes_async.domain.events import AnyEvent
+from hermes_async.domain.failure import ErrorInfo
+from hermes_async.domain.task import Task
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}", re.ASCII)
+
+
+class Part(StrEnum):
+    """The spans of a task whose ids are derived."""
+
+    #: Its dispatch, where nobody who traces has dispatched it.
+    SEND = "send"
+    #: Its time in the queue before an attempt.
+    WAIT = "wait"
+    #: An attempt, from its claim to what the record says of its end.
+    PROCESS = "process"
+    #: The agent at work, within an attempt.
+    AGENT = "agent"
+
+
+class TraceContext(NamedTuple):
+    """W3C trace context: where in which trace something is."""
+
+    traceparent: str
+    tracestate: str | None = None
+
+    @property
+    def trace_id(self) -> str:
+        """The 32 hex digits that name the trace."""
+        return self.traceparent[3:35]
+
+    @property
+    def span_id(self) -> str:
+        """The 16 hex digits that name the span."""
+        return self.traceparent[36:52]
+
+    @classmethod
+    def read(cls, traceparent: str, tracestate: str | None = None) -> TraceContext:
+        """Return the context that a header names.
+
+        Raises:
+            InvalidInput: it is none.
+        """
+        found = _TRACEPARENT.fullmatch(traceparent)
+        if not found or not int(found[1], 16) or not int(found[2], 16):
+            raise InvalidInput(f"{traceparent[:80]!r} is not a W3C traceparent")
+        return cls(traceparent, tracestate)
+
+
+def span_id(task_id: str, attempt: int, part: Part) -> str:
+    """Return the 16 hex digits of a span that several processes must agree on."""
+    return blake2b(f"{task_id}:{attempt}:{part}".encode(), digest_size=8).hexdigest()
+
+
+def made_up(task_id: str, trace_id: str | None = None) -> TraceContext:
+    """Return the context of a task that nobody traces where it is dispatched; a worker may, later on.
+
+    Args:
+        task_id: the new task.
+        trace_id: of its parent task; a new one by default.
+    """
+    return TraceContext(
+        f"00-{trace_id or secrets.token_hex(16)}-{span_id(task_id, 0, Part.SEND)}-01",
+    )
+
+
+#: Is told what became of a call: None, or its error.
+Told = Callable[[ErrorInfo | None], None]
+
+
+class Tracing(Protocol):
+    """Hears of a task's way."""
+
+    def context(self, task_id: str, trace_id: str | None) -> TraceContext:
+        """Return the context of a task that is to be dispatched here and now.
+
+        Args:
+            task_id: the new task.
+            trace_id: of its parent task, if it has one.
+        """
+        ...
+
+    def sending(self, tasks: Sequence[Task]) -> AbstractContextManager[object]:
+        """Within this, new tasks are written."""
+        ...
+
+    def attempt(self, task: Task) -> AbstractContextManager[object]:
+        """Within this, the agent of a claimed attempt runs."""
+        ...
+
+    def ended(self, task: Task, event: AnyEvent | None) -> None:
+        """Hear how an attempt has ended, whoever ran it; None: others say so, it is not ours any more."""
+        ...
+
+    def calling(self, call: Call) -> AbstractContextManager[Told]:
+        """Within this, a callback or webhook is called."""
+        ...
+
+    def flush(self) -> None:
+        """Send what was not sent yet, within seconds; this may block."""
+        ...
+
+
+class Untraced:
+    """Traces nothing."""
+
+    def context(self, task_id: str, trace_id: str | None) -> TraceContext:
+        """Return a context that a worker may trace all the same."""
+        return made_up(task_id, trace_id)
+
+    def sending(self, tasks: Sequence[Task]) -> AbstractContextManager[object]:
+        """Do nothing."""
+        return _NOTHING
+
+    def attempt(self, task: Task) -> AbstractContextManager[object]:
+        """Do nothing."""
+        return _NOTHING
+
+    def ended(self, task: Task, event: AnyEvent | None) -> None:
+        """Do nothing."""
+
+    def calling(self, call: Call) -> AbstractContextManager[Told]:
+        """Do nothing."""
+        return _UNTOLD
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+
+def _tell_nobody(error: ErrorInfo | None) -> None:
+    """Do nothing."""
+
+
+_NOTHING = nullcontext()
+_UNTOLD: AbstractContextManager[Told] = nullcontext(_tell_nobody)
+UNTRACED = Untraced()
