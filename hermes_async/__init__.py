@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hermes_async.core.delegation import Delegation
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.session import Batch, Delivery, Session
 from hermes_async.domain.errors import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnyEvent",
     "Batch",
+    "Delegation",
     "Delivery",
     "Gap",
     "HermesError",

@@ -13,8 +13,6 @@ from hermes_async.cli.orders import read_text
 from hermes_async.cli.shell import Shell
 from hermes_async.cli.tasks import task_id_argument
 from hermes_async.core.hermes import Hermes
-from hermes_async.domain.json_schema import misfit
-from hermes_async.domain.task import Task
 
 ANSWERED = "Exit code: 0 it was taken, 6 it was not: nothing is asked, or somebody was first."
 SENT = "Exit code: 0 it was taken, 6 it was not: the task has ended, or has too much to read."
@@ -53,20 +51,13 @@ def answer(shell: Shell, task_id: str, value: str | None, json_value: Any, quest
 
 async def _answer(hermes: Hermes, task_id: str, said: str | tuple[Any], question: str | None) -> Any:
     handle = await hermes.handle(task_id)
-    value = meant(await handle.task(), said) if isinstance(said, str) else said[0]
+    open_one = (await handle.task()).question
+    if isinstance(said, str):
+        value = open_one.meant(said) if open_one else said
+    else:
+        (value,) = said
     await handle.answer(value, question)
     return value
-
-
-def meant(task: Task, text: str) -> Any:
-    """Return what a text means as the answer to a task's question: itself, or what it says as JSON."""
-    schema = task.question.answer_schema if task.question else None
-    if misfit(schema, text) is None:
-        return text
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 @click.command(cls=Command, epilog=SENT, example='task send t07-4k9 "leave the last chapter out"')

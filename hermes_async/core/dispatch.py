@@ -74,6 +74,10 @@ class Dispatcher:
         """
         return self._registry.resolve(subagent, parent) if isinstance(subagent, str) else subagent
 
+    def subagents(self, parent: str | None) -> list[Subagent[..., Any]]:
+        """Return every subagent that `parent` may name."""
+        return self._registry.subagents(parent)
+
     def new_task(
         self, origin: Origin, subagent: Subagent[..., Any], arguments: Mapping[str, JsonValue]
     ) -> Task:
@@ -221,6 +225,10 @@ class Delegate:
     def resolve(self, subagent: str) -> Subagent[..., Any]:
         """Return the subagent of that name."""
         return self._dispatcher.resolve(subagent, self.origin.parent)
+
+    def subagents(self) -> list[Subagent[..., Any]]:
+        """Return all that can be named."""
+        return self._dispatcher.subagents(self.origin.parent)
 
 
 def _agent(subagent: Subagent[..., Any]) -> str:

@@ -250,8 +250,13 @@ async def find(journal: Journal, task_id: str) -> Task:
     """
     task = await journal.store.load(task_id)
     if task is None:
-        raise UnknownTask(f"no task {task_id}; `hermes-async task list` shows the tasks that there are")
+        raise unknown(task_id)
     return task
+
+
+def unknown(task_id: str) -> UnknownTask:
+    """Return the refusal of an id that names no task, or none that may be seen."""
+    return UnknownTask(f"no task {task_id}; `hermes-async task list` shows the tasks that there are")
 
 
 def _error(task_id: str, agent: str | None, status: TaskStatus, said: Any) -> TaskError:

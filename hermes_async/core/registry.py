@@ -63,6 +63,17 @@ class Registry:
         agent = self.agent(spec.agent)
         return replace(agent, spec=spec.over(agent.spec))
 
+    def subagents(self, parent: str | None) -> list[Subagent[..., Any]]:
+        """Return all that `parent` may name: those it declares, else every agent that can be run.
+
+        Raises:
+            ConfigError: one of them cannot be run; the message says why.
+        """
+        known = self.config.agents.get(parent or "", AgentSpec())
+        if not known.subagents:
+            return self.runnable()
+        return [self.resolve(each.id, parent) for each in known.subagents]
+
     def webhook(self, task: Task) -> Webhook | None:
         """Return where a task is posted when it has ended, as this process' own configuration says."""
         birth = task.birth

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from hermes_async.core.dispatch import Dispatcher, Origin, with_priority
 from hermes_async.core.feed import Feed
-from hermes_async.core.handle import TaskHandle
+from hermes_async.core.handle import TaskHandle, find, unknown
 from hermes_async.core.ids import new_traceparent
 from hermes_async.core.journal import Journal
 from hermes_async.core.listeners import Handler, Listeners
@@ -222,6 +222,25 @@ class Session:
             data=said,
         )
         return await self._journal.store.post(event)
+
+    def subagents(self) -> Sequence[Subagent[..., Any]]:
+        """Return those that it may dispatch to, with the options that agents.yaml gives them here.
+
+        Raises:
+            ConfigError: one of them cannot be run; the message says why.
+        """
+        return self._delegate.subagents()
+
+    async def handle(self, task_id: str) -> TaskHandle[Any]:
+        """Return the handle of one of the session's tasks, whoever dispatched it.
+
+        Raises:
+            UnknownTask: there is none, or it belongs to another session.
+        """
+        task = await find(self._journal, task_id)
+        if task.session_id != self.id:
+            raise unknown(task_id)
+        return TaskHandle(task, self._journal, self._feed)
 
     async def tasks(self, *, status: TaskStatus | None = None, limit: int = 50) -> Sequence[Task]:
         """Return the session's tasks, newest first."""

@@ -117,6 +117,10 @@ class Signature:
                 arguments[name] = self._validated(name, type_, plain[name])
         return arguments
 
+    def requires(self, name: str) -> bool:
+        """Return whether a parameter must be given."""
+        return name in self._required
+
     @cached_property
     def _required(self) -> frozenset[str]:
         return frozenset(name for name, each in self.parameters.items() if each.default is each.empty)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
+
+from hermes_async.domain.json_schema import misfit
 
 
 class _Value(BaseModel):
@@ -23,6 +26,16 @@ class Question(_Value):
     expires_at: float | None = None
     #: Why the answer before this one could not be used.
     problem: str | None = None
+
+    def meant(self, text: str) -> JsonValue:
+        """Return what a text means as the answer: itself, or what it says as JSON where text does not fit."""
+        if misfit(self.answer_schema, text) is None:
+            return text
+        try:
+            said: JsonValue = json.loads(text)
+        except (ValueError, RecursionError):
+            return text
+        return said
 
 
 class Answer(_Value):
