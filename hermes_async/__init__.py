@@ -26,9 +26,7 @@ from hermes_async.sdk import (
     TaskContext,
     TaskProgress,
     TaskResult,
-    Tool,
     subagent,
-    tool,
 )
 
 if TYPE_CHECKING:
@@ -56,11 +54,9 @@ __all__ = [
     "TaskProgress",
     "TaskRejected",
     "TaskResult",
-    "Tool",
     "UserError",
     "connect",
     "subagent",
-    "tool",
 ]
 
 __version__ = "0.1.0"

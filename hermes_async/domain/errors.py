@@ -11,6 +11,7 @@ HermesError
 │   ├── Unauthorized            the token is missing, wrong or expired
 │   └── Forbidden               the token does not allow it
 ├── RetryAfter                raised by an agent: try again later
+├── TurnFailed                a chat's model has not answered; what was said is kept
 ├── QuestionTimeout           raised within an agent: nobody has answered in time
 ├── TaskError                 the task's: it ended without a result
 │   ├── TaskFailed              see .reason and .error
@@ -77,6 +78,10 @@ class RetryAfter(HermesError):
     def __init__(self, seconds: float, message: str = "") -> None:
         super().__init__(message or f"asked to try again after {seconds:g} s")
         self.seconds = seconds
+
+
+class TurnFailed(HermesError):
+    """A turn of a chat has no answer: the model is away, or a limit is reached; what was said is kept."""
 
 
 class QuestionTimeout(HermesError):

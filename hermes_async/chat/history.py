@@ -1,0 +1,181 @@
+"""The conversation so far: always one that a model can be asked to go on with, also in its file."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelMessagesTypeAdapter,
+    ModelRequest,
+    ModelResponse,
+    TextPart,
+    ToolCallPart,
+    ToolReturnPart,
+    UserPromptPart,
+)
+
+from hermes_async.adapters.embedded_redis.lock import FileLock
+from hermes_async.domain.errors import ConfigError, InvalidInput
+
+#: What a call has for a result as long as its own is not known.
+UNKNOWN: Final = (
+    "It is not known what came of this call: the chat ended meanwhile. `list` tells which tasks there are."
+)
+#: Bytes of a file's name that file systems take, and we use for the session's.
+_LONGEST: Final = 120
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    version: int = 1
+    session: str
+    parent: str
+    #: What was said and not answered.
+    unanswered: str | None = None
+    #: Entries of the inbox that a finished turn has dealt with, but that may not be acknowledged yet.
+    used: list[int] = []
+    messages: list[Any] = []
+
+
+class History:
+    """The messages of one session, kept in memory or in a file that one chat at a time may hold."""
+
+    def __init__(self, session_id: str, parent: str, path: Path | None = None) -> None:
+        self.messages: list[ModelMessage] = []
+        self.unanswered: str | None = None
+        self.used: set[int] = set()
+        self._session = session_id
+        self._parent = parent
+        self._path = path
+        self._lock: FileLock | None = None
+
+    def open(self) -> None:
+        """Read the file, if there is one, and let nobody else.
+
+        Raises:
+            InvalidInput: another process has it.
+            ConfigError: it cannot be read.
+        """
+        if self._path is None:
+            return
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = FileLock.attempt(self._path.with_suffix(".lock"), fcntl.LOCK_EX)
+        if self._lock is None:
+            raise InvalidInput(
+                f"session {self._session} is open in another chat: leave that, or begin another"
+            )
+        if self._path.exists():
+            try:
+                self._read(self._path)
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Let others have the file."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it ends with something that the model has not answered."""
+        return bool(self.messages) and isinstance(self.messages[-1], ModelRequest)
+
+    @property
+    def calls(self) -> Sequence[ToolCallPart]:
+        """The calls of the newest answer."""
+        last = self.messages[-1] if self.messages else None
+        return last.tool_calls if isinstance(last, ModelResponse) else ()
+
+    def last_answer(self) -> str:
+        """Return what the parent said last."""
+        for message in reversed(self.messages):
+            if isinstance(message, ModelResponse) and message.text:
+                return message.text
+        return ""
+
+    def ask(self, prompt: str) -> None:
+        """Add what is said to the model."""
+        self.messages.append(ModelRequest(parts=[UserPromptPart(prompt)]))
+
+    def unask(self, prompt: str) -> None:
+        """Take a prompt back, unless there is something after it."""
+        last = self.messages[-1]
+        part = last.parts[0] if isinstance(last, ModelRequest) else None
+        if isinstance(part, UserPromptPart) and part.content == prompt:
+            self.messages.pop()
+
+    def cut(self, text: str) -> None:
+        """Add an answer that was interrupted."""
+        said = f"{text} [interrupted]" if text else "[interrupted]"
+        self.messages.append(ModelResponse(parts=[TextPart(said)]))
+
+    def returned(self, calls: Iterable[ToolCallPart], results: Iterable[str | None]) -> None:
+        """Add what the calls of the newest answer returned, as far as it is known."""
+        parts = [
+            ToolReturnPart(call.tool_name, UNKNOWN if result is None else result, call.tool_call_id)
+            for call, result in zip(calls, results, strict=True)
+        ]
+        self.messages.append(ModelRequest(parts=list(parts)))
+
+    def keep(self) -> None:
+        """Write the file, whole or not at all; calls whose results are awaited get a placeholder in it."""
+        if self._path is None:
+            return
+        content = _File(
+            session=self._session,
+            parent=self._parent,
+            unanswered=self.unanswered,
+            used=sorted(self.used),
+            messages=ModelMessagesTypeAdapter.dump_python(self._closed(), mode="json"),
+        )
+        draft = self._path.with_suffix(".draft")
+        with open(
+            os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
+        ) as file:
+            json.dump(content.model_dump(), file, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(self._path)
+
+    def _closed(self) -> list[ModelMessage]:
+        """Return the messages in which every call has a result, and every question an answer."""
+        closed = list(self.messages)
+        if calls := self.calls:
+            parts = [ToolReturnPart(call.tool_name, UNKNOWN, call.tool_call_id) for call in calls]
+            closed.append(ModelRequest(parts=list(parts)))
+        return closed
+
+    def _read(self, path: Path) -> None:
+        try:
+            found = _File.model_validate_json(path.read_text(encoding="utf-8"))
+            self.messages = ModelMessagesTypeAdapter.validate_python(found.messages)
+        except (OSError, ValueError, ValidationError) as error:
+            why = str(error).partition("\n")[0]
+            raise ConfigError(
+                f"{path}: cannot go on with this conversation ({why}); move the file away"
+            ) from None
+        if found.session != self._session:
+            raise ConfigError(f"{path}: this is the conversation of another session; move the file away")
+        self.unanswered = found.unanswered
+        self.used = set(found.used)
+
+
+def file_of(folder: Path, session_id: str) -> Path:
+    """Return where the conversation of a session is kept; two sessions never share a file."""
+    name = quote(session_id, safe=" ")
+    if name.startswith(".") or len(name) > _LONGEST or session_id != session_id.lower():
+        digest = blake2b(session_id.encode(), digest_size=8).hexdigest()
+        name = f"{name[:_LONGEST].lstrip('.')}-{digest}"
+    return folder / f"{name}.json"

@@ -1,0 +1,166 @@
+"""One turn of a model: it is asked, calls tools, is told what they returned, and asked again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing, suppress
+from typing import Any
+
+import anyio.to_thread
+from pydantic_ai.direct import model_request_stream
+from pydantic_ai.messages import (
+    InstructionPart,
+    ModelResponse,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+    ToolCallPart,
+)
+from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import ToolDefinition
+
+from hermes_async.chat.history import History
+from hermes_async.chat.pieces import Piece, Text, ToolCalled, ToolReturned
+from hermes_async.chat.spending import Spending
+from hermes_async.chat.toolbox import Toolbox
+
+#: Who chats hears of a fault at once; the chat itself tries again.
+SETTINGS = ModelSettings(max_retries=0)
+INTERRUPTED = "The person interrupted before this call had a result."
+TOO_MANY = "Not called: this turn has reached its limit of tool calls. Answer with what you have."
+
+
+class Mind:
+    """A model with its instructions, its tools and the conversation so far."""
+
+    def __init__(self, model: Model, instructions: str, tools: Toolbox, history: History) -> None:
+        self._model = model
+        self._tools = tools
+        self._history = history
+        self._asked = ModelRequestParameters(
+            function_tools=[ToolDefinition(**definition) for definition in tools.definitions],
+            instruction_parts=[InstructionPart(content=instructions)],
+        )
+
+    async def turn(self, number: int, prompt: str | None, spending: Spending) -> AsyncGenerator[Piece, None]:
+        """Ask until the model calls no more tools; what was said is in the history whenever this ends.
+
+        Args:
+            number: that of the turn.
+            prompt: what is said to the model; None: it goes on with the history.
+            spending: what the turn may consume.
+
+        Raises:
+            TurnFailed: it has reached a limit.
+            AgentRunError: the model does not answer; a prompt without any answer is not in the history.
+        """
+        if prompt is not None:
+            self._history.ask(prompt)
+        try:
+            async with aclosing(self._rounds(number, spending)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except Exception:
+            if prompt is not None:
+                self._history.unask(prompt)
+            raise
+
+    async def _rounds(self, number: int, spending: Spending) -> AsyncGenerator[Piece, None]:
+        while True:
+            spending.ask()
+            async with aclosing(self._ask(spending)) as texts:
+                async for text in texts:
+                    yield Text(number, text)
+            calls = self._history.calls
+            if not calls:
+                return
+            for call in calls:
+                yield ToolCalled(number, call.tool_call_id, call.tool_name, _arguments(call))
+            for call, result in zip(calls, await self._call(calls, spending), strict=True):
+                yield ToolReturned(number, call.tool_call_id, call.tool_name, result)
+
+    async def _ask(self, spending: Spending) -> AsyncGenerator[str, None]:
+        said = ""
+        try:
+            async with model_request_stream(
+                self._model,
+                self._history.messages,
+                model_settings=SETTINGS,
+                model_request_parameters=self._asked,
+            ) as stream:
+                async for event in stream:
+                    if text := _text(event):
+                        said += text
+                        yield text
+                answer = stream.get()
+        except (asyncio.CancelledError, GeneratorExit):
+            self._history.cut(said)
+            raise
+        usage = answer.usage
+        spending.answered(usage.input_tokens, usage.output_tokens, _cost(answer))
+        self._history.messages.append(answer if answer.parts else ModelResponse(parts=[TextPart("")]))
+
+    async def _call(self, calls: Sequence[ToolCallPart], spending: Spending) -> list[str]:
+        """Make calls at once; whatever happens, each has a result in the history afterwards."""
+        if not spending.call(len(calls)):
+            results = [TOO_MANY] * len(calls)
+            self._history.returned(calls, results)
+            return results
+        # a crash from here on leaves a file that says so
+        await anyio.to_thread.run_sync(self._history.keep)
+        working = [
+            asyncio.create_task(self._tools.call(call.tool_name, call.args, call.tool_call_id))
+            for call in calls
+        ]
+        try:
+            await asyncio.wait(working)
+        except asyncio.CancelledError:
+            await self._stop(calls, working)
+            raise
+        finally:
+            self._history.returned(calls, [_result(task) for task in working])
+        return [_result(task) for task in working]
+
+    async def _stop(self, calls: Sequence[ToolCallPart], working: Sequence[asyncio.Task[str]]) -> None:
+        """Cancel what is slow; what delegates is let to its end, since a task may have been born."""
+        for call, task in zip(calls, working, strict=True):
+            if not self._tools.is_delegation(call.tool_name):
+                task.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5.0):
+                await asyncio.wait(working)
+
+
+def _result(task: asyncio.Task[str]) -> str:
+    if not task.done() or task.cancelled():
+        task.cancel()
+        return INTERRUPTED
+    return task.result()
+
+
+def _text(event: Any) -> str:
+    """Return the words that an event of the stream brings."""
+    if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
+        return event.part.content
+    if isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
+        return event.delta.content_delta
+    return ""
+
+
+def _arguments(call: ToolCallPart) -> Mapping[str, Any]:
+    """Return what a tool is called with, as far as it can be read."""
+    try:
+        return call.args_as_dict()
+    except ValueError:
+        return {"?": call.args}
+
+
+def _cost(answer: ModelResponse) -> float | None:
+    """Return US dollars; None: nobody knows the price of this model."""
+    try:
+        return float(answer.cost().total_price)
+    except (LookupError, AssertionError, ValueError):
+        return None

@@ -1,0 +1,323 @@
+"""A conversation with a parent's model, in which tasks are delegated and their news come by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, suppress
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+import anyio.to_thread
+
+from hermes_async.adapters.model.names import INSTALL, model_for
+from hermes_async.chat.inbox import Inbox
+from hermes_async.chat.pieces import Piece, TurnEnded
+from hermes_async.chat.spending import Spending
+from hermes_async.chat.toolbox import Toolbox
+from hermes_async.chat.turn import Turn
+from hermes_async.core.delegation import Delegation
+from hermes_async.core.ending import end
+from hermes_async.core.feed import ASK_AGAIN
+from hermes_async.core.hermes import Hermes
+from hermes_async.domain.agent import AgentSpec
+from hermes_async.domain.errors import ConfigError, InvalidInput, TurnFailed
+
+try:
+    from pydantic_ai.exceptions import AgentRunError
+    from pydantic_ai.models import Model
+
+    from hermes_async.chat.faults import again_in, sentence
+    from hermes_async.chat.history import History, file_of
+    from hermes_async.chat.mind import Mind
+except ModuleNotFoundError as error:
+    raise ImportError(f"a parent that chats needs an optional package: {INSTALL}") from error
+
+logger = logging.getLogger("hermes.chat")
+
+#: Seconds that the first news wait for others, when nobody is talking.
+COALESCE: Final = 0.25
+#: Seconds that a turn has to keep what was said, when the chat is left.
+FAREWELL: Final = 5.0
+
+
+class ChatParent:
+    """A parent agent in a session: talks, delegates, and takes a turn when its inbox has news.
+
+    Use it as an async context manager. One turn runs at a time; what is said meanwhile waits, and so do news.
+
+    Args:
+        hermes: where tasks are dispatched.
+        parent: a conversational agent of agents.yaml that has a `model`.
+        session_id: the session; a new one by default. With `folder`, the conversation goes on where it was.
+        folder: where conversations are kept, a file for each session; None: only in memory.
+        model: a model of pydantic-ai to use instead of the agent's.
+        coalesce: seconds that the first news wait for others before they get a turn.
+
+    Raises:
+        UnknownAgent: agents.yaml has no such parent.
+        ConfigError: it is no conversation, has no model, or its model cannot be used on this machine.
+        InvalidInput: on entering: another chat has the session's conversation.
+    """
+
+    def __init__(
+        self,
+        hermes: Hermes,
+        parent: str,
+        *,
+        session_id: str | None = None,
+        folder: Path | None = None,
+        model: Any = None,
+        coalesce: float = COALESCE,
+    ) -> None:
+        spec = hermes.registry.config.agent(parent)
+        self.session = hermes.session(session_id, parent)
+        self._moved = asyncio.Event()
+        self._inbox = Inbox(self.session, coalesce, self._moved.set)
+        self._history = History(
+            self.session.id, parent, file_of(folder, self.session.id) if folder is not None else None
+        )
+        self._limits = spec.limits
+        self._model = model or _model(spec)
+        delegation = Delegation(self.session)
+        toolbox = Toolbox(delegation)
+        self._mind = Mind(self._model, _instructions(spec, delegation), toolbox, self._history)
+        self._frame = delegation.news
+        self._stack = AsyncExitStack()
+        self._queue: deque[Turn] = deque()
+        self._watchers: set[asyncio.Queue[Piece]] = set()
+        self._numbers = count(1)
+        #: The turn that is under way or about to begin, and what thinks in it.
+        self._turn: Turn | None = None
+        self._thinking: asyncio.Task[None] | None = None
+        #: Turns in a row that the model has not answered.
+        self._failures = 0
+        #: When they are tried again by themselves, by the loop's clock; None: when somebody says something.
+        self._again_at: float | None = None
+
+    async def __aenter__(self) -> Self:
+        await anyio.to_thread.run_sync(self._history.open)
+        self._stack.callback(self._history.close)
+        self._inbox.used = set(self._history.used)
+        await self._stack.enter_async_context(self._model)
+        self._inbox.listen()
+        self._stack.push_async_callback(self._inbox.close)
+        living = asyncio.create_task(self._live(), name=f"hermes-chat {self.session.id}")
+        self._stack.push_async_callback(end, living)
+        self._stack.push_async_callback(self._finish)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a turn is under way, or will be without anybody saying anything."""
+        comes = self._inbox.has_news and not self._failures
+        return self._turn is not None or bool(self._queue) or self._again_at is not None or comes
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the model has not answered, and is not asked again before somebody says something."""
+        return self._failures > 0 and self._again_at is None
+
+    @property
+    def unanswered(self) -> str | None:
+        """What was said and not answered, for a fault of the model or a crash; `again` asks again."""
+        return self._history.unanswered
+
+    @property
+    def last_answer(self) -> str:
+        """What the parent said last, also in an earlier chat of the session."""
+        return self._history.last_answer()
+
+    def say(self, text: str, *, on_busy: Literal["enqueue", "interrupt"] = "enqueue") -> Turn:
+        """Say something, and return the turn that answers it: await it, or iterate over its pieces.
+
+        Args:
+            text: what is said.
+            on_busy: `interrupt` ends the turn that is under way; `enqueue` waits for its end.
+
+        Raises:
+            InvalidInput: nothing is said.
+        """
+        if not text.strip():
+            raise InvalidInput("nothing was said: give some text")
+        turn = self._enqueue(text)
+        if on_busy == "interrupt":
+            self.interrupt()
+        return turn
+
+    def again(self) -> Turn | None:
+        """Have the model asked again what it has not answered; None: it has answered everything."""
+        if not (self._history.unanswered or self._history.is_unfinished or self._failures):
+            return None
+        return self._enqueue(None)
+
+    def interrupt(self) -> bool:
+        """End the turn that is under way, not its tasks; return False when there is none.
+
+        What was said so far stays in the conversation.
+        """
+        if self._thinking is None:
+            return False
+        self._thinking.cancel()
+        return True
+
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """Yield what happens from now on in all turns, for ever."""
+        watcher: asyncio.Queue[Piece] = asyncio.Queue()
+        self._watchers.add(watcher)
+        try:
+            while True:
+                yield await watcher.get()
+        finally:
+            self._watchers.discard(watcher)
+
+    def _enqueue(self, said: str | None) -> Turn:
+        turn = self._new_turn(said)
+        self._queue.append(turn)
+        self._moved.set()
+        return turn
+
+    def _new_turn(self, said: str | None = None) -> Turn:
+        return Turn(next(self._numbers), said, self._tell)
+
+    def _tell(self, piece: Piece) -> None:
+        for watcher in self._watchers:
+            watcher.put_nowait(piece)
+
+    async def _live(self) -> None:
+        """Take one turn after the other."""
+        while True:
+            self._moved.clear()
+            if self._queue:
+                await self._take(self._queue.popleft())
+            elif self._is_due():
+                await self._take(self._new_turn())
+            elif self._inbox.has_news and not self._failures:
+                await self._take(self._new_turn(), only_news=True)
+            else:
+                await self._rest()
+
+    def _is_due(self) -> bool:
+        return self._again_at is not None and asyncio.get_running_loop().time() >= self._again_at
+
+    async def _rest(self) -> None:
+        """Wait until something may have to be done."""
+        left = None if self._again_at is None else self._again_at - asyncio.get_running_loop().time()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left):
+                await self._moved.wait()
+
+    async def _take(self, turn: Turn, *, only_news: bool = False) -> None:
+        """Take a turn, with all the news that there are."""
+        self._turn, self._again_at = turn, None
+        try:
+            turn.news = await self._inbox.take()
+            if turn.news or not only_news:
+                turn.begin()
+                self._thinking = asyncio.create_task(self._think(turn), name=f"hermes-turn {turn.number}")
+                await asyncio.wait({self._thinking})
+            elif self._inbox.has_news:  # the store is away
+                await asyncio.sleep(ASK_AGAIN)
+        finally:
+            self._turn = self._thinking = None
+
+    async def _think(self, turn: Turn) -> None:
+        spending, before = Spending(self._limits), len(self._history.messages)
+        prompt = await self._prompt(turn)
+        ended = TurnEnded(turn.number)
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                if prompt or self._history.is_unfinished:
+                    await self._speak(turn, prompt, spending)
+        except asyncio.CancelledError:
+            ended = replace(ended, how="interrupted")
+        except Exception as error:
+            ended = self._failed(ended, error)
+        is_told = ended.how != "failed" or len(self._history.messages) > before
+        await self._keep(turn, is_told=is_told, is_over=not self._failures)
+        turn.add(replace(ended, usage=spending.usage))
+
+    async def _speak(self, turn: Turn, prompt: str | None, spending: Spending) -> None:
+        async with aclosing(self._mind.turn(turn.number, prompt, spending)) as pieces:
+            async for piece in pieces:
+                turn.add(piece)
+        self._failures = 0
+
+    def _failed(self, ended: TurnEnded, error: Exception) -> TurnEnded:
+        if isinstance(error, TimeoutError):
+            error = TurnFailed(f"this turn has reached its limit of {self._limits.seconds or 0:g} seconds")
+        if isinstance(error, TurnFailed):  # the model is well
+            self._failures = 0
+            return replace(ended, how="failed", error=str(error))
+        self._failures += 1
+        again = again_in(error, self._failures)
+        if again is not None:
+            self._again_at = asyncio.get_running_loop().time() + again
+        if not isinstance(error, AgentRunError):
+            logger.error("a turn of session %s has failed", self.session.id, exc_info=error)
+        return replace(ended, how="failed", error=sentence(error), again_in=again)
+
+    async def _prompt(self, turn: Turn) -> str | None:
+        """Return what the model is told: the news, what it has not answered yet, and what is said now."""
+        asked = [text for text in (self._history.unanswered, turn.said) if text]
+        if turn.said:
+            self._history.unanswered = "\n\n".join(asked)
+            await self._write()
+        told = [self._frame(turn.news)] if turn.news else []
+        return "\n\n".join([*told, *asked]) or None
+
+    async def _keep(self, turn: Turn, *, is_told: bool, is_over: bool) -> None:
+        """Write what was said, then acknowledge what it was about.
+
+        Args:
+            turn: that has ended.
+            is_told: the conversation has what the turn began with.
+            is_over: nothing of it is to be tried again.
+        """
+        if is_told:
+            self._history.unanswered = None
+            self._inbox.told.update(each.event.seq for each in turn.news)
+        else:
+            self._inbox.has_news |= bool(turn.news)
+        if is_over:
+            self._history.used = self._inbox.used | self._inbox.told
+        if await self._write() and is_over:
+            self._inbox.settle()
+            await self._inbox.acknowledge()
+
+    async def _write(self) -> bool:
+        try:
+            await anyio.to_thread.run_sync(self._history.keep)
+        except OSError as error:
+            logger.warning("the conversation of session %s cannot be written: %s", self.session.id, error)
+            return False
+        return True
+
+    async def _finish(self) -> None:
+        """Let the turn that is under way keep what was said so far."""
+        self._queue.clear()
+        thinking = self._thinking
+        if thinking is not None:
+            thinking.cancel()
+            await asyncio.wait({thinking}, timeout=FAREWELL)
+
+
+def _model(spec: AgentSpec) -> Model:
+    if spec.type != "conversational":
+        raise ConfigError(f"agent {spec.name!r} is no conversation: give it `type: conversational`")
+    if spec.model is None:
+        raise ConfigError(
+            f"agent {spec.name!r} has no model to talk with: give it one, as `model: gpt-4o-mini`"
+        )
+    return model_for(spec.model, getattr(spec, "base_url", None))
+
+
+def _instructions(spec: AgentSpec, delegation: Delegation) -> str:
+    return "\n\n".join(filter(None, (spec.instructions, delegation.instructions)))

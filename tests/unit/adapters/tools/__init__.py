@@ -1,1 +1,0 @@
-"""Tools by name, and those that come with the project."""
