@@ -26,7 +26,9 @@ from hermes_async.sdk import (
     TaskContext,
     TaskProgress,
     TaskResult,
+    Tool,
     subagent,
+    tool,
 )
 
 if TYPE_CHECKING:
@@ -54,9 +56,11 @@ __all__ = [
     "TaskProgress",
     "TaskRejected",
     "TaskResult",
+    "Tool",
     "UserError",
     "connect",
     "subagent",
+    "tool",
 ]
 
 __version__ = "0.1.0"

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from hermes_async.adapters import agents_file
-from hermes_async.adapters.callback_folder import FOLDER
-from hermes_async.adapters.plugins import CallbackNames
+from hermes_async.adapters.plugins import FOLDER, CallbackNames
+from hermes_async.adapters.tools import ToolNames, ToolOptions
 from hermes_async.domain.agent import AgentsConfig
 from hermes_async.domain.errors import ConfigError
-from hermes_async.domain.urls import relay_url
+from hermes_async.domain.urls import relay_url, service_url
 
 DEFAULT_FILE: Final = "agents.yaml"
 #: Variables that are settings themselves; every other HERMES_ variable overrides a scalar of agents.yaml.
 VARIABLES: Final = frozenset(
     f"HERMES_{name}"
     for name in (
-        *("CALLBACK_MODULES", "CALLBACK_TIMEOUT", "CONFIG", "LEASE", "MODULES"),
-        *("RELAY_URL", "RETENTION", "STATE_DIR", "TOKEN", "WEBHOOK_ALLOW"),
+        *("CALLBACK_MODULES", "CALLBACK_TIMEOUT", "CONFIG", "FETCH_ALLOW", "LEASE", "MODULES"),
+        *("RELAY_URL", "RETENTION", "SEARXNG_URL", "STATE_DIR", "TOKEN", "WEBHOOK_ALLOW"),
     )
 )
 
@@ -61,6 +62,10 @@ class Settings(BaseModel):
     relay_url: str
     #: `host:port` of webhook receivers that may be on private networks (HERMES_WEBHOOK_ALLOW, with commas).
     webhook_allow: frozenset[str] = frozenset()
+    #: The SearXNG that the tool `web_search` asks (HERMES_SEARXNG_URL, default DuckDuckGo and Wikipedia).
+    searxng_url: str | None = None
+    #: `host:port` of servers on private networks that `web_fetch` may read (HERMES_FETCH_ALLOW, with commas).
+    fetch_allow: frozenset[str] = frozenset()
 
     @classmethod
     def read(
@@ -79,6 +84,7 @@ class Settings(BaseModel):
             environ,
             reserved=VARIABLES,
             known_agents=known_agents,
+            known_tools=ToolNames(),
             known_callbacks=CallbackNames(project / FOLDER, allowed),
         )
         said: dict[str, Any] = {
@@ -98,6 +104,11 @@ class Settings(BaseModel):
     def callback_names(self) -> CallbackNames:
         """The names of all callbacks that agents.yaml may use here."""
         return CallbackNames(self.project_dir / FOLDER, self.callback_modules)
+
+    @property
+    def tool_names(self) -> ToolNames:
+        """The names of all tools that agents.yaml may use here."""
+        return ToolNames(ToolOptions(self.searxng_url, self.fetch_allow))
 
 
 class Place(NamedTuple):
@@ -131,11 +142,13 @@ def _folder(environ: Mapping[str, str], project: Path) -> Path:
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings that the environment gives; an empty variable gives none."""
-    readers = {
+    readers: dict[str, Callable[[str, str], Any]] = {
         "callback_timeout": _seconds,
+        "fetch_allow": _places,
         "lease": _seconds,
-        "relay_url": _url,
+        "relay_url": partial(_url, relay_url),
         "retention": _seconds,
+        "searxng_url": partial(_url, service_url),
         "token": _text,
         "webhook_allow": _places,
     }
@@ -172,11 +185,12 @@ def _modules(name: str, text: str) -> tuple[str, ...]:
     return modules
 
 
-def _url(name: str, text: str) -> str:
+def _url(check: Callable[[str], str], name: str, text: str) -> str:
     try:
-        return relay_url(text)
+        return check(text)
     except ValueError as error:
-        raise ConfigError(f"{name}: relay_url {error}") from None
+        field = name.removeprefix("HERMES_").lower()
+        raise ConfigError(f"{name}: {field} {error}") from None
 
 
 def _places(name: str, text: str) -> frozenset[str]:
@@ -184,7 +198,7 @@ def _places(name: str, text: str) -> frozenset[str]:
     for place in places:
         if not _PLACE.fullmatch(place):
             raise ConfigError(
-                f'{name}: "{place}" is not a host and a port; write some such as hooks.internal:8080'
+                f'{name}: "{place}" is not a host and a port; write some such as intranet.test:8080'
             )
     return places
 

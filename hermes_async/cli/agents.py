@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import click
 
 from hermes_async.adapters.agents_file import json_schema
+from hermes_async.adapters.tools import ToolNames, load_tools
 from hermes_async.adapters.webhook.guard import Refused, target
 from hermes_async.bootstrap import registry
 from hermes_async.cli import exits
@@ -20,7 +21,7 @@ from hermes_async.cli.tables import show_rows
 from hermes_async.core.registry import Registry
 from hermes_async.core.subagent import Subagent
 from hermes_async.domain.agent import AgentSpec, SubagentSpec, not_yet
-from hermes_async.domain.errors import HermesError
+from hermes_async.domain.errors import ConfigError, HermesError
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def check(shell: Shell) -> int:
     """Import every agent and resolve every subagent; exit code 1 when one cannot be loaded."""
     settings = settings_of(shell)
     known = registry(settings)
-    found = entries(known)
+    found = [_with_tools(entry, known, settings.tool_names) for entry in entries(known)]
     idle = [*(f"agents.{entry.name} cannot run yet: it has no `run`" for entry in found if entry.is_idle)]
     idle += [*not_yet(known.config), *_unposted(known, settings.webhook_allow)]
     problems = [entry.problem for entry in found if entry.problem]
@@ -113,6 +114,16 @@ def _entry(known: Registry, name: str, spec: AgentSpec) -> Entry:
     except Exception as error:  # the module of an agent may raise anything
         what = {"run": spec.run or "", "problem": _sentence(name, error)}
         return Entry(name, spec.type, subagents=uses, callbacks=tells, **what)
+
+
+def _with_tools(entry: Entry, known: Registry, names: ToolNames) -> Entry:
+    """Load the tools of an agent; one that cannot be loaded says so in its `problem`."""
+    spec = known.config.agents.get(entry.name)
+    try:
+        load_tools(names, spec.tools if spec else ())
+    except ConfigError as error:
+        return replace(entry, problem=entry.problem or f"agent {entry.name!r}: {error}")
+    return entry
 
 
 def _callbacks(subagent: SubagentSpec) -> dict[str, str]:

@@ -35,6 +35,11 @@ def relay_url(url: str) -> str:
     return _checked(url, RELAY_SCHEMES, "http://localhost:8765")
 
 
+def service_url(url: str) -> str:
+    """Accept the URL of a server of the operator's own, such as a SearXNG."""
+    return _checked(url, WEB_SCHEMES, "http://localhost:8080")
+
+
 def is_rabbitmq(url: str) -> bool:
     """Tell whether the broker is RabbitMQ, which cannot keep the state."""
     return urlsplit(url).scheme in ("amqp", "amqps")

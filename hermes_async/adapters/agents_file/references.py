@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from hermes_async.adapters import plugins, tools
 from hermes_async.adapters.agents_file.sentences import Fault
 from hermes_async.adapters.agents_file.shape import Loc
-from hermes_async.adapters.plugins import cure
 from hermes_async.domain.agent import AgentsConfig, AgentSpec, SubagentSpec
 from hermes_async.domain.errors import did_you_mean
 from hermes_async.domain.urls import is_rabbitmq
@@ -76,8 +76,8 @@ def _agent_faults(agent: AgentSpec, loc: Loc, known: Known) -> Iterator[Fault]:
         yield Fault((*loc, "model"), "an agent has `run` or `model`, not both; delete one", at_key=True)
     for index, tool in enumerate(agent.tools):
         if known.tools is not None and tool not in known.tools:
-            cure = did_you_mean(tool, known.tools) or "; install the plugin that brings it"
-            yield Fault((*loc, "tools", index), f"no tool is named {tool!r}{cure}")
+            sentence = f"no tool is named {tool!r}{tools.cure(tool, known.tools)}"
+            yield Fault((*loc, "tools", index), sentence)
 
 
 def _duplicate_faults(agent: AgentSpec, loc: Loc) -> Iterator[Fault]:
@@ -122,5 +122,5 @@ def _callback_faults(subagent: SubagentSpec, loc: Loc, known: Known) -> Iterator
         return
     for event, name in subagent.callbacks:
         if name is not None and name not in known.callbacks:
-            sentence = f"no callback is named {name!r}{cure(name, known.callbacks)}"
+            sentence = f"no callback is named {name!r}{plugins.cure(name, known.callbacks)}"
             yield Fault((*loc, "callbacks", event), sentence)

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from hermes_async.adapters import callback_folder, plugins
-from hermes_async.adapters.plugins import CallbackNames, load_callbacks
+from hermes_async.adapters.plugins import CallbackNames, callback_folder, load_callbacks
+from hermes_async.adapters.plugins import names as plugin_names
+from hermes_async.adapters.plugins.callbacks import KIND
 from hermes_async.domain.errors import ConfigError
 
 HANDLER = """\
@@ -42,8 +43,8 @@ def handler(name: str, zero: int = 1) -> str:
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, **places: str) -> None:
-    entries = [EntryPoint(name, place, plugins.GROUP) for name, place in places.items()]
-    monkeypatch.setattr(plugins, "entry_points", lambda group: entries if group == plugins.GROUP else [])
+    entries = [EntryPoint(name, place, KIND.group) for name, place in places.items()]
+    monkeypatch.setattr(plugin_names, "entry_points", lambda group: entries if group == KIND.group else [])
 
 
 def refusal(load: Callable[[], Any]) -> str:
@@ -76,10 +77,10 @@ def test_an_entry_point_comes_before_a_file(folder: Path, monkeypatch: pytest.Mo
 
 
 def test_two_packages_that_bring_one_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    twice = [EntryPoint("told", place, plugins.GROUP) for place in ("a:f", "a:f", "b:f")]
-    monkeypatch.setattr(plugins, "entry_points", lambda group: twice[:2])
+    twice = [EntryPoint("told", place, KIND.group) for place in ("a:f", "a:f", "b:f")]
+    monkeypatch.setattr(plugin_names, "entry_points", lambda group: twice[:2])
     assert "told" in CallbackNames(folder)  # one that is found twice on the path
-    monkeypatch.setattr(plugins, "entry_points", lambda group: twice)
+    monkeypatch.setattr(plugin_names, "entry_points", lambda group: twice)
     assert refusal(lambda: "told" in CallbackNames(folder)) == (
         "two packages bring a callback 'told': a:f and b:f; uninstall one of the two"
     )

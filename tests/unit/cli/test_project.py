@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import stat
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -172,6 +173,29 @@ def test_doctor_with_redis_down(project: Path, cli: Cli, monkeypatch: pytest.Mon
     said = cli("doctor")
     assert said.code == 1
     assert "guarantee\tbroken\tno task can be accepted" in said.out
+
+
+def test_check_loads_the_tools_of_every_agent(
+    project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "my_tools.py").write_text("def price(item: str) -> str: ...\n")
+    tools = "[web_search, arxiv_api, 'my_tools:price']"
+    (project / "agents.yaml").write_text(f"agents: {{thinker: {{model: m, tools: {tools}}}}}")
+    assert cli("agents", "check").code == 0
+    (project / "agents.yaml").write_text("agents: {thinker: {model: m, tools: ['my_tools:prise']}}")
+    said = cli("agents", "check")
+    assert said.code == 1
+    assert "agent 'thinker': tool 'my_tools:prise': module 'my_tools' has no 'prise'; did you" in said.err
+    (project / "agents.yaml").write_text("agents: {thinker: {model: m, tools: [arxiv]}}")
+    said = cli("agents", "check")
+    assert said.code == 2
+    assert "agents.yaml:1:38: no tool is named 'arxiv'; did you mean 'arxiv_api'?" in said.err
+    monkeypatch.setitem(sys.modules, "arxiv", None)
+    monkeypatch.delitem(sys.modules, "hermes_async.adapters.tools.arxiv_api")
+    (project / "agents.yaml").write_text("agents: {thinker: {model: m, tools: [arxiv_api]}}")
+    said = cli("agents", "check")
+    assert said.code == 1
+    assert "tool 'arxiv_api' needs the package arxiv; run `pip install 'hermes_async[llm]'`" in said.err
 
 
 def test_an_agent_without_a_function_is_a_note_and_no_fault(project: Path, cli: Cli) -> None:

@@ -11,16 +11,16 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from hermes_async.adapters import callback_folder
+from hermes_async.adapters.plugins import callback_folder
+from hermes_async.adapters.plugins.names import Kind, split
 from hermes_async.domain.errors import ConfigError, did_you_mean
 
-GROUP: Final = "hermes_async.callbacks"
+KIND: Final = Kind("callback", "hermes_async.callbacks")
 
 Function = Callable[..., Any]
 
@@ -53,15 +53,7 @@ class CallbackNames(Collection[str]):
         Raises:
             ConfigError: two packages bring the same name.
         """
-        found: dict[str, EntryPoint] = {}
-        for each in entry_points(group=GROUP):
-            before = found.setdefault(each.name, each)
-            if before.value != each.value:
-                raise ConfigError(
-                    f"two packages bring a callback {each.name!r}: {before.value} and {each.value}; "
-                    "uninstall one of the two"
-                )
-        return found
+        return KIND.installed()
 
     @cached_property
     def own(self) -> frozenset[str]:
@@ -70,7 +62,7 @@ class CallbackNames(Collection[str]):
 
     def allows(self, name: str) -> bool:
         """Tell whether a name is a dotted place in an allowed module."""
-        module = _split(name)[0] if is_place(name) else ""
+        module = split(name)[0] if is_place(name) else ""
         return any(module == allowed or module.startswith(f"{allowed}.") for allowed in self.modules)
 
 
@@ -83,9 +75,9 @@ def load_callbacks(names: CallbackNames, needed: Iterable[str]) -> Mapping[str, 
     loaded = callback_folder.load(names.folder)
     for name in needed:
         if name in names.installed:
-            loaded[name] = _installed(names.installed[name])
+            loaded[name] = KIND.load_installed(names.installed[name])
         elif names.allows(name):
-            loaded[name] = _placed(name)
+            loaded[name] = KIND.load_placed(name)
         elif name not in loaded:
             raise ConfigError(f"no callback is named {name!r}{cure(name, names)}")
     for name, function in loaded.items():
@@ -101,39 +93,8 @@ def is_place(name: str) -> bool:
 def cure(name: str, known: Collection[str]) -> str:
     """Return what helps against a name that nothing has."""
     if is_place(name):
-        return f"; allow its module with HERMES_CALLBACK_MODULES={_split(name)[0]}"
+        return f"; allow its module with HERMES_CALLBACK_MODULES={split(name)[0]}"
     return did_you_mean(name, known) or f"; define it in {callback_folder.FOLDER}/ beside agents.yaml"
-
-
-def _split(place: str) -> tuple[str, str]:
-    """Return module and function of `package.module:function` or `package.module.function`."""
-    module, _, function = place.partition(":") if ":" in place else place.rpartition(".")
-    return module, function
-
-
-def _installed(entry: EntryPoint) -> Function:
-    try:
-        loaded: Function = entry.load()
-    except (Exception, SystemExit) as error:  # whatever the package does when it is imported
-        package = f" of {entry.dist.name}" if entry.dist else ""
-        raise ConfigError(
-            f"callback {entry.name!r}{package}: cannot load {entry.value}: {_told(error)}"
-        ) from error
-    return loaded
-
-
-def _placed(place: str) -> Function:
-    module, function = _split(place)
-    try:
-        found = import_module(module)
-    except (Exception, SystemExit) as error:
-        raise ConfigError(f"callback {place!r}: cannot import {module!r}: {_told(error)}") from error
-    if not hasattr(found, function):
-        raise ConfigError(
-            f"callback {place!r}: module {module!r} has no {function!r}{did_you_mean(function, vars(found))}"
-        )
-    loaded: Function = getattr(found, function)
-    return loaded
 
 
 def _check(name: str, function: Function) -> None:
@@ -144,7 +105,3 @@ def _check(name: str, function: Function) -> None:
     except TypeError as error:
         takes = "a callback is a function that takes a result and the parent's context"
         raise ConfigError(f"callback {name!r}: {error}; {takes}") from None
-
-
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".removesuffix(": ")

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Final
 
+from hermes_async.adapters.plugins.names import told
 from hermes_async.domain.errors import ConfigError
 
 #: Its name, beside agents.yaml.
@@ -156,7 +157,7 @@ def _module(path: Path, source: bytes) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever the file does when it is loaded
         del sys.modules[name]
-        raise ConfigError(f"{_place(path, error)}: cannot be loaded: {_told(error)}") from error
+        raise ConfigError(f"{_place(path, error)}: cannot be loaded: {told(error)}") from error
     return module
 
 
@@ -166,7 +167,3 @@ def _place(path: Path, error: BaseException) -> str:
         frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
     ]
     return f"{path}:{lines[-1] if lines else 1}"
-
-
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".removesuffix(": ")

@@ -1,0 +1,34 @@
+"""A search over DuckDuckGo and Wikipedia (package ddgs), without a key."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ddgs import DDGS
+from ddgs.exceptions import DDGSException
+
+from hermes_async.adapters.tools.found import Found, amount, listed
+
+#: Its other engines are left out: some scrape what forbids it, and one looks for pirated books.
+BACKENDS: Final = "duckduckgo,wikipedia"
+#: Seconds for one engine.
+TIMEOUT: Final = 10
+#: How ddgs says that it has found nothing.
+_NOTHING: Final = "No results found."
+
+
+def web_search(query: str, max_results: int = 5) -> str:
+    """Search the web, and return title, URL and a few lines of each result.
+
+    Args:
+        query: what to look for, in a few words.
+        max_results: how many results, from 1 to 20.
+    """
+    most = amount(max_results)
+    try:
+        found = DDGS(timeout=TIMEOUT).text(query, backend=BACKENDS, max_results=most)
+    except DDGSException as error:
+        if str(error) != _NOTHING:
+            raise
+        found = []
+    return listed(query, (Found(each["title"], each["href"], each["body"]) for each in found))

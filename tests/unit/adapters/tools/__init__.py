@@ -1,0 +1,1 @@
+"""Tools by name, and those that come with the project."""
