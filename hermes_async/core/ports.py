@@ -11,6 +11,7 @@ from typing import Protocol
 from hermes_async.core.dialogue import Dialogue
 from hermes_async.core.hint import Hint
 from hermes_async.core.ledger import Ledger
+from hermes_async.core.metrics import Measured
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.task import Lane, Task, TaskStatus
@@ -102,7 +103,7 @@ class Traffic:
     swept: Mapping[str, int] = field(default_factory=dict)
 
 
-class Store(Dialogue, Protocol):
+class Store(Dialogue, Measured, Protocol):
     """The one pen and its readers. Every method that writes is atomic and may be repeated."""
 
     @property

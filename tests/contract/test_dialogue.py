@@ -455,4 +455,4 @@ async def test_nothing_is_left_of_a_dialogue(redis_url: str) -> None:
             await store.append(make_event(task, f"task.{end}"))
             await store.ack("chat", [entry.seq for entry in await store.inbox("chat", 0, 9)])
         await store.prune(0.0)
-        assert await store._reads.read("KEYS", "*") == []
+        assert await store._reads.read("KEYS", "*") == ["hermes:metrics"]

@@ -260,6 +260,13 @@ class TwoLedgers(RuleBasedStateMachine):
             ids = [event.id for event in self.both(ask)]
             assert len(set(ids)) == len(ids)
 
+    @invariant()
+    def the_counts_agree(self) -> None:
+        async def ask(store: Store) -> Any:
+            return (await store.metrics()).counts
+
+        self.both(ask)
+
     def nobody_waits_for_nothing(self) -> None:
         """Whoever still waits when all that can be claimed is told is behind somebody who has a reason."""
         for webhooks in (False, True):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 from uuid import uuid4
 
@@ -721,7 +723,7 @@ async def test_after_everything_ended_no_key_is_left(redis_url: str) -> None:
         await store.post(said("hello", "silent"))
         await store.prune(0.0)
         left = await store._reads.read("KEYS", "*")
-    assert set(left) <= {"elsewhere"}
+    assert set(left) <= {"elsewhere", "hermes:metrics"}  # what was counted, for good
 
 
 async def test_children_are_cancelled_the_youngest_first(store: Store) -> None:
@@ -941,6 +943,17 @@ class TwoStores(RuleBasedStateMachine):
             assert {event.seq for event in inbox} <= {e.seq for e in logged if e.type in INBOX_TYPES}
         for task in self.tasks:
             assert await loaded(store, task) == folded(task, events[task.session_id])
+        await self.check_counts(store, list(chain.from_iterable(events.values())))
+
+    async def check_counts(self, store: Store, logged: Sequence[AnyEvent]) -> None:
+        found = await store.metrics()
+        assert sum(found.counts.values()) == len(logged)
+        for type_, number in Counter(event.type for event in logged).items():
+            assert found.total(type_) == number
+        first = sum(event.type == "task.started" and event.attempt == 1 for event in logged)
+        assert sum(each.count for each in found.waits.values()) == first
+        begun = found.open["running"] + found.open["input_required"]
+        assert sum(each.count for each in found.runs.values()) == found.total("task.started") - begun
 
 
 def timeless(value: Any) -> Any:

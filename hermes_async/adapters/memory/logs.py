@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ from itertools import islice
 
 from hermes_async.adapters.memory.nudges import Nudges
 from hermes_async.core.hint import Hint
+from hermes_async.core.metrics import SINCE, count
 from hermes_async.core.ports import Page
 from hermes_async.domain.events import INBOX_TYPES, AnyEvent
 
@@ -41,6 +42,8 @@ class MemoryLogs:
         self._now = now
         self._sessions: dict[str, _Session] = {}
         self._revoked: dict[str, float] = {}
+        #: What `core/metrics.py` counts.
+        self._counts = Counter({SINCE: round(now() * 1000)})
 
     async def post(self, event: AnyEvent) -> int:
         session = self._session(event.session_id)
@@ -100,7 +103,8 @@ class MemoryLogs:
     def _log_now(self, event: AnyEvent) -> int:
         return self._log(self._stamped(event))
 
-    def _log(self, event: AnyEvent) -> int:
+    def _log(self, event: AnyEvent, took: float | None = None) -> int:
+        count(self._counts, event, took)
         session = self._session(event.session_id)
         session.seq += 1
         session.touched = self._now()

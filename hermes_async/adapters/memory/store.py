@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
+from hermes_async.adapters.memory.census import census
 from hermes_async.adapters.memory.dialogue import MemoryDialogue
 from hermes_async.adapters.memory.entry import Entry, admits, is_over, is_repeated, matches, same
 from hermes_async.adapters.memory.gate import MemoryGate
 from hermes_async.adapters.memory.ledger import MemoryLedger
+from hermes_async.core.metrics import Metrics
 from hermes_async.core.ports import (
     NOTHING_SWEPT,
     PUBLISH_GRACE,
@@ -104,7 +106,8 @@ class MemoryStore(MemoryDialogue):
         entry.task = apply(entry.task, event)
         entry.ordinal, entry.resend_at, entry.lease_until = 0, None, self._now() + lease
         entry.deadlines.pop(Reason.EXPIRED, None)
-        entry.last, entry.seq = event.id, self._log(event)
+        waited = event.time - entry.task.created_at if event.attempt == 1 else None
+        entry.last, entry.seq = event.id, self._log(event, waited)
         return entry.task
 
     async def append(
@@ -172,6 +175,9 @@ class MemoryStore(MemoryDialogue):
         self._leader = (worker, self._now() + ttl)
         self._swept.update(swept)
         return True
+
+    async def metrics(self) -> Metrics:
+        return census(self._counts, (entry.task for entry in self._entries.values()), self._now())
 
     async def traffic(self) -> Traffic:
         leader, until = self._leader
@@ -298,7 +304,9 @@ class MemoryStore(MemoryDialogue):
         """Apply an event that is allowed, log it, and keep lease, place and due time as the status wants."""
         event = self._stamped(event).model_copy(update={"attempt": entry.task.attempt})
         was, entry.task = entry.task, apply(entry.task, event)
-        entry.last, entry.seq = event.id, self._log(event)
+        ends = was.status.is_begun and not entry.task.status.is_begun
+        took = event.time - (was.started_at or event.time) if ends else None
+        entry.last, entry.seq = event.id, self._log(event, took)
         self.ledger.file(entry.task, event.model_copy(update={"seq": entry.seq}))
         status = entry.task.status
         if not status.is_begun and event.type in TARGET:

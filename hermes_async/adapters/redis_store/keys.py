@@ -60,6 +60,9 @@ So is the ledger of callbacks. Its rows and lines are with their session, the re
 | `nudge`             | channel     | "a line is ready"; may be lost                                   |
 | `failures:<e>`      | string      | how often an endpoint has failed in a row; expires               |
 | `closed:<e>`        | string      | there while an endpoint is not to be called; expires             |
+
+`<namespace>:metrics` is a hash with what was counted since the state is new (`core/metrics.py`): the one key
+that stays when all else is forgotten. It grows with the number of agents alone.
 """
 
 from __future__ import annotations
@@ -75,6 +78,8 @@ class Keys:
         self.gate = f"{namespace}:gate:"
         #: The prefix of the ledger's keys that are not a session's.
         self.ledger = f"{namespace}:ledger:"
+        #: What was counted.
+        self.metrics = f"{namespace}:metrics"
         #: The prefix of each partition, by its number.
         self.prefixes = [f"{namespace}:{{p{number:02d}}}:" for number in range(PARTITIONS)]
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import chain
 from typing import Any
@@ -25,6 +26,7 @@ from hermes_async.adapters.redis_store.keys import Keys
 from hermes_async.adapters.redis_store.ledger import RedisLedger
 from hermes_async.adapters.redis_store.pipe import Script
 from hermes_async.core.ledger import DEAD_RETENTION
+from hermes_async.core.metrics import OPEN, Metrics, counted_as, metrics
 from hermes_async.core.ports import (
     NOTHING_SWEPT,
     Cancelled,
@@ -34,15 +36,22 @@ from hermes_async.core.ports import (
 from hermes_async.domain.agent import NO_LIMITS, GateLimits
 from hermes_async.domain.callback import AFTER
 from hermes_async.domain.errors import IdempotencyConflict
-from hermes_async.domain.events import CLASSES, INBOX_TYPES, AnyEvent, CancelRequestedData, queued_data
+from hermes_async.domain.events import (
+    CLASSES,
+    INBOX_TYPES,
+    AnyEvent,
+    CancelRequestedData,
+    StartedData,
+    queued_data,
+)
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import DIALOGUE, STAMP, TARGET, UNFENCED, allowed_from, changes
 from hermes_async.domain.refusals import parent_has_ended, too_many_wait
 from hermes_async.domain.task import Lane, Task
 from hermes_async.domain.trusted import trusted
 
-CLAIM, POST, RENEW, LATE, PUBLISHED, LEAD = (
-    Script(name) for name in ("claim", "post", "renew", "late", "published", "lead")
+CLAIM, POST, RENEW, LATE, PUBLISHED, LEAD, CENSUS = (
+    Script(name) for name in ("claim", "post", "renew", "late", "published", "lead", "census")
 )
 CREATE, ENLIST, ASIDE, BACK, TEND, RESEND = (
     Script(name, "gate") for name in ("create", "enlist", "aside", "back", "tend", "resend")
@@ -67,6 +76,8 @@ LOG_LENGTH = 10_000
 IDEMPOTENCY_TTL = 86_400
 #: Tasks that one prune forgets per partition.
 PRUNE_BATCH = 500
+#: Queued tasks of a partition among which the oldest is looked for that has not begun yet.
+CENSUS_DEPTH = 1_000
 
 
 class RedisStore(RedisDialogue):
@@ -145,7 +156,7 @@ class RedisStore(RedisDialogue):
 
     async def claim(self, task_id: str, worker: str, lease: float, token: str = "") -> Task | None:
         prefix = self._keys.of_task(task_id)
-        flat = await self._pen(CLAIM, prefix, task_id, worker, int(lease * 1000), token)
+        flat = await self._pen(CLAIM, prefix, task_id, worker, int(lease * 1000), token, _started(worker))
         return decode_task(dict(zip(flat[::2], flat[1::2], strict=True))) if flat else None
 
     async def append(
@@ -175,6 +186,7 @@ class RedisStore(RedisDialogue):
             event.type,
             event.data.model_dump_json(),
             _DUE[event.type],
+            counted_as(event),
             *encode_changes(event, changes(event)),
             *encode_move(moved, parcel),
         )
@@ -200,6 +212,17 @@ class RedisStore(RedisDialogue):
     async def lead(self, worker: str, ttl: float, swept: Mapping[str, int] = NOTHING_SWEPT) -> bool:
         counts = [swept.get(kind, 0) for kind in ("lost", "released", "expired")]
         return bool(await self._pen(LEAD, self._keys.prefixes[0], worker, int(ttl * 1000), *counts))
+
+    async def metrics(self) -> Metrics:
+        census = (self._pen(CENSUS, prefix, CENSUS_DEPTH) for prefix in self._keys.prefixes)
+        fields, *found = await asyncio.gather(self._reads.read("HGETALL", self._keys.metrics), *census)
+        queued, running, asking, births, now = zip(*found, strict=True)
+        oldest = max((at - born for at, born in zip(now, births, strict=True) if born), default=None)
+        return metrics(
+            {name: int(number) for name, number in fields.items()},
+            open=dict(zip(OPEN, (sum(queued), sum(running), sum(asking)), strict=True)),
+            oldest=None if oldest is None else max(0, oldest) / 1000,
+        )
 
     async def post(self, event: AnyEvent) -> int:
         seq = await self._pen(
@@ -263,6 +286,11 @@ class RedisStore(RedisDialogue):
     async def _late(self, kind: str, limit: int) -> Sequence[str]:
         calls = (self._pen(LATE, prefix, kind, limit) for prefix in self._keys.prefixes)
         return [task_id for ids in await asyncio.gather(*calls) for task_id in ids]
+
+
+@lru_cache(maxsize=1_000)
+def _started(worker: str) -> str:
+    return StartedData(worker=worker).model_dump_json()
 
 
 def _milliseconds(seconds: float | None) -> int | str:

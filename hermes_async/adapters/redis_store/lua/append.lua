@@ -1,10 +1,10 @@
 -- Apply an event to its task and log it; returns {its seq, or 0 when it is refused, READY}.
 local id, allowed, fence, ordinal, lapsed = unpack(ARGV, 5, 9)
-local status, stamp, delay, inbox, event_id, type_, data, due = unpack(ARGV, 10, 17)
+local status, stamp, delay, inbox, event_id, type_, data, due, what = unpack(ARGV, 10, 18)
 local task = key('task', id)
 local was = redis.call('HMGET', task, 'status', 'attempt', 'n', 'session', 'agent', 'trace', 'last', 'last_seq',
                        'cancel_requested', 'created_at', 'has_deadline', 'lane', 'subagent', 'slots', 'agent_slots',
-                       'wants', 'question_seq')
+                       'wants', 'question_seq', 'started_at')
 local now_status, attempt = was[1], was[2]
 if not now_status then return {0, READY} end
 
@@ -16,12 +16,13 @@ if fence ~= '' and fence ~= attempt then return {0, READY} end
 if type_ == 'task.cancel_requested' and was[9] == '1' then return {0, READY} end
 if lapsed == '1' and tonumber(redis.call('ZSCORE', key('leases'), id) or NOW + 1) > NOW then return {0, READY} end
 
-local seq = log(was[4], inbox, event_id, type_, id, was[5], attempt, was[6], data)
-local patch = {'last', event_id, 'last_seq', tostring(seq), unpack(ARGV, 18)}
+local ends = status == 'queued' or stamp == 'finished_at'
+local took = ends and now_status ~= 'queued' and NOW - was[18]
+local seq = log(was[4], inbox, event_id, type_, id, was[5], attempt, was[6], data, what, took)
+local patch = {'last', event_id, 'last_seq', tostring(seq), unpack(ARGV, 19)}
 if ordinal > 0 then patch[#patch + 1] = 'n'; patch[#patch + 1] = ordinal end
 if stamp ~= '' then patch[#patch + 1] = stamp; patch[#patch + 1] = STAMP end
 if status ~= '' then patch[#patch + 1] = 'status'; patch[#patch + 1] = status end
-local ends = status == 'queued' or stamp == 'finished_at'
 if ends then -- before the event moves it: it gives back what it holds where it was
   leave(id, {status = now_status, lane = was[12], subagent = was[13], session = was[4], slots = was[14],
              agent = was[5], agent_slots = was[15]})

@@ -1,6 +1,6 @@
 -- Start the next attempt of an admitted task; returns what a worker needs of its record, or nothing when it is
 -- not to be run now.
-local id, worker, lease, token = unpack(ARGV, 5)
+local id, worker, lease, token, data = unpack(ARGV, 5)
 local task = key('task', id)
 local was = redis.call('HMGET', task, 'status', 'attempt', 'session', 'agent', 'trace', 'created_at', 'token', 'lane',
                        'queue_timeout', 'worker', 'birth', 'last')
@@ -16,7 +16,8 @@ redis.call('ZREM', gate('sent'), id)
 if was[9] and was[9] ~= '' then redis.call('ZREM', key('deadlines'), 'expired/' .. id) end
 redis.call('ZADD', key('leases'), tostring(NOW + lease), id)
 move(id, 'queued', 'running', was[6])
-local seq = log(was[3], '0', event_id, 'task.started', id, was[4], attempt, was[5], cjson.encode({worker = worker}))
+local seq = log(was[3], '0', event_id, 'task.started', id, was[4], attempt, was[5], data, nil,
+                attempt == '1' and NOW - was[6])
 local patch = {'status', 'running', 'attempt', attempt, 'worker', worker, 'started_at', STAMP,
                'last', event_id, 'last_seq', tostring(seq), 'token', token}
 if not was[12] then -- nothing has happened to it since its birth

@@ -2,6 +2,7 @@
 -- the same for every script, its own begin at ARGV[5]. The kinds of keys are listed in keys.py.
 local PREFIX = KEYS[1]
 local ROOT = string.match(PREFIX, '^[^{]*')
+local METRICS = ROOT .. 'metrics'
 local MAXLEN, MAX_RUNNING = ARGV[1], tonumber(ARGV[2])
 local RESEND, GRACE = tonumber(ARGV[3]), tonumber(ARGV[4])
 
@@ -23,16 +24,33 @@ local clock = redis.call('TIME')
 local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local STAMP = tostring(NOW) -- as text: a number is turned into it for each command anew, which takes longer
 
--- Log an event: the next dense seq is its stream id, its inbox id, and what listeners are nudged with.
-local function log(session, inbox, id, type_, task, agent, attempt, trace, data)
-  local seq = redis.call('HINCRBY', key('session', session), 'seq', '1')
-  local fields = {'id', id, 'type', type_, 'time', STAMP, 'task', task, 'agent', agent,
-                  'attempt', attempt, 'trace', trace, 'data', data}
-  redis.call('XADD', key('events', session), 'MAXLEN', '~', MAXLEN, seq .. '-0', unpack(fields))
-  if inbox == '1' then
-    redis.call('XADD', key('inbox', session), seq .. '-0', unpack(fields))
+-- Count an event among its agent's; one that ends something took so many ms. The fields are told in core/metrics.py.
+local function count(what, agent, took)
+  if took then
+    took = math.max(0, took)
+    local edges, place = {10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 120000, 300000, 600000,
+                          1800000, 3600000, 'inf'}, 1
+    while place < 18 and took > edges[place] do place = place + 1 end
+    redis.call('HINCRBY', METRICS, what .. ':ms ' .. agent, tostring(took))
+    redis.call('HINCRBY', METRICS, what .. ':' .. edges[place] .. ' ' .. agent, '1')
+  else
+    redis.call('HINCRBY', METRICS, what .. ' ' .. agent, '1')
   end
-  redis.call('PUBLISH', key('nudge', session), tostring(seq))
+end
+
+-- Log an event: the next dense seq is its stream id, its inbox id, and what listeners are nudged with. It is
+-- counted as `what`, or as its type.
+local function log(session, inbox, id, type_, task, agent, attempt, trace, data, what, took)
+  count(what or type_, agent, took)
+  local seq = redis.call('HINCRBY', key('session', session), 'seq', '1')
+  local number = tostring(seq)
+  redis.call('XADD', key('events', session), 'MAXLEN', '~', MAXLEN, number .. '-0', 'id', id, 'type', type_, 'time', STAMP,
+             'task', task, 'agent', agent, 'attempt', attempt, 'trace', trace, 'data', data)
+  if inbox == '1' then
+    redis.call('XADD', key('inbox', session), number .. '-0', 'id', id, 'type', type_, 'time', STAMP,
+               'task', task, 'agent', agent, 'attempt', attempt, 'trace', trace, 'data', data)
+  end
+  redis.call('PUBLISH', key('nudge', session), number)
   return seq
 end
 

@@ -10,19 +10,19 @@ local line = redis.call('HGET', row, 'line')
 if not line or redis.call('HGET', L.key('claims'), line) ~= fence .. '/' .. cid then return 0 end
 redis.call('HSET', record, 'receipt:' .. kind, receipt)
 
-local function tell(inbox, event_id, type_, what)
-  log(session, inbox, cid .. ':' .. event_id, type_, id, is[2], is[3], is[4], what)
+local function tell(inbox, event_id, type_, what, as)
+  log(session, inbox, cid .. ':' .. event_id, type_, id, is[2], is[3], is[4], what, as)
 end
 
 if how == 'succeed' then
   for i = 11, #ARGV do tell('1', i - 10, 'session.message', ARGV[i]) end
-  tell('0', fence .. ':succeeded', 'callback.succeeded', data)
+  tell('0', fence .. ':succeeded', 'callback.succeeded', data, 'callback.succeeded/' .. kind)
 elseif how == 'fail' then
   L.note(cid, error_)
-  tell('0', fence .. ':failed', 'callback.failed', data)
+  tell('0', fence .. ':failed', 'callback.failed', data, 'callback.failed/' .. kind)
 elseif how == 'give_up' then
   L.note(cid, error_)
-  tell('0', fence .. ':dead', 'callback.dead', data)
+  tell('0', fence .. ':dead', 'callback.dead', data, 'callback.dead/' .. kind)
 end
 
 local again = how == 'fail' or how == 'put_off'
