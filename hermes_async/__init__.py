@@ -7,6 +7,7 @@ from hermes_async.core.delegation import Delegation
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.session import Batch, Delivery, Session
 from hermes_async.domain.errors import (
+    BudgetExceeded,
     HermesError,
     NotTaken,
     ServiceError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AnyEvent",
     "Batch",
+    "BudgetExceeded",
     "Delegation",
     "Delivery",
     "Gap",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
@@ -15,10 +15,12 @@ from hermes_async.core.conversation import Conversation
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.shape import Shape
 from hermes_async.core.signature import EVENT_BYTES, as_json
+from hermes_async.core.spending import Spending
 from hermes_async.domain.errors import UserError
 from hermes_async.domain.events import MessageData, PartialData
 from hermes_async.domain.question import Answer
 from hermes_async.domain.task import Progress, Task
+from hermes_async.domain.usage import Usage, checked_usage
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,10 +56,11 @@ class Delegate(Protocol):
 
 
 class Company(NamedTuple):
-    """With whom an attempt deals: its children, and its parent."""
+    """With whom an attempt deals: its children, its parent, and who counts what it consumes."""
 
     delegate: Delegate
     conversation: Conversation
+    spending: Spending
 
 
 class TaskContext:
@@ -73,6 +76,8 @@ class TaskContext:
         self.attempt = task.attempt
         self.depth = task.birth.depth
         self.trace_id = task.birth.trace_id
+        #: What the task may spend, together with those below it.
+        self.limits = task.birth.options.limits
         #: True once somebody asked to cancel, or the attempt was given to another worker.
         self.cancelled = False
         self._voice = voice
@@ -172,6 +177,45 @@ class TaskContext:
         """
         self._check_loop("messages")
         return self._company.conversation.messages(wait)
+
+    @property
+    def usage(self) -> Usage:
+        """What the task has consumed so far, over all its attempts."""
+        return self._company.spending.usage
+
+    def spend(
+        self,
+        *,
+        requests: int = 0,
+        tool_calls: int = 0,
+        input_tokens: int = 0,
+        output_tokens: int = 0,
+        cost_usd: float = 0.0,
+    ) -> Coroutine[Any, Any, Usage]:
+        """Count what was consumed, also against the limits of this task and of every task above it.
+
+        Requests and tool calls alone are asked for in advance: what is refused is not counted. Tokens and
+        money have been spent, so they count in any case. What one attempt has spent is gone for the next.
+
+        Args:
+            requests: to a model.
+            tool_calls: of a model.
+            input_tokens: that a model has read.
+            output_tokens: that a model has written.
+            cost_usd: US dollars.
+
+        Returns:
+            What the task has consumed so far.
+
+        Raises:
+            BudgetExceeded: a limit is reached. Who does not catch it has failed for good (`budget_exceeded`):
+                neither a retry nor a fallback follows. Who does may still return what there is.
+            InvalidInput: an amount is negative, or beyond all reason.
+            UserError: this is a `def`, where it is `ctx.wait(ctx.spend, ...)`.
+        """
+        self._check_loop("spend")
+        amount = checked_usage(requests, tool_calls, input_tokens, output_tokens, cost_usd)
+        return self._company.spending.spend(amount)
 
     def wait(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call what is awaited in an `async def`, and wait for it, in a `def`: `ctx.wait(ctx.ask, "Which?")`.

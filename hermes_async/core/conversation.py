@@ -12,6 +12,7 @@ from secrets import token_hex
 from typing import Any, NoReturn, TypeVar
 
 from hermes_async.core.aside import Aside, listening
+from hermes_async.core.ending import leave
 from hermes_async.core.hint import Hint
 from hermes_async.core.journal import patiently
 from hermes_async.core.ports import Store
@@ -142,10 +143,7 @@ class Conversation:
         return record.answers.get(question.question_id, timed_out)
 
     async def _end(self) -> NoReturn:
-        """The attempt is over: whatever the agent would do now is no concern of anybody's."""
-        self.on_lost()
-        await asyncio.sleep(0)  # who is cancelled by that is not to be cancelled twice
-        raise asyncio.CancelledError("this attempt is over")
+        await leave(self.on_lost)
 
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
         return await patiently(ask, f"what {self._task.id} says")

@@ -18,11 +18,15 @@ from hermes_async.core.ids import checked_idempotency_key, new_task_id
 from hermes_async.core.journal import Journal, patiently
 from hermes_async.core.registry import Registry
 from hermes_async.core.subagent import Subagent
+from hermes_async.domain.agent import RunLimits, SubagentSpec
+from hermes_async.domain.budget import Budget
 from hermes_async.domain.refusals import too_deep
 from hermes_async.domain.task import Address, Birth, Task
 from hermes_async.domain.trusted import trusted
 
 T = TypeVar("T")
+
+NO_LIMITS = RunLimits()
 
 #: Tasks of a batch that are written together.
 CHUNK = 100
@@ -39,6 +43,7 @@ class Origin:
     root_task_id: str | None = None
     trace_id: str | None = None
     depth: int = 0
+    budgets: tuple[Budget, ...] = ()
 
     @classmethod
     def of(cls, task: Task) -> Origin:
@@ -51,6 +56,7 @@ class Origin:
             root_task_id=task.birth.root_task_id or task.id,
             trace_id=task.birth.trace_id,
             depth=task.birth.depth + 1,
+            budgets=task.birth.budgets,
         )
 
 
@@ -125,6 +131,7 @@ class Dispatcher:
     ) -> dict[str, Any]:
         """Return the fields of a birth; each was checked where it came from, and none is a secret."""
         fallback = subagent.spec.fallback
+        options = self._options(subagent)
         task_id = new_task_id(origin.session_id)
         trace = self._journal.tracing.context(task_id, origin.trace_id)
         return {
@@ -133,7 +140,7 @@ class Dispatcher:
             "parent": origin.parent,
             "subagent": subagent.spec.id,
             "input": arguments,
-            "options": subagent.spec.recorded(),
+            "options": options,
             "to": self._address(subagent),
             "fallback": self._address(self._registry.agent(fallback)) if fallback else None,
             "traceparent": trace.traceparent,
@@ -142,8 +149,17 @@ class Dispatcher:
             "parent_attempt": origin.parent_attempt,
             "root_task_id": origin.root_task_id,
             "depth": origin.depth,
+            "budgets": origin.budgets + _own_budget(task_id, options.limits),
             "ordered": self._is_ordered(origin.parent),
         }
+
+    def _options(self, subagent: Subagent[..., Any]) -> SubagentSpec:
+        """Return the options of a task: where the subagent has no limit, that of the agent holds."""
+        options = subagent.spec.recorded()
+        declared = self._registry.config.agents.get(_agent(subagent))
+        if declared is None or not declared.limits.model_fields_set:
+            return options
+        return options.model_copy(update={"limits": options.limits.over(declared.limits)})
 
     def _is_ordered(self, parent: str | None) -> bool:
         declared = self._registry.config.agents.get(parent) if parent else None
@@ -229,6 +245,12 @@ class Delegate:
     def subagents(self) -> list[Subagent[..., Any]]:
         """Return all that can be named."""
         return self._dispatcher.subagents(self.origin.parent)
+
+
+def _own_budget(task_id: str, limits: RunLimits) -> tuple[Budget, ...]:
+    if not limits.model_fields_set or limits == NO_LIMITS:
+        return ()
+    return (Budget(task_id=task_id, limits=limits),)
 
 
 def _agent(subagent: Subagent[..., Any]) -> str:

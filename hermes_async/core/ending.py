@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:
@@ -16,3 +17,14 @@ async def end(*tasks: asyncio.Task[Any]) -> None:
         for task in left:
             task.cancel()
         await asyncio.wait(left, timeout=0.1)
+
+
+async def leave(on_lost: Callable[[], None]) -> NoReturn:
+    """End what an attempt does that is over: whatever its agent would do now is no concern of anybody's.
+
+    Raises:
+        CancelledError: always.
+    """
+    on_lost()
+    await asyncio.sleep(0)  # who is cancelled by that is not to be cancelled twice
+    raise asyncio.CancelledError("this attempt is over")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
+from hermes_async.core.accounts import Accounts
 from hermes_async.core.dialogue import Dialogue
 from hermes_async.core.hint import Hint
 from hermes_async.core.ledger import Ledger
@@ -103,7 +104,7 @@ class Traffic:
     swept: Mapping[str, int] = field(default_factory=dict)
 
 
-class Store(Dialogue, Measured, Protocol):
+class Store(Dialogue, Accounts, Measured, Protocol):
     """The one pen and its readers. Every method that writes is atomic and may be repeated."""
 
     @property

@@ -9,7 +9,7 @@ import random
 import traceback
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -27,9 +27,10 @@ from hermes_async.core.present import Presence
 from hermes_async.core.registry import Registry
 from hermes_async.core.reporter import Reporter
 from hermes_async.core.signature import as_json
+from hermes_async.core.spending import Spending
 from hermes_async.core.subagent import Subagent
 from hermes_async.core.tracing import Tracing
-from hermes_async.domain.errors import HermesError, RetryAfter, UserError
+from hermes_async.domain.errors import BudgetExceeded, HermesError, RetryAfter, TaskRejected, UserError
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.lifecycle import Interrupted, Outcome, Raised, Returned, decide
@@ -56,6 +57,7 @@ class Attempt:
     #: Made when it first deals with others, which most never do.
     aside: Aside | None = None
     children: Children | None = None
+    spending: Spending | None = None
     #: It is being settled.
     is_over: bool = False
     #: The coroutine that runs it, where that is what to cancel.
@@ -167,7 +169,9 @@ class Runner:
         conversation = Conversation(task, store, aside)
         conversation.on_lost = attempt.abandon
         attempt.children = Children(self._dispatcher.of(Origin.of(task), aside))
-        return Company(attempt.children, conversation)
+        spending = attempt.spending = Spending(task, store, attempt.limits.sign)
+        spending.on_lost = attempt.abandon
+        return Company(attempt.children, conversation, spending)
 
     async def settle(self, attempt: Attempt, outcome: Outcome) -> AnyEvent | None:
         """Write how the attempt ended; return that event, or None when the attempt was no longer ours.
@@ -190,6 +194,9 @@ class Runner:
             await attempt.children.stop()
         if not isinstance(outcome, Returned):  # only then it matters whether somebody asked to cancel
             task = await self._latest(task)
+        if attempt.spending is not None:
+            await attempt.spending.close()
+            task = task.model_copy(update={"usage": attempt.spending.usage})
         event = decide(task, outcome, chance=random.random())
         return await self._written(task, event)
 
@@ -250,7 +257,28 @@ def _interrupted() -> Outcome:
 
 
 def raised(exc: BaseException) -> Raised:
-    """Return the outcome of an agent that raised `exc`."""
+    """Return the outcome of an agent that raised `exc`, on its own or because its budget was spent."""
+    broke = next(filter(_is_broke, _causes(exc)), None)
+    if broke is not None:
+        return replace(_raised(broke), reason=Reason.BUDGET_EXCEEDED, permanent=True)
+    return _raised(exc)
+
+
+def _is_broke(exc: BaseException) -> bool:
+    refused = isinstance(exc, TaskRejected) and exc.reason is Reason.BUDGET_EXCEEDED
+    return refused or isinstance(exc, BudgetExceeded)
+
+
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    """Yield an exception, and all that it stands for or follows from."""
+    found = [exc]
+    for each in found:  # it grows meanwhile
+        yield each
+        parts = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+        found += (part for part in (*parts, each.__cause__, each.__context__) if part and part not in found)
+
+
+def _raised(exc: BaseException) -> Raised:
     lines = traceback.format_exception(exc)
     classes = [cls for cls in type(exc).__mro__ if cls is not object]
     info = ErrorInfo(

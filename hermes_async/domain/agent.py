@@ -115,6 +115,25 @@ class Idempotency(Spec):
     ttl: Seconds = 86_400.0
 
 
+class RunLimits(Spec):
+    """What a task may spend together with all tasks below it, then it fails (`budget_exceeded`)."""
+
+    #: Requests to the model.
+    requests: Count | None = None
+    tool_calls: Annotated[int, Field(ge=0, le=1_000_000_000), Must("a whole number of at least 0")] | None = (
+        None
+    )
+    total_tokens: Count | None = None
+    #: US dollars.
+    cost_usd: Annotated[float, Field(gt=0), Must("an amount of US dollars greater than 0")] | None = None
+    #: Of the clock, from the start of its first attempt.
+    seconds: Seconds | None = None
+
+    def over(self, base: RunLimits) -> RunLimits:
+        """Lay these limits over `base`: what was said here wins, the rest is as `base` has it."""
+        return base.model_copy(update={field: getattr(self, field) for field in self.model_fields_set})
+
+
 class SubagentSpec(Spec):
     """A subagent: an agent as one parent invokes it."""
 
@@ -146,6 +165,8 @@ class SubagentSpec(Spec):
     #: The agent that takes over when this one has failed for good; resolved like `agent`.
     fallback: Name | None = None
     idempotency: Idempotency | None = None
+    #: What a task may spend, together with those below it; what is unset is as the agent says.
+    limits: RunLimits = RunLimits()
     #: The model for this use of the agent, instead of the agent's own.
     model: Text | None = None
 
@@ -171,22 +192,9 @@ class SubagentSpec(Spec):
             said["retry"] = base.retry.model_copy(
                 update={field: getattr(self.retry, field) for field in self.retry.model_fields_set}
             )
+        if "limits" in said:
+            said["limits"] = self.limits.over(base.limits)
         return base.model_copy(update=said)
-
-
-class RunLimits(Spec):
-    """What one run of a declared agent may spend, then it fails (`budget_exceeded`)."""
-
-    #: Requests to the model.
-    requests: Count | None = None
-    tool_calls: Annotated[int, Field(ge=0, le=1_000_000_000), Must("a whole number of at least 0")] | None = (
-        None
-    )
-    total_tokens: Count | None = None
-    #: US dollars.
-    cost_usd: Annotated[float, Field(gt=0), Must("an amount of US dollars greater than 0")] | None = None
-    #: Seconds.
-    seconds: Seconds | None = None
 
 
 class SessionSpec(Spec):
@@ -302,7 +310,6 @@ _LATER: Final = "comes with a later version"
 NOT_YET: Final[Mapping[str, str]] = MappingProxyType(
     {
         "agents.*.instructions": _LATER,
-        "agents.*.limits": _LATER,
         "agents.*.model": _LATER,
         "agents.*.tools": _LATER,
         "agents.*.subagents.*.idempotency": _LATER,

@@ -13,6 +13,7 @@ HermesError
 ├── RetryAfter                raised by an agent: try again later
 ├── TurnFailed                a chat's model has not answered; what was said is kept
 ├── QuestionTimeout           raised within an agent: nobody has answered in time
+├── BudgetExceeded            raised within an agent: a limit of its task, or of one above it, is reached
 ├── TaskError                 the task's: it ended without a result
 │   ├── TaskFailed              see .reason and .error
 │   ├── TaskCancelled
@@ -86,6 +87,10 @@ class TurnFailed(HermesError):
 
 class QuestionTimeout(HermesError):
     """Raised within an agent whose question nobody has answered in time."""
+
+
+class BudgetExceeded(HermesError):
+    """Raised within an agent by what it may not spend, or has spent, beyond a limit; no attempt follows."""
 
 
 class TaskError(HermesError):

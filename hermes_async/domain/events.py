@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.question import Answer, Question
-from hermes_async.domain.task import Lane, Progress, Task, TaskStatus, Usage
+from hermes_async.domain.task import Lane, Progress, Task, TaskStatus
 from hermes_async.domain.trusted import trusted
+from hermes_async.domain.usage import Usage
 
 
 class _Value(BaseModel):

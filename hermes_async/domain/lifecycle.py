@@ -19,7 +19,7 @@ from hermes_async.domain.events import (
 )
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.question import Answer
-from hermes_async.domain.task import Lane, Task, TaskStatus, Usage
+from hermes_async.domain.task import Lane, Task, TaskStatus
 
 S = TaskStatus
 
@@ -28,6 +28,9 @@ MAX_LOSSES = 3
 #: After so many losses a task runs in the process lane, alone in its process: whoever shared a worker with
 #: the poison is told apart from it there.
 SUSPECT_LOSSES = MAX_LOSSES - 1
+
+#: What no other agent could do better either.
+FINAL = frozenset({Reason.TOTAL_TIMEOUT, Reason.BUDGET_EXCEEDED})
 
 #: Seconds; no agent may ask for a longer wait before its next attempt.
 LONGEST_DELAY = 31_536_000.0
@@ -114,8 +117,8 @@ COPIED: dict[str, tuple[str, ...]] = {
     "task.started": ("worker",),
     "task.retrying": ("error", "reason", "failures"),
     "task.attempt_lost": ("losses",),
-    "task.completed": ("output", "usage"),
-    "task.failed": ("reason", "error", "usage"),
+    "task.completed": ("output",),
+    "task.failed": ("reason", "error"),
     "task.rejected": ("reason", "error"),
 }
 
@@ -199,7 +202,6 @@ class Returned:
     """The agent's function came back with a value."""
 
     value: JsonValue
-    usage: Usage | None = None
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,6 @@ class Raised:
     retry_after: float | None = None
     #: Trying again cannot help: the input or the result does not fit, whoever runs it.
     permanent: bool = False
-    usage: Usage | None = None
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,7 @@ def decide(task: Task, outcome: Outcome, *, chance: float = 1.0) -> AnyEvent:
         chance: a number in [0, 1) that spreads the retries (full jitter).
     """
     if isinstance(outcome, Returned):
-        data = CompletedData(output=outcome.value, usage=outcome.usage)
+        data = CompletedData(output=outcome.value, usage=task.usage)
         return task_event(task, "task.completed", data)
     if task.cancel_requested:
         return task_event(task, "task.cancelled")
@@ -256,7 +257,9 @@ def decide(task: Task, outcome: Outcome, *, chance: float = 1.0) -> AnyEvent:
         return _after_loss(task)
     if isinstance(outcome, Overdue):
         error = ErrorInfo(type="TimeoutError", message=_overdue(task, outcome.reason))
-        return task_event(task, "task.failed", FailedData(reason=outcome.reason, error=error))
+        return task_event(
+            task, "task.failed", FailedData(reason=outcome.reason, error=error, usage=task.usage)
+        )
     return _after_failure(task, outcome, chance)
 
 
@@ -280,8 +283,8 @@ def _after_loss(task: Task) -> AnyEvent:
 def _for_good(task: Task, outcome: Raised) -> AnyEvent:
     """Return what follows when an agent will not be tried again: its fallback, or the end."""
     fallback = task.birth.options.fallback
-    if fallback is None or task.agent == fallback or outcome.reason is Reason.TOTAL_TIMEOUT:
-        failed = FailedData(reason=outcome.reason, error=outcome.error, usage=outcome.usage)
+    if fallback is None or task.agent == fallback or outcome.reason in FINAL:
+        failed = FailedData(reason=outcome.reason, error=outcome.error, usage=task.usage)
         return task_event(task, "task.failed", failed)
     retrying = RetryingData(error=outcome.error, reason=outcome.reason, delay=0.0, failures=0, agent=fallback)
     return task_event(task, "task.retrying", retrying)

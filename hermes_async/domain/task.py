@@ -8,8 +8,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from hermes_async.domain.agent import SubagentSpec
+from hermes_async.domain.budget import Budget
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.question import Answer, Question
+from hermes_async.domain.usage import Usage
 
 
 class TaskStatus(StrEnum):
@@ -51,16 +53,6 @@ class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Usage(_Value):
-    """What a task consumed so far."""
-
-    requests: int = 0
-    tool_calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_usd: float | None = None
-
-
 class Progress(_Value):
     """How far a task is: percent from 0 to 100 (None when unknown) and a short message."""
 
@@ -76,7 +68,7 @@ class Address(_Value):
 
 
 #: What is not shown of a birth.
-_INWARD = {"options", "traceparent", "tracestate", "ordered"}
+_INWARD = {"budgets", "options", "traceparent", "tracestate", "ordered"}
 
 
 class Birth(_Value):
@@ -103,6 +95,8 @@ class Birth(_Value):
     parent_attempt: int = 0
     root_task_id: str | None = None
     depth: int = 0
+    #: The limits that bind it: those of the tasks above it, the uppermost first, and its own.
+    budgets: tuple[Budget, ...] = ()
     #: The session's callbacks run one at a time, in the order of events.
     ordered: bool = True
 
@@ -140,7 +134,10 @@ class Task(_Value):
     output: JsonValue = None
     error: ErrorInfo | None = None
     reason: Reason | None = None
+    #: What it has consumed, over all its attempts, and so has its whole tree, if it has limits. These are
+    #: sums and no part of the fold: what is spent counts, whoever is too late to tell.
     usage: Usage | None = None
+    tree_usage: Usage | None = None
     created_at: float = 0.0
     #: When its last attempt was taken back, to be repeated.
     queued_at: float | None = None

@@ -14,9 +14,11 @@ from hermes_async.core.session import Session
 from hermes_async.core.subagent import Subagent
 from hermes_async.core.tracing import UNTRACED, Tracing
 from hermes_async.domain.agent import AgentsConfig
+from hermes_async.domain.budget import Spent
 from hermes_async.domain.errors import StoreUnavailable
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.task import Lane, Task
+from hermes_async.domain.usage import Usage
 
 
 class MovableClock:
@@ -69,6 +71,12 @@ class WeakStore(MemoryStore):
         seq = await super().append(event, **how)
         self._say("append")
         return seq
+
+    async def spend(self, task: Task, ordinal: int, amount: Usage, *, asks: bool) -> Spent | None:
+        self._check("spend")
+        spent = await super().spend(task, ordinal, amount, asks=asks)
+        self._say("spend")
+        return spent
 
     async def events(self, session_id: str, after: int, limit: int) -> Page:
         self._check("events")

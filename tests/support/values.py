@@ -28,7 +28,8 @@ from hermes_async.domain.events import (
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.lifecycle import apply
 from hermes_async.domain.question import Answer, Question
-from hermes_async.domain.task import Address, Birth, Lane, Progress, Task, Usage
+from hermes_async.domain.task import Address, Birth, Lane, Progress, Task
+from hermes_async.domain.usage import Usage
 
 _numbers = itertools.count(1)
 _ERROR = ErrorInfo(type="ValueError", message="no ❄", traceback="…")

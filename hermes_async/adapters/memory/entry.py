@@ -41,6 +41,8 @@ class Entry:
     unread: int = 0
     heard: int = 0
     heard_now: tuple[int, int] = (0, 0)
+    #: The ordinal up to which what each attempt has consumed is counted.
+    spent: dict[int, int] = field(default_factory=dict)
     #: Who waits for news of this task.
     nudges: Nudges = field(default_factory=Nudges)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
+from hermes_async.adapters.memory.accounts import MemoryAccounts
 from hermes_async.adapters.memory.census import census
 from hermes_async.adapters.memory.dialogue import MemoryDialogue
 from hermes_async.adapters.memory.entry import Entry, admits, is_over, is_repeated, matches, same
@@ -25,6 +26,7 @@ from hermes_async.core.ports import (
     Traffic,
 )
 from hermes_async.domain.agent import NO_LIMITS, GateLimits
+from hermes_async.domain.budget import Spent
 from hermes_async.domain.events import (
     AnyEvent,
     CancelRequestedData,
@@ -36,6 +38,7 @@ from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import TARGET, UNFENCED, apply
 from hermes_async.domain.refusals import parent_has_ended, too_many_wait
 from hermes_async.domain.task import Lane, Task, TaskStatus
+from hermes_async.domain.usage import Usage
 
 #: Seconds that a runner has to end a task itself whose total time is over.
 RUNNER_IS_FIRST = 2.0
@@ -54,6 +57,7 @@ class MemoryStore(MemoryDialogue):
         super().__init__(max_length, now)
         self._max_queued = limits.max_queued
         self._gate = MemoryGate(lambda task_id: self._entries[task_id].task, self._send, limits.max_running)
+        self._accounts = MemoryAccounts(self._entries)
         self._publish: Callable[[Sequence[str]], None] = lambda task_ids: None
         self._leader: tuple[str, float] = ("", 0.0)
         self._swept: Counter[str] = Counter()
@@ -150,6 +154,9 @@ class MemoryStore(MemoryDialogue):
             else:
                 running.append(entry.task.id)
         return Cancelled(running, ended)
+
+    async def spend(self, task: Task, ordinal: int, amount: Usage, *, asks: bool) -> Spent | None:
+        return self._accounts.spend(task, ordinal, amount, asks)
 
     async def step_aside(self, task: Task) -> None:
         entry = self._attempt(task)

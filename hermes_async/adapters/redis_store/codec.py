@@ -12,14 +12,18 @@ from pydantic_core import from_json
 
 from hermes_async.core.ports import Parcel
 from hermes_async.domain.agent import SubagentSpec
+from hermes_async.domain.budget import Budget
 from hermes_async.domain.callback import Callback, CallbackKind, Try, name_of, wanted
 from hermes_async.domain.events import CLASSES, AnyEvent
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.question import Answer, Question
-from hermes_async.domain.task import Address, Birth, Lane, Progress, Task, TaskStatus, Usage
+from hermes_async.domain.task import Address, Birth, Lane, Progress, Task, TaskStatus
 from hermes_async.domain.trusted import trusted
+from hermes_async.domain.usage import Usage
 
 _PARTIAL, _ANSWER = "partial:", "answer:"
+#: What a store counts, in the order of `Usage.counts`.
+_COUNTS = ("requests", "tool_calls", "input_tokens", "output_tokens", "cost")
 
 
 def encode_changes(event: AnyEvent, changes: Mapping[str, Any]) -> Iterator[str]:
@@ -84,7 +88,8 @@ def decode_task(fields: Mapping[str, str]) -> Task:
         "output": json.loads(fields["output"]) if "output" in fields else None,
         "error": _model(ErrorInfo, fields.get("error")),
         "reason": Reason(fields["reason"]) if fields.get("reason") else None,
-        "usage": _model(Usage, fields.get("usage")),
+        "usage": _usage("used:", fields),
+        "tree_usage": _usage("tree:", fields),
         "created_at": _seconds(fields["created_at"]),
         "queued_at": _seconds(fields["queued_at"]) if "queued_at" in fields else None,
         "started_at": _seconds(fields["started_at"]) if "started_at" in fields else None,
@@ -106,6 +111,8 @@ def decode_birth(text: str) -> Birth:
     for name in ("to", "fallback"):
         if name in values:
             values[name] = Address.model_validate(values[name])
+    if "budgets" in values:
+        values["budgets"] = tuple(map(Budget.model_validate, values["budgets"]))
     return trusted(Birth, values)
 
 
@@ -154,6 +161,13 @@ def decode_callback(callback_id: str, task: Task, fields: Mapping[str, str]) -> 
 
 def _model(cls: type[BaseModel], text: str | None) -> Any:
     return cls.model_validate_json(text) if text else None
+
+
+def _usage(kind: str, fields: Mapping[str, str]) -> Usage | None:
+    """Return what was counted; the first of the counts is there if any is."""
+    if kind + _COUNTS[0] not in fields:
+        return None
+    return Usage.of(tuple(int(fields.get(kind + name, 0)) for name in _COUNTS))
 
 
 def _seconds(milliseconds: str) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from hermes_async.adapters.redis_store.accounts import RedisAccounts
 from hermes_async.adapters.redis_store.codec import (
     decode_task,
     encode_birth,
@@ -80,7 +81,7 @@ PRUNE_BATCH = 500
 CENSUS_DEPTH = 1_000
 
 
-class RedisStore(RedisDialogue):
+class RedisStore(RedisDialogue, RedisAccounts):
     """The pen and its readers over one Redis. Use it on the event loop on which it was made."""
 
     def __init__(

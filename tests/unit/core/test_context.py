@@ -17,6 +17,7 @@ from hermes_async.core.conversation import Conversation
 from hermes_async.core.limits import Limits
 from hermes_async.core.reporter import Reporter
 from hermes_async.core.signature import EVENT_BYTES
+from hermes_async.core.spending import Spending
 from hermes_async.core.subagent import subagent
 from hermes_async.domain.errors import InvalidInput
 from hermes_async.domain.task import Task
@@ -44,7 +45,7 @@ async def speaker(bench: Bench) -> tuple[TaskContext, Reporter, Task]:
         raise NotImplementedError
 
     aside = Aside(task, bench.store, Limits(task))
-    company = Company(dispatch, Conversation(task, bench.store, aside))
+    company = Company(dispatch, Conversation(task, bench.store, aside), Spending(task, bench.store))
     return TaskContext(task, writer, lambda: company), writer, task
 
 

@@ -34,7 +34,8 @@ from hermes_async.domain.lifecycle import (
     apply,
     decide,
 )
-from hermes_async.domain.task import TERMINAL, Address, Lane, Task, TaskStatus, Usage
+from hermes_async.domain.task import TERMINAL, Address, Lane, Task, TaskStatus
+from hermes_async.domain.usage import Usage
 from tests.support.values import DATA, make_event, make_task
 
 S = TaskStatus
@@ -124,7 +125,6 @@ def test_completion_clears_what_the_failure_before_left() -> None:
     task = task_in(S.RUNNING, error=ERROR, reason=Reason.ERROR)
     done = apply(task, make_event(task, "task.completed").model_copy(update={"time": 7.0}))
     assert (done.output, done.error, done.reason, done.finished_at) == ({"ü": [1, "two"]}, None, None, 7.0)
-    assert done.usage == Usage(requests=2, output_tokens=30, cost_usd=0.5)
 
 
 def test_partials_are_kept_by_name() -> None:
@@ -306,9 +306,17 @@ def test_a_fallback_takes_over_from_an_agent_that_kills_its_workers() -> None:
     assert (event.type, event.data.agent, event.data.reason) == ("task.retrying", "other", Reason.WORKER_LOST)
 
 
-def test_no_fallback_helps_when_the_total_time_is_over() -> None:
-    event = decide(with_fallback(), Raised(ERROR, Reason.TOTAL_TIMEOUT, permanent=True))
-    assert (event.type, event.data.reason) == ("task.failed", Reason.TOTAL_TIMEOUT)
+@pytest.mark.parametrize("reason", [Reason.TOTAL_TIMEOUT, Reason.BUDGET_EXCEEDED])
+def test_no_fallback_helps_when_time_or_money_is_spent(reason: Reason) -> None:
+    event = decide(with_fallback(), Raised(ERROR, reason, permanent=True))
+    assert (event.type, event.data.reason) == ("task.failed", reason)
+
+
+@pytest.mark.parametrize("outcome", [Returned(1), Raised(ERROR), Overdue(Reason.TOTAL_TIMEOUT)])
+def test_an_end_tells_what_the_task_has_consumed(outcome: Outcome) -> None:
+    usage = Usage(requests=2, cost_usd=0.5)
+    task = task_in(S.RUNNING, usage=usage, options={"total_timeout": 5.0})
+    assert decide(task, outcome).data.usage == usage
 
 
 def test_a_shutdown_does_not_count_as_a_loss() -> None:

@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from hermes_async.domain.failure import ErrorInfo, Reason
-from hermes_async.domain.task import TERMINAL, Birth, Lane, Progress, Task, TaskResult, TaskStatus, Usage
+from hermes_async.domain.task import TERMINAL, Birth, Lane, Progress, Task, TaskResult, TaskStatus
+from hermes_async.domain.usage import Usage
 from tests.support.values import make_task
 
 
