@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from hermes_async.domain.events import AnyEvent
-from hermes_async.domain.task import Usage
+from hermes_async.domain.usage import Usage
 
 
 @dataclass(frozen=True)

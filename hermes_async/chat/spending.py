@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hermes_async.domain.agent import RunLimits
 from hermes_async.domain.errors import TurnFailed
-from hermes_async.domain.task import Usage
+from hermes_async.domain.usage import Usage
 
 #: Requests in one turn, unless the agent says otherwise: a model that calls tools for ever is stopped.
 REQUESTS = 50
