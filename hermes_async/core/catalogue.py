@@ -23,7 +23,13 @@ def catalogue(subagents: Iterable[Subagent[..., Any]]) -> str:
 
 def _line(subagent: Subagent[..., Any]) -> str:
     said = " ".join(subagent.description.split())[:DESCRIPTION]
-    return f"- {subagent.spec.id}: {f'{said} ' if said else ''}Input: {_input(subagent)}."
+    parts = (
+        f"- {subagent.spec.id}:",
+        said,
+        f"Input: {_input(subagent)}.",
+        "" if subagent.spec.async_ else "Answers with the result, and you wait for it.",
+    )
+    return " ".join(filter(None, parts))
 
 
 def _input(subagent: Subagent[..., Any]) -> str:

@@ -25,7 +25,7 @@ Text = Annotated[str, BeforeValidator(_as_text)]
 
 
 def function_of(method: Function, **annotations: Any) -> Function:
-    """Return a plain function that calls a bound method, as frameworks want to look at it.
+    """Return a plain function that calls a bound method and gives a dict, as frameworks want to look at it.
 
     Args:
         method: its name, signature and docstring are what a model reads; keyword-only parameters are hidden.
@@ -35,7 +35,7 @@ def function_of(method: Function, **annotations: Any) -> Function:
     async def function(*args: Any, **kwargs: Any) -> Any:
         return await method(*args, **kwargs)
 
-    hints = get_type_hints(method, include_extras=True) | annotations
+    hints = get_type_hints(method, include_extras=True) | annotations | {"return": dict[str, Any]}
     signature = inspect.signature(method)
     seen = [each for each in signature.parameters.values() if each.kind is not each.KEYWORD_ONLY]
     typed = [each.replace(annotation=hints[each.name]) for each in seen]

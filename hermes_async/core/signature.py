@@ -95,9 +95,9 @@ class Signature:
         """
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
-        if isinstance(value, dict) and value.keys() <= self.parameters.keys():
+        if isinstance(value, dict) and (not value or value.keys() & self.parameters.keys()):
             return self.bind((), value)
         return self.bind((text,) if self.parameters else (), {})
 
