@@ -46,7 +46,9 @@ from hermes_async.relay.line import Limits
 from hermes_async.relay.tail import BATCH_BYTES, BATCH_EVENTS
 from hermes_async.relay.wire import Batch
 from hermes_async.settings import VARIABLES
+from tests.support.delegating import delegating
 from tests.support.documents import DOCUMENTS, Block, Place, blocks, prose, tables
+from tests.support.model import ScriptedModel
 from tests.support.servers import ROOT
 from tests.unit.adapters.webhook.conftest import make_call
 
@@ -115,17 +117,18 @@ def test_the_readme_s_fifteen_lines_from_nothing(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A copy of what a reader of the repository works with, and `hermes-async up` in it."""
+    """A copy of what a reader of the repository works with, `hermes-async up` in it, and a scripted model."""
     folder = tmp_path_factory.mktemp("repository")
     shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("agents.yaml", "celeryconfig.py"):
         shutil.copy(ROOT / name, folder)
-    place = Place(folder)
-    try:
-        place.up()
-        yield place
-    finally:
-        place.down()
+    with ScriptedModel(script=delegating) as model:
+        place = Place(folder, model.env)
+        try:
+            place.up()
+            yield place
+        finally:
+            place.down()
 
 
 @pytest.mark.acceptance

@@ -7,15 +7,17 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.support.servers import ROOT, Process, free_port
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples/README.md"]
 #: Seconds for `up` to be ready, and for any other command.
 PATIENCE = 45
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 _TASK_ID = re.compile(r"\bt\d\d-[0-9a-z]{20,}\b")
 #: What differs between two runs of the same command, and what stands for it.
@@ -94,7 +96,7 @@ def prose(path: Path) -> str:
 class Place:
     """A folder with a state and a relay of its own, in which a reader follows a document."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, env: Mapping[str, str] = NOTHING) -> None:
         self.folder = folder
         self._up: Process | None = None
         self._ids: dict[str, str] = {}
@@ -102,7 +104,7 @@ class Place:
         path = f"{Path(sys.executable).parent}{os.pathsep}{clean['PATH']}"
         port = free_port()
         relay = {"HERMES_RELAY__PORT": str(port), "HERMES_RELAY_URL": f"http://127.0.0.1:{port}"}
-        self._env = {**clean, **relay, "PATH": path}
+        self._env = {**clean, **relay, **env, "PATH": path}
 
     def play(self, shown: list[Block]) -> None:
         """Write the files, run the commands, and compare what they say with what is shown."""
