@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import anyio.to_thread
 
 from hermes_async.adapters.celery_queue import CeleryQueue
 from hermes_async.adapters.embedded_redis import EmbeddedRedis
+from hermes_async.adapters.model.declared import DeclaredAgents
 from hermes_async.adapters.redis_store import RedisStore
+from hermes_async.adapters.tools import load_tools
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.registry import Registry, collect
 from hermes_async.core.subagent import Subagent
+from hermes_async.domain.urls import is_local
 from hermes_async.settings import Settings, locate
 
 #: Seconds for which a session is still listened to after its last task was awaited.
@@ -67,7 +71,12 @@ def read_settings(config: Path | None = None, agents: Iterable[Subagent[..., Any
 
 def registry(settings: Settings, agents: Iterable[Subagent[..., Any]] = ()) -> Registry:
     """Return the agents of agents.yaml, of the modules that the settings name, and `agents`."""
-    return Registry(settings.agents, [*_collected(settings.project_dir, settings.modules), *agents])
+    decorated = [*_collected(settings.project_dir, settings.modules), *agents]
+    broker = settings.agents.task_queue
+    declare = DeclaredAgents(
+        partial(load_tools, settings.tool_names), has_workers=broker is None or is_local(broker)
+    )
+    return Registry(settings.agents, decorated, declare)
 
 
 def _collected(project_dir: Path, modules: Iterable[str]) -> list[Subagent[..., Any]]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from hermes_async.adapters.memory import MemoryQueue, MemoryStore
+from hermes_async.adapters.model.declared import DeclaredAgents
+from hermes_async.adapters.tools import ToolNames, load_tools
 from hermes_async.core.callbacks import Caller
 from hermes_async.core.calling import Functions
 from hermes_async.core.hermes import Hermes
@@ -24,6 +27,7 @@ __all__ = ["LocalHermes", "stub"]
 #: Seconds between two rounds of the janitor, which brings retries back.
 SWEEP_EVERY = 0.05
 NO_CALLBACKS: Mapping[str, Callable[..., Any]] = MappingProxyType({})
+NO_MODELS: Mapping[str, Any] = MappingProxyType({})
 #: Seconds; nobody renews a lease here, and a debugger may hold a test for long.
 LEASE = 86_400.0
 
@@ -34,6 +38,7 @@ async def LocalHermes(
     config: AgentsConfig | None = None,
     slots: int = 100,
     callbacks: Mapping[str, Callable[..., Any]] = NO_CALLBACKS,
+    models: Mapping[str, Any] = NO_MODELS,
 ) -> AsyncIterator[Hermes]:
     """Yield a Hermes that runs its tasks here and now, without Redis, Celery or another process.
 
@@ -42,9 +47,12 @@ async def LocalHermes(
         config: what agents.yaml would say.
         slots: tasks at once.
         callbacks: the functions that are called with news of tasks, by name; without any nobody calls.
+        models: what stands in for the models of declared agents, by the agents' names: models of
+            pydantic-ai, such as its TestModel.
     """
     chosen, queue, free = config or AgentsConfig(), MemoryQueue(), _Slots(slots)
-    hermes = Hermes(Registry(chosen, agents), MemoryStore(limits=chosen.limits), queue)
+    declare = DeclaredAgents(partial(load_tools, ToolNames()), has_workers=True, models=models)
+    hermes = Hermes(Registry(chosen, agents, declare), MemoryStore(limits=chosen.limits), queue)
     await hermes.store.enlist("local", Lane.ASYNC, slots, LEASE)
     await hermes.store.enlist("local too", Lane.PROCESS, slots, LEASE)
     running: dict[str, asyncio.Task[Any]] = {}

@@ -71,7 +71,13 @@ def check(shell: Shell) -> int:
     settings = settings_of(shell)
     known = registry(settings)
     found = [_with_tools(entry, known, settings.tool_names) for entry in entries(known)]
-    idle = [*(f"agents.{entry.name} cannot run yet: it has no `run`" for entry in found if entry.is_idle)]
+    idle = [
+        *(
+            f"agents.{entry.name} cannot run: it has neither `run` nor `model`"
+            for entry in found
+            if entry.is_idle
+        )
+    ]
     idle += [*not_yet(known.config), *_unposted(known, settings.webhook_allow)]
     problems = [entry.problem for entry in found if entry.problem]
     if shell.json:
@@ -109,7 +115,9 @@ def _entry(known: Registry, name: str, spec: AgentSpec) -> Entry:
     uses = {subagent.id: subagent.agent for subagent in spec.subagents}
     tells = {each.id: told for each in spec.subagents if (told := _callbacks(each))}
     try:
-        found = known.agent(name) if known.has_function(name) else None
+        found = known.agent(name) if known.can_run(name) else None
+        if found is not None:
+            known.prepare(found)
         return Entry(name, spec.type, subagents=uses, callbacks=tells, **_function(found, spec))
     except Exception as error:  # the module of an agent may raise anything
         what = {"run": spec.run or "", "problem": _sentence(name, error)}
@@ -135,12 +143,20 @@ def _function(found: Subagent[..., Any] | None, spec: AgentSpec) -> dict[str, st
         return {}
     _ = found.signature.parameters  # raises when no context is taken
     function = found.function
-    place = spec.run or f"{function.__module__}:{getattr(function, '__qualname__', function)}"
+    place = (
+        spec.run
+        or _model(found, spec)
+        or f"{function.__module__}:{getattr(function, '__qualname__', function)}"
+    )
     return {
         "lane": found.lane.value,
         "run": place,
         "description": found.description.partition("\n")[0],
     }
+
+
+def _model(found: Subagent[..., Any], spec: AgentSpec) -> str:
+    return f"model {spec.model or 'as its parent says'}" if found.needs is not None else ""
 
 
 def _sentence(name: str, error: Exception) -> str:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from hermes_async.core.signature import Signature
 from hermes_async.domain.agent import SubagentSpec
@@ -14,6 +14,38 @@ from hermes_async.domain.task import Lane
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class Needs(Protocol):
+    """What an agent needs beside its function: packages, keys, prices; a Python function needs nothing."""
+
+    def check(self, options: SubagentSpec) -> None:
+        """Look whether tasks with these options can run in this process.
+
+        Raises:
+            ConfigError: they cannot; the message says what is missing.
+        """
+        ...
+
+    def admit(self, options: SubagentSpec) -> None:
+        """Refuse a dispatch that no worker could run, as far as this process can know.
+
+        Raises:
+            ConfigError: the message says what is missing.
+        """
+        ...
+
+    def prepare(self, options: SubagentSpec) -> None:
+        """Do what takes long, once, before the first task; it finds whatever else may be missing.
+
+        Raises:
+            ConfigError: tasks with these options cannot run; the message says what is missing.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give back what is held on the running loop."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -24,6 +56,7 @@ class Subagent(Generic[P, R]):
     function: Callable[..., Any]
     spec: SubagentSpec
     pool: Lane | None = None
+    needs: Needs | None = None
 
     @cached_property
     def signature(self) -> Signature:

@@ -76,8 +76,11 @@ class TaskContext:
         self.attempt = task.attempt
         self.depth = task.birth.depth
         self.trace_id = task.birth.trace_id
+        options = task.birth.options
+        #: What the parent says instead of the agent's own model; a fallback has its own.
+        self.model = None if task.agent == options.fallback else options.model
         #: What the task may spend, together with those below it.
-        self.limits = task.birth.options.limits
+        self.limits = options.limits
         #: True once somebody asked to cancel, or the attempt was given to another worker.
         self.cancelled = False
         self._voice = voice

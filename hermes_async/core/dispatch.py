@@ -77,8 +77,12 @@ class Dispatcher:
 
         Raises:
             UnknownAgent: there is none of that name.
+            ConfigError: it needs what is not there.
         """
-        return self._registry.resolve(subagent, parent) if isinstance(subagent, str) else subagent
+        found = self._registry.resolve(subagent, parent) if isinstance(subagent, str) else subagent
+        if found.needs is not None:
+            found.needs.admit(found.spec)
+        return found
 
     def subagents(self, parent: str | None) -> list[Subagent[..., Any]]:
         """Return every subagent that `parent` may name."""

@@ -96,5 +96,6 @@ class Hermes:
     async def close(self) -> None:
         """Stop listening and give back every connection."""
         await self.listeners.close()
+        await self.registry.close()
         await self.feed.close()
         await self.journal.close()

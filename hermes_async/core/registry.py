@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +12,28 @@ from hermes_async.domain.agent import AgentsConfig, AgentSpec, SubagentSpec, Web
 from hermes_async.domain.errors import ConfigError, UnknownAgent, did_you_mean
 from hermes_async.domain.task import Lane, Task
 
+#: Makes an agent that runs of one that is only declared.
+Declare = Callable[[AgentSpec], Subagent[..., Any]]
+
 
 class Registry:
-    """Finds the function of an agent, and the options under which a parent invokes it."""
+    """Finds the function of an agent, and the options under which a parent invokes it.
 
-    def __init__(self, config: AgentsConfig, agents: Iterable[Subagent[..., Any]] = ()) -> None:
+    Args:
+        config: what agents.yaml says.
+        agents: decorated functions.
+        declare: makes the agents that have a model instead of a function; without it they cannot run.
+    """
+
+    def __init__(
+        self,
+        config: AgentsConfig,
+        agents: Iterable[Subagent[..., Any]] = (),
+        declare: Declare | None = None,
+    ) -> None:
         self.config = config
         self._agents = {agent.name: agent for agent in agents}
+        self._declare = declare
 
     def __iter__(self) -> Iterator[str]:
         """Yield the name of every agent that can run tasks."""
@@ -26,17 +41,45 @@ class Registry:
         return iter(dict.fromkeys((*self._agents, *declared)))
 
     def runnable(self) -> list[Subagent[..., Any]]:
-        """Return every agent that has a function, importing it.
+        """Return every agent that can run tasks, importing its function.
 
         Raises:
             ConfigError: a function cannot be imported.
         """
         names = dict.fromkeys((*self._agents, *self.config.agents))
-        return [self.agent(name) for name in names if self.has_function(name)]
+        return [self.agent(name) for name in names if self.can_run(name)]
 
-    def has_function(self, name: str) -> bool:
-        """Return whether an agent has a function to run; one that is only declared has none yet."""
-        return name in self._agents or self.config.agent(name).run is not None
+    def can_run(self, name: str) -> bool:
+        """Return whether an agent has what runs it, be it a function or a model."""
+        if name in self._agents or self.config.agent(name).run is not None:
+            return True
+        return self._declare is not None and self.config.has_model(name)
+
+    def check(self, agent: Subagent[..., Any]) -> None:
+        """Look whether an agent has what it needs here, under each name by which it is invoked.
+
+        Raises:
+            ConfigError: it has not; the message says what is missing.
+        """
+        if agent.needs is not None:
+            for options in self._uses(agent):
+                agent.needs.check(options)
+
+    def prepare(self, agent: Subagent[..., Any]) -> None:
+        """Do what takes long before the first task of an agent, under each name by which it is invoked.
+
+        Raises:
+            ConfigError: it cannot run; the message says what is missing.
+        """
+        if agent.needs is not None:
+            for options in self._uses(agent):
+                agent.needs.prepare(options)
+
+    async def close(self) -> None:
+        """Give back what the agents hold on the running loop."""
+        for agent in self._agents.values():
+            if agent.needs is not None:
+                await agent.needs.close()
 
     def agent(self, name: str) -> Subagent[..., Any]:
         """Return the agent of that name, importing its function at first use.
@@ -98,6 +141,15 @@ class Registry:
             return None
         return self.config.subagent(parent, name)
 
+    def _uses(self, agent: Subagent[..., Any]) -> Iterator[SubagentSpec]:
+        declared = self.config.agents.get(agent.name, AgentSpec())
+        uses = [use for parent in self.config.agents.values() for use in parent.subagents]
+        own = [use.over(agent.spec) for use in uses if use.agent == agent.name]
+        own += [use.over(agent.spec).without_model() for use in uses if use.fallback == agent.name]
+        yield from own
+        if declared.model or not own:
+            yield agent.spec
+
     def _load(self, name: str) -> Subagent[..., Any]:
         if name not in self.config.agents:
             known = list(self)
@@ -105,14 +157,16 @@ class Registry:
             raise UnknownAgent(f"no agent {name!r}{hint}")
         spec = self.config.agents[name]
         if spec.run is None:
-            raise ConfigError(f"agent {name!r} cannot run yet: {_missing(spec)}")
+            if self._declare is None or not self.config.has_model(name):
+                raise ConfigError(f"agent {name!r} cannot run: {_missing(spec)}")
+            return self._declare(spec)
         return _adopt(name, spec, _function(name, spec.run))
 
 
 def _missing(spec: AgentSpec) -> str:
     if spec.type == "conversational":
         return "it is a conversation, which dispatches tasks but does not run them"
-    return "give it `run: package.module:function` (agents declared with a model come with a later version)"
+    return "give it `run: package.module:function` or `model: …`"
 
 
 def _function(name: str, place: str) -> Any:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fai
 
 from hermes_async.domain.errors import UnknownAgent, did_you_mean
 from hermes_async.domain.secret import signing_secrets
-from hermes_async.domain.urls import broker_url, masked, state_url, web_url
+from hermes_async.domain.urls import broker_url, masked, model_url, state_url, web_url
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ ResolvedName = Annotated[
     Field(pattern=r"^([A-Za-z_][A-Za-z0-9_.-]{0,99})?$"),
     Must("a name of letters, digits, `_`, `-` and `.` that begins with a letter"),
 ]
+Fallback = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.:/@-]{0,199}$"),
+    Must("the name of an agent, or of a model such as openai:gpt-4o"),
+]
 Names = Annotated[tuple[Text, ...], FailFast()]
 Function = Annotated[
     str,
@@ -46,6 +51,7 @@ Function = Annotated[
 
 BrokerUrl = Annotated[str, AfterValidator(broker_url), Must("a URL such as redis://localhost:6379/0")]
 StateUrl = Annotated[str, AfterValidator(state_url), Must("a URL such as redis://localhost:6379/0")]
+ModelUrl = Annotated[str, AfterValidator(model_url), Must("a URL such as http://localhost:8000/v1")]
 WebhookUrl = Annotated[str, AfterValidator(web_url), Must("a URL such as https://example.com/hook")]
 Secrets = Annotated[
     str | tuple[str, ...],
@@ -162,8 +168,8 @@ class SubagentSpec(Spec):
     priority: Annotated[int, Field(ge=0, le=9), Must("a whole number from 0 to 9")] = 5
     callbacks: Callbacks = Callbacks()
     webhook: Webhook | None = None
-    #: The agent that takes over when this one has failed for good; resolved like `agent`.
-    fallback: Name | None = None
+    #: What takes over when this one has failed for good: an agent, resolved like `agent`, or another model.
+    fallback: Fallback | None = None
     idempotency: Idempotency | None = None
     #: What a task may spend, together with those below it; what is unset is as the agent says.
     limits: RunLimits = RunLimits()
@@ -184,6 +190,10 @@ class SubagentSpec(Spec):
         if self.webhook is None:
             return self
         return self.model_copy(update={"webhook": Webhook(url=masked(self.webhook.url))})
+
+    def without_model(self) -> SubagentSpec:
+        """Return what of these options counts for a fallback, which has a model of its own."""
+        return self.model_copy(update={"model": None})
 
     def over(self, base: SubagentSpec) -> SubagentSpec:
         """Lay these settings over `base`: what was said here wins, the rest is as `base` has it."""
@@ -212,8 +222,13 @@ class AgentSpec(Spec):
     type: Literal["task", "conversational"] = "task"
     #: The function that does the work, `package.module:function`; unset: a decorated one of this name.
     run: Function | None = None
+    #: `provider:model`; a bare name is one of OpenAI, or of the server at `base_url`.
     model: Text | None = None
+    #: A server that speaks OpenAI's chat completions; unset: what OPENAI_BASE_URL says, else OpenAI.
+    base_url: ModelUrl | None = None
     instructions: Text | None = None
+    #: What a parent's model reads before it delegates; unset: the first paragraph of `instructions`.
+    description: Text | None = None
     tools: Names = ()
     limits: RunLimits = RunLimits()
     #: Running at once, whoever invokes it; the rest wait.
@@ -291,6 +306,14 @@ class AgentsConfig(Spec):
             raise UnknownAgent(f"no agent {name!r}{did_you_mean(name, self.agents) or _listing(self.agents)}")
         return self.agents[name]
 
+    def has_model(self, name: str) -> bool:
+        """Return whether a task agent is run by a model, be it its own or that of a parent's subagent."""
+        agent = self.agents[name]
+        if agent.type != "task" or agent.run is not None:
+            return False
+        uses = (use for parent in self.agents.values() for use in parent.subagents if use.agent == name)
+        return agent.model is not None or any(use.model is not None for use in uses)
+
     def subagent(self, parent: str, name: str) -> SubagentSpec:
         """Return the subagent that `parent` calls `name`, or raise UnknownAgent."""
         subagents = {subagent.id: subagent for subagent in self.agent(parent).subagents}
@@ -309,11 +332,7 @@ _LATER: Final = "comes with a later version"
 #: Keys that are understood and checked, but do nothing yet in this version (`*` is any name).
 NOT_YET: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "agents.*.instructions": _LATER,
-        "agents.*.model": _LATER,
-        "agents.*.tools": _LATER,
         "agents.*.subagents.*.idempotency": _LATER,
-        "agents.*.subagents.*.model": _LATER,
     }
 )
 

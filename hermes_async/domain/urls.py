@@ -40,6 +40,16 @@ def service_url(url: str) -> str:
     return _checked(url, WEB_SCHEMES, "http://localhost:8080")
 
 
+def model_url(url: str) -> str:
+    """Accept the base URL of a model's server."""
+    return _checked(url, WEB_SCHEMES, "http://localhost:8000/v1")
+
+
+def is_local(url: str) -> bool:
+    """Tell whether a server can be reached from this machine only."""
+    return (urlsplit(url).hostname or "localhost") in ("localhost", "127.0.0.1", "::1")
+
+
 def is_rabbitmq(url: str) -> bool:
     """Tell whether the broker is RabbitMQ, which cannot keep the state."""
     return urlsplit(url).scheme in ("amqp", "amqps")

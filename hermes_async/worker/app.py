@@ -60,7 +60,7 @@ def create_app(settings: Settings) -> Celery:
     """Return the Celery app of a project: one task per agent, the queues of both lanes.
 
     Raises:
-        ConfigError: an agent's function or celeryconfig.py cannot be imported.
+        ConfigError: an agent's function or celeryconfig.py cannot be imported, or an agent lacks something.
         EmbeddedServerError: no server is configured and none can be started.
     """
     known = registry(settings)
@@ -76,12 +76,14 @@ def create_app(settings: Settings) -> Celery:
     app.conf.update(_celeryconfig())
     runners = Runners(known, where, settings)
     for agent in known.runnable():
+        known.check(agent)
         _register(app, runners, agent)
     app.hermes = runners
     app.steps["worker"].update((SideJobs, Ending, Release, Handover))
     signals.listen(runners)
     lanes.listen(settings.agents.async_worker_pool)
     worker_init.connect(_fit_bodies, weak=False)
+    worker_init.connect(_prepare, weak=False)
     return app
 
 
@@ -152,6 +154,17 @@ def _fit_bodies(sender: Any, **_: Any) -> None:
     if lanes.lane_served(sender) is Lane.PROCESS:
         for task in sender.app.tasks.values():
             task.run = getattr(task, "run_here", task.run)
+
+
+def _prepare(sender: Any, **_: Any) -> None:
+    """In a worker of the async lane, do now what the first task would have to wait for."""
+    if lanes.lane_served(sender) is Lane.ASYNC:
+        known = sender.app.hermes.registry
+        try:
+            for agent in known.runnable():
+                known.prepare(agent)
+        except HermesError as exc:
+            raise SystemExit(f"hermes-async: {exc}") from exc
 
 
 def _hush() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from hermes_async.adapters import plugins, tools
+from hermes_async.adapters.agents_file.fallbacks import with_other_models
 from hermes_async.adapters.agents_file.sentences import Fault
 from hermes_async.adapters.agents_file.shape import Loc
 from hermes_async.domain.agent import AgentsConfig, AgentSpec, SubagentSpec
@@ -26,7 +27,7 @@ def resolved(config: AgentsConfig, known: Known) -> AgentsConfig:
     """Return `config` with the agent and the fallback of every subagent filled in."""
     names = {*config.agents, *known.agents}
     agents = {name: _with_agents(agent, names) for name, agent in config.agents.items()}
-    return config.model_copy(update={"agents": agents})
+    return with_other_models(config.model_copy(update={"agents": agents}), names)
 
 
 def _with_agents(agent: AgentSpec, names: Collection[str]) -> AgentSpec:
@@ -57,7 +58,7 @@ def reference_faults(config: AgentsConfig, known: Known) -> Iterator[Fault]:
         for index, subagent in enumerate(agent.subagents):
             loc = ("agents", name, "subagents", index)
             yield from _subagent_faults(subagent, loc, agent, names)
-            yield from _fallback_faults(subagent, loc, names)
+            yield from _fallback_faults(subagent, loc, names, config)
             yield from _callback_faults(subagent, loc, known)
 
 
@@ -106,12 +107,18 @@ def _subagent_faults(
         yield Fault((*loc, "agent"), sentence)
 
 
-def _fallback_faults(subagent: SubagentSpec, loc: Loc, names: Collection[str]) -> Iterator[Fault]:
+def _fallback_faults(
+    subagent: SubagentSpec, loc: Loc, names: Collection[str], config: AgentsConfig
+) -> Iterator[Fault]:
     fallback = subagent.fallback
     if fallback is None:
         return
     if fallback not in names:
         cure = did_you_mean(fallback, names) or "; add it under `agents:`"
+        if subagent.agent in config.agents and config.has_model(subagent.agent):
+            cure += "; write `openai:…` to fall back on a model"
+        elif ":" in fallback:
+            cure = f"; {subagent.agent!r} has no model, so it cannot fall back on another"
         yield Fault((*loc, "fallback"), f"no agent is named {fallback!r}{cure}")
     elif fallback == subagent.agent:
         yield Fault((*loc, "fallback"), f"agent {fallback!r} would be its own fallback; name another")

@@ -11,6 +11,7 @@ from hermes_async.domain.errors import ConfigError
 
 if TYPE_CHECKING:  # an optional extra, and 2.8 s of imports
     from pydantic_ai.models import Model
+    from pydantic_ai.providers import Provider
 
 #: What helps when pydantic-ai is not there.
 INSTALL: Final = "pip install 'hermes_async[llm]'"
@@ -44,16 +45,18 @@ def model_for(name: str, base_url: str | None = None) -> Model:
         ConfigError: there is no such model, a package is missing, or no key is set.
     """
     check_model(name, base_url)
+    return model_over(name, base_url, lambda kind: made_by(kind, base_url))
+
+
+def made_by(provider: str, base_url: str | None) -> Provider[Any]:
+    """Return a provider, with an HTTP client of its own."""
     from pydantic_ai.providers import infer_provider_class  # noqa: PLC0415
 
-    def provider(kind: str) -> Any:
-        made: Callable[..., Any] = infer_provider_class(kind)
-        return made() if base_url is None else made(base_url=base_url)
-
-    return model_over(name, base_url, provider)
+    kind: Callable[..., Provider[Any]] = infer_provider_class(provider)
+    return kind() if base_url is None else kind(base_url=base_url)
 
 
-def model_over(name: str, base_url: str | None, provider: Callable[[str], Any]) -> Model:
+def model_over(name: str, base_url: str | None, provider: Callable[[str], Provider[Any]]) -> Model:
     """Return the model of a name over what `provider` returns for the name of a provider.
 
     Raises:

@@ -48,7 +48,6 @@ def test_agents_check_names_each_agent_that_cannot_be_loaded(project: Path, cli:
         "ok    good: examples.basics:wait, async lane",
         "ok    parent: conversational",
         "ok    parent -> good: good",
-        "note  agents.parent.subagents.good.model comes with a later version",
     ]
     assert "agent 'typo': module 'examples.basics' has no 'wiat'; did you mean 'wait'?" in said.err
     assert "agent 'absent': cannot import" in said.err
@@ -178,6 +177,7 @@ def test_doctor_with_redis_down(project: Path, cli: Cli, monkeypatch: pytest.Mon
 def test_check_loads_the_tools_of_every_agent(
     project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
     (project / "my_tools.py").write_text("def price(item: str) -> str: ...\n")
     tools = "[web_search, arxiv_api, 'my_tools:price']"
     (project / "agents.yaml").write_text(f"agents: {{thinker: {{model: m, tools: {tools}}}}}")
@@ -199,12 +199,41 @@ def test_check_loads_the_tools_of_every_agent(
 
 
 def test_an_agent_without_a_function_is_a_note_and_no_fault(project: Path, cli: Cli) -> None:
-    """The file of the article declares such agents; they come with a later version."""
-    (project / "agents.yaml").write_text('agents: {thinker: {model: "gpt-4o-mini"}}')
+    (project / "agents.yaml").write_text('agents: {thinker: {instructions: "Think."}}')
     said = cli("agents", "check")
     assert said.code == 0
-    assert "note  agents.thinker cannot run yet: it has no `run`" in said.out
+    assert "note  agents.thinker cannot run: it has neither `run` nor `model`" in said.out
     assert "ok" not in said.out
     refused = cli("task", "create", "-", "thinker", "--async")
     assert refused.code == 2
-    assert "cannot run yet" in refused.err
+    assert "agent 'thinker' cannot run: give it `run: package.module:function` or `model: …`" in refused.err
+
+
+def test_a_declared_agent_without_a_key_is_told_by_check_and_by_dispatch(
+    project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    (project / "agents.yaml").write_text('agents: {thinker: {model: "gpt-4o-mini"}}')
+    cure = "agent 'thinker': model 'gpt-4o-mini' needs a key: set OPENAI_API_KEY, or OPENAI_BASE_URL for a"
+    for command in (("agents", "check"), ("task", "create", "-", "thinker", "--async")):
+        said = cli(*command)
+        assert (said.code, said.out) == (1 if command[1] == "check" else 2, "")
+        assert said.err.splitlines()[-1].startswith(f"hermes-async: {cure}")
+        assert "Traceback" not in said.err
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    said = cli("agents", "check")
+    assert (said.code, said.out) == (0, "ok    thinker: model gpt-4o-mini, async lane\n")
+
+
+def test_a_limit_on_the_cost_of_a_model_without_a_price_is_a_fault(
+    project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+    agents = "agents: {thinker: {model: %s, limits: {cost_usd: 0.5}}}"
+    (project / "agents.yaml").write_text(agents % "my-own-model")
+    said = cli("agents", "check")
+    assert said.code == 1
+    assert "agent 'thinker': model 'my-own-model' has no known price, so limits.cost_usd cannot" in said.err
+    (project / "agents.yaml").write_text(agents % "gpt-4o-mini")
+    assert cli("agents", "check").code == 0

@@ -129,7 +129,8 @@ def test_a_function_that_cannot_be_had_is_a_configuration_error(run: str, told: 
     ("spec", "told"),
     [
         (AgentSpec(type="conversational"), "it is a conversation"),
-        (AgentSpec(model="gpt"), "give it `run: package.module:function`"),
+        (AgentSpec(model="gpt"), "give it `run: package.module:function` or `model: …`"),
+        (AgentSpec(), "give it `run: package.module:function` or `model: …`"),
     ],
 )
 def test_an_agent_without_a_function_cannot_run(spec: AgentSpec, told: str) -> None:

@@ -9,6 +9,7 @@ from hermes_async.domain.agent import (
     NOT_YET,
     AgentsConfig,
     AgentSpec,
+    Idempotency,
     PoolSpec,
     RetryPolicy,
     SubagentSpec,
@@ -19,7 +20,7 @@ from hermes_async.domain.errors import UnknownAgent
 
 
 def config() -> AgentsConfig:
-    research = SubagentSpec(id="research", agent="research_agent", model="m")
+    research = SubagentSpec(id="research", agent="research_agent", idempotency=Idempotency())
     return AgentsConfig(
         agents={
             "boss": AgentSpec(type="conversational", subagents=(research,)),
@@ -118,7 +119,7 @@ def test_what_does_nothing_yet_is_told() -> None:
         }
     )
     assert list(not_yet(full)) == [
-        "agents.boss.subagents.research.model comes with a later version",
+        "agents.boss.subagents.research.idempotency comes with a later version",
     ]
 
 

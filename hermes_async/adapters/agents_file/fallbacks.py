@@ -1,0 +1,51 @@
+"""A fallback may be another model: then the same agent goes on with it, as an agent of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+
+from hermes_async.domain.agent import AgentsConfig, AgentSpec, SubagentSpec
+from hermes_async.domain.errors import did_you_mean
+
+_OUTSIDE = re.compile(r"[^A-Za-z0-9_.-]+")
+#: Characters of an agent's name.
+_LONGEST = 100
+
+
+def with_other_models(config: AgentsConfig, names: Collection[str]) -> AgentsConfig:
+    """Return `config` with an agent for each model that a subagent falls back on."""
+    made = {agent.name: agent for agent in _made(config, names)}
+    if not made:
+        return config
+    agents = {
+        name: parent.model_copy(
+            update={"subagents": tuple(_renamed(use, config, names) for use in parent.subagents)}
+        )
+        for name, parent in config.agents.items()
+    }
+    return config.model_copy(update={"agents": {**agents, **made}})
+
+
+def means_model(use: SubagentSpec, config: AgentsConfig, names: Collection[str]) -> bool:
+    """Tell whether a fallback is a model: `provider:model`, or a bare name that resembles no agent's."""
+    if not use.fallback or use.fallback in names or use.agent not in config.agents:
+        return False
+    if not config.has_model(use.agent):
+        return False
+    return ":" in use.fallback or not did_you_mean(use.fallback, names)
+
+
+def _made(config: AgentsConfig, names: Collection[str]) -> Iterator[AgentSpec]:
+    for parent in config.agents.values():
+        for use in parent.subagents:
+            if means_model(use, config, names):
+                name = _renamed(use, config, names).fallback
+                yield config.agents[use.agent].model_copy(update={"name": name, "model": use.fallback})
+
+
+def _renamed(use: SubagentSpec, config: AgentsConfig, names: Collection[str]) -> SubagentSpec:
+    if not means_model(use, config, names):
+        return use
+    name = f"{use.agent}.{_OUTSIDE.sub('-', use.fallback or '')}"[:_LONGEST]
+    return use.model_copy(update={"fallback": name})

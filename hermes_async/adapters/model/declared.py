@@ -1,0 +1,163 @@
+"""Agents that agents.yaml declares with a model: each becomes a subagent like any other, of the async lane.
+
+pydantic-ai is imported by whoever runs one, and by nobody else: a chat that only dispatches needs none of it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from hermes_async.adapters.model.names import check_model
+from hermes_async.adapters.model.prices import check_price
+from hermes_async.core.context import TaskContext
+from hermes_async.core.subagent import Subagent
+from hermes_async.core.tool import Tool
+from hermes_async.domain.agent import AgentSpec, SubagentSpec
+from hermes_async.domain.errors import ConfigError, HermesError, InvalidInput
+from hermes_async.domain.task import Lane
+
+if TYPE_CHECKING:  # an optional extra
+    from hermes_async.adapters.model.run import Runs
+
+#: Loads tools by their names in agents.yaml.
+LoadTools = Callable[[Iterable[str]], Mapping[str, Tool]]
+
+
+class DeclaredAgents:
+    """Makes subagents of declared agents; those of one process share models and their connections.
+
+    Args:
+        tools: loads the tools of an agent.
+        has_workers: the workers run in the environment of this process, so that what is missing here is
+            missing there, too, and a dispatch can be refused.
+        models: what stands in for the models of agents, by the agents' names, in tests.
+    """
+
+    def __init__(
+        self, tools: LoadTools, *, has_workers: bool = False, models: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        self.tools = tools
+        self.has_workers = has_workers
+        self.models = models
+
+    def __call__(self, spec: AgentSpec) -> Subagent[..., Any]:
+        """Return what runs a declared agent."""
+        agent = Declared(spec, self)
+        options = SubagentSpec(id=spec.name, agent=spec.name, limits=spec.limits)
+        return Subagent(spec.name, agent.function(), options, Lane(spec.pool or Lane.ASYNC), agent)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """What runs them; it takes long to import.
+
+        Raises:
+            ConfigError: pydantic-ai cannot be imported.
+        """
+        try:
+            from hermes_async.adapters.model.run import Runs  # noqa: PLC0415
+        except ImportError as error:
+            raise ConfigError(
+                f"declared agents need pydantic-ai, which cannot be imported: {error}"
+            ) from error
+        return Runs(self.tools)
+
+
+@dataclass(frozen=True, eq=False)
+class Declared:
+    """One of them, as core's `Needs`."""
+
+    spec: AgentSpec
+    family: DeclaredAgents
+
+    def function(self) -> Callable[..., Any]:
+        """Return the agent as a function: one text, or named values, in; a text out."""
+
+        async def run(ctx: TaskContext, input: str = "", **details: Any) -> str:
+            asked = prompt(self.spec, input, details)
+            model = self.family.models.get(self.spec.name) or self._checked(ctx.model)
+            return await self.family.runs.run(self.spec, model, ctx, asked)
+
+        run.__name__ = run.__qualname__ = self.spec.name
+        run.__doc__ = description(self.spec)
+        return run
+
+    def check(self, options: SubagentSpec) -> None:
+        """Look whether the packages, the key and the price are there that a task would need here."""
+        if self.spec.name not in self.family.models:
+            with _told_of(self.spec):
+                check_price(self._checked(options.model), self.spec.base_url, options.limits)
+
+    def admit(self, options: SubagentSpec) -> None:
+        """Refuse what no worker could run; those of another machine may have what is missing here."""
+        if self.family.has_workers:
+            self.check(options)
+        else:
+            with _told_of(self.spec):
+                self._named(options.model)
+
+    def prepare(self, options: SubagentSpec) -> None:
+        """Import what takes long, load the tools, and look whether there is such a model."""
+        self.check(options)
+        with _told_of(self.spec):
+            self.family.runs.prepare(self.spec, self._named(options.model))
+
+    async def close(self) -> None:
+        """Close the connections of this loop, which all agents share."""
+        if "runs" in vars(self.family):
+            await self.family.runs.close()
+
+    def _checked(self, said: str | None) -> str:
+        name = self._named(said)
+        check_model(name, self.spec.base_url)
+        return name
+
+    def _named(self, said: str | None) -> str:
+        name = said or self.spec.model
+        if name is None:
+            raise ConfigError("it has no model of its own: give it `model:`, or invoke it as a parent does")
+        return name
+
+
+class _told_of:
+    """Names the agent in a ConfigError."""
+
+    def __init__(self, spec: AgentSpec) -> None:
+        self._spec = spec
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, HermesError) and not str(error).startswith("agent "):
+            raise ConfigError(f"agent {self._spec.name!r}: {error}") from None
+
+
+def prompt(spec: AgentSpec, input: str, details: Mapping[str, Any]) -> str | None:
+    """Return what the model is asked: the text, and then a line for each named value.
+
+    Raises:
+        InvalidInput: there is nothing to do.
+    """
+    lines = [f"{name}: {_plain(value)}" for name, value in details.items()]
+    text = "\n\n".join(filter(None, (input, "\n".join(lines))))
+    if not text and not spec.instructions:
+        raise InvalidInput(f"{spec.name} has nothing to do: give it an `input`")
+    return text or None
+
+
+def description(spec: AgentSpec) -> str:
+    """Return what a parent's model reads before it delegates."""
+    if spec.description:
+        return spec.description
+    first = inspect.cleandoc(spec.instructions or "").partition("\n\n")[0]
+    return first or "A task agent" + (f" with the tools {', '.join(spec.tools)}." if spec.tools else ".")
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,66 @@
+"""What a model's failures mean for a task: wait, try again, or never."""
+
+from __future__ import annotations
+
+from pydantic_ai import exceptions as model_errors
+
+from hermes_async.domain.errors import ConfigError, InvalidInput, RetryAfter
+
+#: Seconds; a server that asks for a longer wait ends the attempt, so that the gate keeps the time.
+LONGEST_WAIT = 60.0
+#: Seconds before a server that is busy, and does not say for how long, is asked again.
+SHORT_WAIT = 2.0
+#: How often one request is sent again when the server fails before it has said anything.
+TRIES = 2
+
+
+def wait_for(error: model_errors.ModelAPIError, tries: int) -> float:
+    """Return after how many seconds the same request makes sense again, within the same attempt.
+
+    Args:
+        error: what came of it.
+        tries: how often it was sent.
+
+    Raises:
+        HermesError: it makes none; the error says what it means for the attempt.
+        ModelAPIError: the attempt has failed, and may be retried.
+    """
+    if isinstance(error, model_errors.ModelRateLimitError):
+        seconds = SHORT_WAIT * 2 ** min(tries - 1, 4) if error.retry_after is None else error.retry_after
+        if seconds > LONGEST_WAIT:
+            raise RetryAfter(seconds, f"{_who(error)} asks to wait {seconds:g} s") from error
+        return max(0.0, seconds)
+    if tries <= TRIES and isinstance(error, _PASSING):
+        return min(float(tries), LONGEST_WAIT) / 2 if error.retry_after is None else error.retry_after
+    raise meaning(error)
+
+
+def meaning(error: model_errors.ModelAPIError) -> Exception:
+    """Return what an error means for an attempt that cannot go on: a UserError if no retry can cure it."""
+    if isinstance(error, model_errors.ModelAuthenticationError):
+        return ConfigError(f"{_who(error)} refuses the key: check that it is valid here")
+    if isinstance(error, model_errors.ModelNotFoundError):
+        return ConfigError(f"{_who(error)} is not there: check `model` and `base_url`")
+    if isinstance(error, model_errors.ModelQuotaExceededError):
+        return ConfigError(f"{_who(error)} takes no more: the account has no quota or credit left")
+    if isinstance(error, model_errors.ModelRequestRejectedError):
+        return InvalidInput(f"{_who(error)} refuses the request: {_said(error)}")
+    return error
+
+
+_PASSING = (
+    model_errors.ModelConnectionError,
+    model_errors.ModelServerError,
+    model_errors.ModelUnavailableError,
+)
+
+
+def _who(error: model_errors.ModelAPIError) -> str:
+    status = getattr(error, "status_code", None)
+    return f"model {error.model_name!r}" + (f" (HTTP {status})" if status else "")
+
+
+def _said(error: model_errors.ModelAPIError) -> str:
+    body = error.body
+    message = body.get("message") if isinstance(body, dict) else body
+    return " ".join(str(message or error).split())[:500]

@@ -1,0 +1,180 @@
+"""One run of a declared agent: ask the model, spend, call the tools, and again, until it has answered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from pydantic_ai import Agent, RunContext, Tool, UsageLimits
+from pydantic_ai.messages import ModelResponse
+from pydantic_ai.models import Model
+from pydantic_ai.run import AgentRun
+from pydantic_ai.settings import ModelSettings
+
+from hermes_async.adapters.model.connections import Connections
+from hermes_async.adapters.model.names import full_name
+from hermes_async.adapters.model.prices import cost
+from hermes_async.adapters.model.show import Shown
+from hermes_async.adapters.model.voice import Voice
+from hermes_async.core import tool as core_tool
+from hermes_async.core.context import TaskContext
+from hermes_async.core.tool_call import call
+from hermes_async.domain.agent import AgentSpec, RunLimits
+from hermes_async.domain.errors import BudgetExceeded, ConfigError
+from hermes_async.domain.events import MessageData
+
+LoadTools = Callable[[Iterable[str]], Mapping[str, core_tool.Tool]]
+
+#: Requests of one attempt whose task has no limit of its own: a model that goes in circles ends.
+MOST_REQUESTS: Final = 50
+#: The record counts, over attempts and child tasks; pydantic-ai is not to count as well.
+UNLIMITED: Final = UsageLimits(request_limit=None)
+#: Sending again is ours: a library that waits holds a slot.
+SETTINGS: Final = ModelSettings(max_retries=0)
+
+
+class Runs:
+    """Runs declared agents in one process.
+
+    Args:
+        tools: loads the tools of an agent by name.
+    """
+
+    def __init__(self, tools: LoadTools) -> None:
+        self._tools = tools
+        self._agents: dict[str, Agent[TaskContext, str]] = {}
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Connections] = WeakKeyDictionary()
+
+    def prepare(self, spec: AgentSpec, name: str) -> None:
+        """Make what all runs of an agent share, and look whether there is such a model.
+
+        Raises:
+            ConfigError: a tool or the model cannot be had.
+        """
+        self._agent(spec)
+        Connections().model(name, spec.base_url)
+
+    async def run(self, spec: AgentSpec, model: str | Model, ctx: TaskContext, prompt: str | None) -> str:
+        """Return what an agent answers.
+
+        Args:
+            spec: the agent.
+            model: that of this run, by name.
+            ctx: the task.
+            prompt: what it is asked.
+
+        Raises:
+            BudgetExceeded: a limit is reached; what was answered so far is shown as a partial result.
+            RetryAfter: the model's server asks for a long wait.
+            UserError: the server refuses what no retry can cure.
+        """
+        shown = Shown(ctx)
+        voice = Voice(self._model(model, spec.base_url), ctx, shown)
+        purse = Purse(ctx, full_name(voice.model_name, spec.base_url))
+        try:
+            async with self._agent(spec).iter(prompt, deps=ctx, model=voice, usage_limits=UNLIMITED) as run:
+                async for node in run:
+                    if Agent.is_model_request_node(node):
+                        await purse.ask()
+                        await _hear(voice, run)
+                    elif Agent.is_call_tools_node(node):
+                        await _answered(node.model_response, purse, shown)
+                        if not node.model_response.tool_calls:
+                            await _hear(voice, run)
+        except BaseException:
+            shown.keep()
+            raise
+        assert run.result is not None
+        return run.result.output
+
+    async def close(self) -> None:
+        """Close the connections of the running loop."""
+        connections = self._by_loop.pop(asyncio.get_running_loop(), None)
+        if connections is not None:
+            await connections.close()
+
+    def _model(self, model: str | Model, base_url: str | None) -> Model:
+        if isinstance(model, Model):
+            return model
+        loop = asyncio.get_running_loop()
+        if loop not in self._by_loop:
+            self._by_loop[loop] = Connections()
+        return self._by_loop[loop].model(model, base_url)
+
+    def _agent(self, spec: AgentSpec) -> Agent[TaskContext, str]:
+        if spec.name not in self._agents:
+            tools = [_offered(tool) for tool in self._tools(spec.tools).values()]
+            self._agents[spec.name] = Agent(
+                name=spec.name,
+                instructions=spec.instructions,
+                deps_type=TaskContext,
+                tools=tools,
+                model_settings=SETTINGS,
+            )
+        return self._agents[spec.name]
+
+
+class Purse:
+    """What a run spends, told to the record before and after each request."""
+
+    def __init__(self, ctx: TaskContext, full: str) -> None:
+        self._ctx = ctx
+        self._full = full
+        self._requests = 0
+
+    async def ask(self) -> None:
+        """Pay for one more request before it is made."""
+        self._requests += 1
+        if self._ctx.limits.requests is None and self._requests > MOST_REQUESTS:
+            sentence = f"{MOST_REQUESTS} requests without an answer: set limits.requests if it needs more"
+            raise BudgetExceeded(sentence)
+        await self._ctx.spend(requests=1)
+
+    async def pay(self, response: ModelResponse) -> None:
+        """Pay for an answer, and then for the tools that it calls, before they are called."""
+        usage = response.usage
+        priced = float(usage.cost) if usage.cost is not None else None
+        if priced is None:
+            priced = cost(self._full, usage.input_tokens, usage.output_tokens)
+        self._check(usage.input_tokens + usage.output_tokens, priced)
+        await self._ctx.spend(
+            input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost_usd=priced or 0.0
+        )
+        if response.tool_calls:  # by themselves: what is refused is not counted
+            await self._ctx.spend(tool_calls=len(response.tool_calls))
+
+    def _check(self, tokens: int, priced: float | None) -> None:
+        """A limit that cannot be kept is no limit."""
+        limits: RunLimits = self._ctx.limits
+        if not tokens and (limits.total_tokens is not None or limits.cost_usd is not None):
+            raise ConfigError(f"the server of {self._full!r} tells no usage, so no limit on it can be kept")
+        if priced is None and limits.cost_usd is not None:
+            raise ConfigError(f"nobody knows what {self._full!r} costs, so limits.cost_usd cannot be kept")
+
+
+async def _answered(response: ModelResponse, purse: Purse, shown: Shown) -> None:
+    await purse.pay(response)
+    if response.tool_calls:
+        shown.tools(response.tool_calls)
+
+
+async def _hear(voice: Voice, run: AgentRun[TaskContext, str]) -> None:
+    """Give the model what was said to the task, at its next step, or as a further one."""
+    await voice.hear()
+    while voice.heard:
+        run.enqueue(_framed(voice.heard.popleft()))
+
+
+def _framed(message: MessageData) -> str:
+    data = "" if message.data is None else f"\n{json.dumps(message.data, ensure_ascii=False)}"
+    return f"<message from='parent'>\n{message.text}{data}\n</message>\nTake it into account, and go on."
+
+
+def _offered(tool: core_tool.Tool) -> Tool[TaskContext]:
+    async def use(run: RunContext[TaskContext], **arguments: Any) -> str:
+        return await call(tool, run.deps, arguments)
+
+    return Tool.from_schema(use, tool.name, tool.description, tool.schema, takes_ctx=True)

@@ -1,0 +1,74 @@
+"""What others see of a run: the text as it comes, and the tools that are called."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+
+from pydantic_ai.messages import (
+    ModelResponseStreamEvent,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+    ToolCallPart,
+)
+
+from hermes_async.core.context import TaskContext
+
+#: Characters of a text that are shown while it grows, its end: each event carries them all.
+WINDOW: Final = 8_000
+#: Characters of a text that are kept when the run ends without a result, its beginning.
+KEPT: Final = 15_000
+#: Characters of the arguments of a tool that are shown.
+ARGUMENTS: Final = 100
+
+
+class Shown:
+    """The text of one run, so far; each answer of the model begins anew."""
+
+    def __init__(self, ctx: TaskContext) -> None:
+        self._ctx = ctx
+        self.text = ""
+
+    def begin(self) -> None:
+        """Another answer begins; what was shown stays until it has text."""
+        self.text = ""
+
+    def take(self, event: ModelResponseStreamEvent) -> None:
+        """Show what a piece of the stream adds to the text."""
+        added = _text(event)
+        if added:
+            self.text += added
+            cut = len(self.text) > WINDOW
+            self._ctx.partial(f"…{self.text[-WINDOW:]}" if cut else self.text)
+
+    def keep(self) -> None:
+        """Show all of it, since there will be no result."""
+        if len(self.text) > WINDOW:
+            cut = len(self.text) > KEPT
+            self._ctx.partial(f"{self.text[:KEPT]}…" if cut else self.text)
+
+    def tools(self, calls: Iterable[ToolCallPart]) -> None:
+        """Say which tools are called, and with what."""
+        self._ctx.progress(None, ", ".join(f"{call.tool_name} {_arguments(call)}".strip() for call in calls))
+
+
+def _text(event: ModelResponseStreamEvent) -> str:
+    """Return the text of a piece; the first of a part comes with its start."""
+    if isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
+        return event.delta.content_delta
+    if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
+        return event.part.content
+    return ""
+
+
+def _arguments(call: ToolCallPart) -> str:
+    try:
+        values: Iterable[Any] = call.args_as_dict().values()
+    except (ValueError, AssertionError):  # a model may write anything
+        values = ()
+    words = (value if isinstance(value, str) else json.dumps(value) for value in values)
+    line = " ".join(" ".join(words).split())
+    return line if len(line) <= ARGUMENTS else f"{line[: ARGUMENTS - 1]}…"

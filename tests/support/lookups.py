@@ -1,0 +1,26 @@
+"""Tools for declared agents in tests."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+#: `gate` waits for it.
+opened = threading.Event()
+
+
+async def capital(country: str) -> str:
+    """Name the capital of a country."""
+    return {"France": "Paris"}.get(country, "unknown")
+
+
+def population(city: str) -> int:
+    """Count who lives in a city."""
+    return {"Paris": 2_100_000}[city]
+
+
+async def gate() -> str:
+    """Wait until the test opens it."""
+    while not opened.is_set():
+        await asyncio.sleep(0.01)
+    return "open"
