@@ -67,12 +67,18 @@ class Line:
         self._pumps: dict[Topic, asyncio.Task[None]] = {}
         self._next_command = 0.0
         self._overdue: asyncio.TimerHandle | None = None
+        self._sent_at = 0.0
         self._expiry = self._loop.call_later(grant.expires_at - time.time(), self._expire)
 
     @property
     def subscriptions(self) -> int:
         """How many topics are sent."""
         return len(self._pumps)
+
+    @property
+    def unacknowledged_for(self) -> float:
+        """For how many seconds its client has not acknowledged what was sent."""
+        return 0.0 if self._overdue is None else self._loop.time() - self._sent_at
 
     async def pace(self) -> None:
         """Wait until the socket may give its next command."""
@@ -134,7 +140,7 @@ class Line:
             await asyncio.sleep(RETRY_EVERY)
 
     async def _stream(self, tail: Tail) -> None:
-        async with self._windows.over(tail.topic.session_id) as window:
+        async with self._windows.over(tail.topic.session_id, tail) as window:
             while not tail.ended:
                 batch = await self._take_turn(tail, window)
                 if batch is not None:
@@ -154,6 +160,7 @@ class Line:
         return batch
 
     async def _send(self, batch: Portion) -> None:
+        self._sent_at = self._loop.time()
         self._overdue = self._loop.call_later(
             self._limits.ack_timeout, self.peer.hang_up, "it did not acknowledge a batch in time"
         )

@@ -126,6 +126,8 @@ class Relay:
             "sockets": len(self._lines),
             "subscriptions": subscriptions,
             "evictions_total": self._evictions,
+            "lag_events": self._windows.lag(),
+            "ack_wait_seconds": max((line.unacknowledged_for for line in self._lines.values()), default=0.0),
         }
 
     def _start(self, target: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> asyncio.Task[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 from hermes_async.core.feed import Feed, Reader
@@ -31,6 +31,13 @@ class Told(NamedTuple):
         """Return an event as JSON, with what must be known of it."""
         text = event.model_dump_json()
         return cls(event.seq, event.task_id, event.type, text, len(text.encode()))
+
+
+class Follower(Protocol):
+    """Whoever reads a session's log."""
+
+    #: The `seq` up to which all was read.
+    after: int
 
 
 class Window:
@@ -78,10 +85,16 @@ class Windows:
         self._feed = feed
         #: A window lives as long as its reader, which holds it as a listener.
         self._windows: WeakValueDictionary[str, Window] = WeakValueDictionary()
+        self._followers: dict[Follower, Reader] = {}
+
+    def lag(self) -> int:
+        """Return by how many events the slowest of those who look is behind the log."""
+        behind = (reader.seq - follower.after for follower, reader in self._followers.items())
+        return max(0, max(behind, default=0))
 
     @asynccontextmanager
-    async def over(self, session_id: str) -> AsyncIterator[Window]:
-        """Keep the session's window open.
+    async def over(self, session_id: str, follower: Follower) -> AsyncIterator[Window]:
+        """Keep the session's window open for a follower.
 
         Raises:
             StoreUnavailable: nobody can read the session.
@@ -90,4 +103,8 @@ class Windows:
             window = self._windows.get(session_id)
             if window is None or window.reader is not reader:
                 window = self._windows[session_id] = Window(reader)
-            yield window
+            self._followers[follower] = reader
+            try:
+                yield window
+            finally:
+                del self._followers[follower]

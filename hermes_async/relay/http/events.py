@@ -103,7 +103,7 @@ async def _at_once(tail: Tail) -> Portion | None:
 
 async def _in_time(tail: Tail, windows: Windows) -> AsyncGenerator[Portion, None]:
     """Yield portions as they come."""
-    async with windows.over(tail.topic.session_id) as window:
+    async with windows.over(tail.topic.session_id, tail) as window:
         while True:
             portion = await tail.next(window.reader.seq, window)
             if portion is not None:

@@ -10,7 +10,8 @@ from starlette.responses import Response
 from hermes_async.domain.errors import StoreUnavailable
 from hermes_async.relay.http.answer import Json, described
 from hermes_async.relay.http.desk import Desk, Reader
-from hermes_async.relay.http.metrics import MEDIA_TYPE, page
+from hermes_async.relay.http.exposition import MEDIA_TYPE
+from hermes_async.relay.http.metrics import page
 from hermes_async.relay.http.models import Health
 from hermes_async.relay.http.problem import Refused
 from hermes_async.relay.http.strict import StrictRoute
@@ -51,6 +52,6 @@ async def get_metrics(visitor: Reader) -> Response:
     if visitor.grant.sessions != "*":
         raise Refused("forbidden", "figures are for operators: use a token for all sessions")
     store = visitor.desk.hermes.store
-    traffic, backlog = await asyncio.gather(store.traffic(), store.ledger.backlog())
-    figures = page(traffic, backlog, visitor.desk.counts())
+    counted, traffic, backlog = await asyncio.gather(store.metrics(), store.traffic(), store.ledger.backlog())
+    figures = page(counted, traffic, backlog, visitor.desk.counts())
     return Response(figures, media_type=MEDIA_TYPE)

@@ -77,7 +77,7 @@ class EventStream(Response):
 
     async def _follow(self, pipe: _Pipe) -> None:
         tail = self._tail
-        async with self._windows.over(tail.topic.session_id) as window:
+        async with self._windows.over(tail.topic.session_id, tail) as window:
             reader = window.reader
             while pipe.flows and not tail.ended:
                 portion = await tail.next(reader.seq, window)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import pytest
 import socketio
 
@@ -55,6 +56,12 @@ async def relay(hermes: Hermes) -> AsyncIterator[Station]:
     async with Station(hermes) as station:
         yield station
     assert not background_tasks()
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as http:
+        yield http
 
 
 @asynccontextmanager

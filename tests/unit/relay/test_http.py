@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from hermes_async.adapters.memory import MemoryQueue, MemoryStore
 from hermes_async.adapters.redis_store import RedisStore
@@ -44,12 +45,6 @@ async def hermes(make_store: MakeStore) -> AsyncIterator[Hermes]:
     hermes = Hermes(Registry(AgentsConfig(), [echo]), make_store(10_000), MemoryQueue())
     yield hermes
     await hermes.close()
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as http:
-        yield http
 
 
 @pytest.fixture
@@ -446,15 +441,20 @@ async def test_health_needs_no_token_and_figures_an_operator_s(
     everything = Caller(http, relay.url, mint(SECRET, sub="ops", sessions="*", ttl=60))
     async with relay.socket(token("s")) as socket:
         await socket.ask("subscribe", {"session": "s"})
-        lines = (await everything("GET", "/metrics")).said.splitlines()
-    samples = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    assert {line.split()[2] for line in lines if line.startswith("# TYPE")} == {
-        name.partition("{")[0] for name in samples
-    } | {"hermes_swept_total"}
+        answer = await everything("GET", "/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert list(text_string_to_metric_families(answer.said))
+    samples = dict(line.rsplit(" ", 1) for line in answer.said.splitlines() if not line.startswith("#"))
     assert float(samples["process_resident_memory_bytes"]) > 10_000_000
     for name, value in (
         ('hermes_tasks_admitted{lane="async"}', 1),
         ('hermes_slots{lane="async"}', 10_000),
+        ('hermes_attempts_total{agent="research"}', 1),
+        ('hermes_wait_seconds_count{agent="research"}', 1),
+        ('hermes_tasks_open{status="running"}', 1),
+        ("hermes_oldest_waiting_seconds", 0),
+        ("hermes_relay_lag_events", 0),
+        ("hermes_relay_ack_wait_seconds", 0),
         ("hermes_tasks_waiting", 0),
         ("hermes_relay_sockets", 1),
         ("hermes_relay_subscriptions", 1),
