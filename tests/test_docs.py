@@ -28,6 +28,7 @@ from hermes_async.adapters.webhook.schedule import DELAYS
 from hermes_async.adapters.webhook.sender import TIMEOUT
 from hermes_async.cli.main import hermes_async
 from hermes_async.core.ledger import Backlog
+from hermes_async.core.metrics import metrics as empty_metrics
 from hermes_async.core.ports import Traffic
 from hermes_async.domain import events
 from hermes_async.domain.agent import NOT_YET, Spec
@@ -52,9 +53,14 @@ from tests.support.model import ScriptedModel
 from tests.support.servers import ROOT
 from tests.unit.adapters.webhook.conftest import make_call
 
-AGENTS_YAML, WIRE, HTTP = (ROOT / "docs" / name for name in ("agents-yaml.md", "wire.md", "http.md"))
+AGENTS_YAML, WIRE, HTTP, METRICS = (
+    ROOT / "docs" / name for name in ("agents-yaml.md", "wire.md", "http.md", "metrics.md")
+)
 #: What a relay counts.
-COUNTS = ("sockets", "subscriptions", "evictions_total", "requests_lasting")
+COUNTS = (
+    *("sockets", "subscriptions", "evictions_total", "lag_events", "ack_wait_seconds"),
+    "requests_lasting",
+)
 BLOCKS = [block for path in DOCUMENTS for block in blocks(path)]
 
 #: Blocks that nothing runs, by document and section, and why.
@@ -342,21 +348,28 @@ def http_column(first: str) -> dict[str, list[str]]:
     return {row[0].strip("`"): row for row in found}
 
 
-def test_the_operations_codes_and_figures_of_http() -> None:
+def test_the_operations_and_codes_of_http() -> None:
     desk: Any = None
     described = http_app(desk, lambda app: nullcontext()).openapi()["paths"]  # type: ignore[arg-type, return-value]
     assert set(http_column("operation")) == {
         f"{method.upper()} {path}" for path, operations in described.items() for method in operations
     }
     assert {code: int(row[1]) for code, row in http_column("code").items()} == dict(STATUSES)
-    shown = page(Traffic({}, {}), Backlog(), dict.fromkeys(COUNTS, 0))
-    assert list(http_column("metric")) == re.findall(r"^# TYPE (\w+)", shown, re.M)
     for sentence in (
         f"more than {BODY_BYTES:,} bytes",
         f"within {BODY_TIME:.0f} s",
         f"for {HEARTBEAT:.0f} s",
     ):
         assert sentence in HTTP.read_text()
+
+
+def test_every_metric_is_documented_with_its_type() -> None:
+    shown = page(
+        empty_metrics({}, open={}, oldest=None), Traffic({}, {}), Backlog(), dict.fromkeys(COUNTS, 0)
+    )
+    types = dict(re.findall(r"^# TYPE (\w+) (\w+)", shown, re.M))
+    rows = [row for _, header, rows in tables(METRICS) if header[0] == "metric" for row in rows]
+    assert {row[0].strip("`"): row[1] for row in rows} == types
 
 
 READ = [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]

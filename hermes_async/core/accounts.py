@@ -12,7 +12,9 @@ from hermes_async.domain.usage import Usage
 class Accounts(Protocol):
     """Where the pen counts. The method is atomic and may be repeated."""
 
-    async def spend(self, task: Task, ordinal: int, amount: Usage, *, asks: bool) -> Spent | None:
+    async def spend(
+        self, task: Task, ordinal: int, amount: Usage, *, asks: bool, model: str = ""
+    ) -> Spent | None:
         """Count on the record of a task, and for each of its budgets; None: the task is forgotten.
 
         What an attempt that is over had consumed still counts, even if the task has ended; for nothing else
@@ -23,5 +25,6 @@ class Accounts(Protocol):
             ordinal: counts the calls of the attempt from 1; what was counted is not counted again.
             amount: what was, or is to be, consumed.
             asks: it is to be consumed, and is not counted if a budget refuses it or the attempt is over.
+            model: with which model, for the metrics; empty: nobody has said.
         """
         ...

@@ -20,7 +20,7 @@ from hermes_async.domain.errors import UserError
 from hermes_async.domain.events import MessageData, PartialData
 from hermes_async.domain.question import Answer
 from hermes_async.domain.task import Progress, Task
-from hermes_async.domain.usage import Usage, checked_usage
+from hermes_async.domain.usage import Usage, checked_model, checked_usage
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -194,6 +194,7 @@ class TaskContext:
         input_tokens: int = 0,
         output_tokens: int = 0,
         cost_usd: float = 0.0,
+        model: str = "",
     ) -> Coroutine[Any, Any, Usage]:
         """Count what was consumed, also against the limits of this task and of every task above it.
 
@@ -206,6 +207,7 @@ class TaskContext:
             input_tokens: that a model has read.
             output_tokens: that a model has written.
             cost_usd: US dollars.
+            model: the name of the model, for the metrics: few and short, never an id.
 
         Returns:
             What the task has consumed so far.
@@ -213,12 +215,12 @@ class TaskContext:
         Raises:
             BudgetExceeded: a limit is reached. Who does not catch it has failed for good (`budget_exceeded`):
                 neither a retry nor a fallback follows. Who does may still return what there is.
-            InvalidInput: an amount is negative, or beyond all reason.
+            InvalidInput: an amount is negative, or beyond all reason; or the model has no proper name.
             UserError: this is a `def`, where it is `ctx.wait(ctx.spend, ...)`.
         """
         self._check_loop("spend")
         amount = checked_usage(requests, tool_calls, input_tokens, output_tokens, cost_usd)
-        return self._company.spending.spend(amount)
+        return self._company.spending.spend(amount, checked_model(model))
 
     def wait(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call what is awaited in an `async def`, and wait for it, in a `def`: `ctx.wait(ctx.ask, "Which?")`.

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, Protocol
 
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.task import TaskStatus
+from hermes_async.domain.usage import Usage
 
 #: The upper edges of the buckets of a histogram, in ms; `lua/pen.lua` has the same.
 EDGES: Final = (
@@ -31,10 +32,16 @@ _WHY: Final = {
     "task.rejected": "reason",
     "task.attempt_lost": "cause",
 }
+#: What is spent, in the order of `Usage.counts`; `lua/accounts.lua` has the same.
+SPENT: Final = ("requests", "tool_calls", "input_tokens", "output_tokens", "cost")
+#: How many fields there may be before models that are new to an agent are counted as one, `other`.
+MOST_FIELDS: Final = 20_000
 #: How the field begins that holds the time at which the counting began, in ms.
 SINCE: Final = "since"
 #: What the name of a field says where a bucket has its edge: above all edges, and the sum.
 _BEYOND, _SUM = "inf", "ms"
+#: How the field begins that counts what was spent; then come what, the agent, and the model.
+_SPENT: Final = "spent"
 
 
 def counted_as(event: AnyEvent) -> str:
@@ -62,6 +69,22 @@ def count(counts: Counter[str], event: AnyEvent, took: float | None = None) -> N
     counts[f"{what} {agent}"] += 1
 
 
+def count_spent(counts: Counter[str], agent: str, model: str, amount: Usage) -> None:
+    """Count what an agent has spent with a model; a new one shares a field once there are too many."""
+    for name, number in zip(SPENT, amount.counts, strict=True):
+        if number:
+            field = f"{_SPENT} {name} {agent} "
+            too_many = field + model not in counts and len(counts) >= MOST_FIELDS
+            counts[field + ("other" if too_many else model)] += number
+
+
+class Spender(NamedTuple):
+    """An agent, with the model that it has asked; an empty name if it has not said which."""
+
+    agent: str
+    model: str
+
+
 class Counted(NamedTuple):
     """What is counted together."""
 
@@ -84,6 +107,13 @@ class Histogram:
     def count(self) -> int:
         """How many there were."""
         return sum(self.buckets)
+
+    def add(self, edge: str, number: int) -> None:
+        """Take what a field says about a bucket, or about the sum."""
+        if edge == _SUM:
+            self.seconds += number / 1000
+        else:
+            self.buckets[len(EDGES) if edge == _BEYOND else bisect_left(EDGES, int(edge))] += number
 
     def cumulative(self) -> Iterator[tuple[float, int]]:
         """Yield each upper edge in seconds, the last is infinite, and how many took no longer."""
@@ -117,6 +147,8 @@ class Metrics:
     waits: Mapping[str, Histogram]
     #: By agent: from the start of an attempt to its end, whatever that was.
     runs: Mapping[str, Histogram]
+    #: What was spent, also by attempts that failed or were lost.
+    spent: Mapping[Spender, Usage]
     #: How many tasks have not ended, by status.
     open: Mapping[str, int]
     #: Seconds since the dispatch of the oldest that waits for its first attempt; None: none does.
@@ -133,37 +165,43 @@ class Metrics:
         )
 
 
-def metrics(
-    fields: Mapping[str, int],
-    *,
-    open: Mapping[str, int],
-    oldest: float | None,
-) -> Metrics:
-    """Return what the fields say that `count` has written, together with the rest."""
-    counts: Counter[Counted] = Counter()
-    since: float | None = None
-    waits: defaultdict[str, Histogram] = defaultdict(Histogram)
-    runs: defaultdict[str, Histogram] = defaultdict(Histogram)
+def metrics(fields: Mapping[str, int], *, open: Mapping[str, int], oldest: float | None) -> Metrics:
+    """Return what the fields say that `count` and `count_spent` have written, together with the rest."""
+    fold = _Fold()
     for name, number in fields.items():
-        what, _, agent = name.partition(" ")
+        what, _, rest = name.partition(" ")
+        if what == _SPENT:
+            fold.take_spent(rest, number)
+        elif what.startswith(SINCE):
+            fold.since = number / 1000
+        else:
+            fold.take_event(what, rest, number)
+    spent = {spender: Usage.of(tuple(counts)) for spender, counts in fold.spent.items()}
+    return Metrics(fold.counts, fold.waits, fold.runs, spent, open, oldest, fold.since)
+
+
+class _Fold:
+    """The fields that were looked at, added up."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[Counted] = Counter()
+        self.waits: defaultdict[str, Histogram] = defaultdict(Histogram)
+        self.runs: defaultdict[str, Histogram] = defaultdict(Histogram)
+        self.spent: defaultdict[Spender, list[int]] = defaultdict(lambda: [0] * len(SPENT))
+        self.since: float | None = None
+
+    def take_event(self, what: str, agent: str, number: int) -> None:
         event, _, edge = what.partition(":")
-        if event == SINCE:
-            since = number / 1000
-            continue
         type_, _, detail = event.partition("/")
         if edge:
-            _add((waits if type_ == "task.started" else runs)[agent], edge, number)
+            times = self.waits if type_ == "task.started" else self.runs
+            times[agent].add(edge, number)
         if edge != _SUM:
-            counts[Counted(type_, detail, agent)] += number
-    return Metrics(counts, waits, runs, open, oldest, since)
+            self.counts[Counted(type_, detail, agent)] += number
 
-
-def _add(histogram: Histogram, edge: str, number: int) -> None:
-    if edge == _SUM:
-        histogram.seconds += number / 1000
-    else:
-        place = len(EDGES) if edge == _BEYOND else bisect_left(EDGES, int(edge))
-        histogram.buckets[place] += number
+    def take_spent(self, rest: str, number: int) -> None:
+        what, agent, model = rest.split(" ", 2)
+        self.spent[Spender(agent, model)][SPENT.index(what)] += number
 
 
 class Measured(Protocol):

@@ -39,8 +39,8 @@ class Spending:
         self._turn = asyncio.Lock()
         self._writes: set[asyncio.Task[Spent | None]] = set()
 
-    async def spend(self, amount: Usage) -> Usage:
-        """Count an amount, and return what the task has consumed so far.
+    async def spend(self, amount: Usage, model: str = "") -> Usage:
+        """Count an amount, spent with a model or without, and return what the task has consumed so far.
 
         Raises:
             BudgetExceeded: a limit does not allow it, or is exceeded by it.
@@ -48,7 +48,7 @@ class Spending:
         """
         self._on_spent()
         asks = not amount.total_tokens and not amount.cost_usd
-        write = asyncio.ensure_future(self._write(amount, asks))
+        write = asyncio.ensure_future(self._write(amount, asks, model))
         self._writes.add(write)
         write.add_done_callback(self._writes.discard)
         spent = await asyncio.shield(write)  # who is cancelled has spent it all the same
@@ -66,9 +66,10 @@ class Spending:
         if self._writes:
             await asyncio.wait(self._writes)
 
-    async def _write(self, amount: Usage, asks: bool) -> Spent | None:
+    async def _write(self, amount: Usage, asks: bool, model: str) -> Spent | None:
         async with self._turn:
-            count = partial(self._accounts.spend, self._task, next(self._ordinals), amount, asks=asks)
+            ordinal = next(self._ordinals)
+            count = partial(self._accounts.spend, self._task, ordinal, amount, asks=asks, model=model)
             spent = await patiently(count, f"what {self._task.id} has consumed")
         if spent is not None:
             self.usage = spent.usage

@@ -54,6 +54,8 @@ NO_USAGE = Usage()
 
 #: What one report may tell: more is a mistake, and would not fit into the sums.
 MOST_COUNTED, MOST_DOLLARS = 1_000_000_000, 100_000.0
+#: Characters of a model's name.
+LONGEST_NAME = 100
 
 
 def checked_usage(
@@ -76,3 +78,14 @@ def checked_usage(
     if not isinstance(cost_usd, int | float) or not 0 <= cost_usd <= MOST_DOLLARS:
         raise InvalidInput(f"cost_usd is an amount from 0 to {MOST_DOLLARS:,.0f}, not {cost_usd!r:.80}")
     return Usage(**counts, cost_usd=cost_usd or None)
+
+
+def checked_model(name: str) -> str:
+    """Return the name of a model, or nothing.
+
+    Raises:
+        InvalidInput: it is too long, or has unprintable characters.
+    """
+    if not isinstance(name, str) or len(name) > LONGEST_NAME or not name.isprintable():
+        raise InvalidInput(f"model is a name of up to {LONGEST_NAME} printable characters, not {name!r:.80}")
+    return name

@@ -19,6 +19,7 @@ from hermes_async.domain.events import AttemptLostData, FailedData
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.question import Question
 from hermes_async.domain.task import Task
+from hermes_async.domain.usage import Usage
 from tests.contract.conftest import closing
 from tests.support.servers import wait_until_async
 from tests.support.values import falling, make_event, make_task
@@ -202,6 +203,38 @@ async def test_callbacks_are_counted_by_kind_and_outcome(store: Store) -> None:
         ("callback.succeeded", "on_complete"): 1,
         ("callback.dead", "webhook"): 1,
     }
+
+
+async def test_what_is_spent_is_counted_by_agent_and_model_however_the_attempt_ends(store: Store) -> None:
+    task = await running(store)
+    amount = Usage(requests=1, tool_calls=2, input_tokens=30, output_tokens=4, cost_usd=0.5)
+    for _ in range(2):  # its reply was lost
+        await store.spend(task, 1, amount, asks=False, model="llama3:8b")
+    await store.spend(task, 2, Usage(output_tokens=6), asks=False, model="llama3:8b")
+    await store.append(make_event(task, "task.attempt_lost"))
+    await store.spend(task, 3, Usage(tool_calls=1), asks=True)  # it is over: refused
+    await store.spend(task, 4, Usage(input_tokens=1), asks=False)  # spent all the same
+    other = await running(store, agent="other")
+    await store.spend(other, 1, Usage(requests=1), asks=True, model="a model")
+    assert (await store.metrics()).spent == {
+        ("echo", "llama3:8b"): amount + Usage(output_tokens=6),
+        ("echo", ""): Usage(input_tokens=1),
+        ("other", "a model"): Usage(requests=1),
+    }
+
+
+async def test_names_of_models_without_end_are_counted_as_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = await running(store)
+    for place in ("core.metrics", "adapters.redis_store.accounts"):
+        monkeypatch.setattr(f"hermes_async.{place}.MOST_FIELDS", 6)
+    for number in range(20):
+        await store.spend(task, number + 1, Usage(requests=1), asks=True, model=f"m{number % 10}")
+    found = (await store.metrics()).spent
+    assert sum(usage.requests for usage in found.values()) == 20
+    assert ("echo", "other") in found and ("echo", "m0") in found
+    assert len(found) <= 6
 
 
 # -- how long it took ------------------------------------------------------------------------------------

@@ -72,9 +72,11 @@ class WeakStore(MemoryStore):
         self._say("append")
         return seq
 
-    async def spend(self, task: Task, ordinal: int, amount: Usage, *, asks: bool) -> Spent | None:
+    async def spend(
+        self, task: Task, ordinal: int, amount: Usage, *, asks: bool, model: str = ""
+    ) -> Spent | None:
         self._check("spend")
-        spent = await super().spend(task, ordinal, amount, asks=asks)
+        spent = await super().spend(task, ordinal, amount, asks=asks, model=model)
         self._say("spend")
         return spent
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hermes_async.adapters.memory.entry import Entry
+from hermes_async.core.metrics import count_spent
 from hermes_async.domain.budget import Spent
 from hermes_async.domain.task import Task
 from hermes_async.domain.usage import NO_USAGE, Usage
@@ -16,8 +18,9 @@ class MemoryAccounts:
     """Counts on the entries of a store."""
 
     _entries: Mapping[str, Entry]
+    _counts: Counter[str]
 
-    def spend(self, task: Task, ordinal: int, amount: Usage, asks: bool) -> Spent | None:
+    def spend(self, task: Task, ordinal: int, amount: Usage, asks: bool, model: str) -> Spent | None:
         """Count an amount, unless it is refused or was counted before."""
         entry = self._entries.get(task.id)
         if entry is None:
@@ -28,6 +31,7 @@ class MemoryAccounts:
             granted = True
             entry.spent[task.attempt] = ordinal
             self._count(task, amount)
+            count_spent(self._counts, task.agent, model, amount)
         return Spent(granted, ours, entry.task.usage or NO_USAGE, self.trees(task))
 
     def trees(self, task: Task) -> list[Usage]:

@@ -57,7 +57,7 @@ class MemoryStore(MemoryDialogue):
         super().__init__(max_length, now)
         self._max_queued = limits.max_queued
         self._gate = MemoryGate(lambda task_id: self._entries[task_id].task, self._send, limits.max_running)
-        self._accounts = MemoryAccounts(self._entries)
+        self._accounts = MemoryAccounts(self._entries, self._counts)
         self._publish: Callable[[Sequence[str]], None] = lambda task_ids: None
         self._leader: tuple[str, float] = ("", 0.0)
         self._swept: Counter[str] = Counter()
@@ -155,8 +155,10 @@ class MemoryStore(MemoryDialogue):
                 running.append(entry.task.id)
         return Cancelled(running, ended)
 
-    async def spend(self, task: Task, ordinal: int, amount: Usage, *, asks: bool) -> Spent | None:
-        return self._accounts.spend(task, ordinal, amount, asks)
+    async def spend(
+        self, task: Task, ordinal: int, amount: Usage, *, asks: bool, model: str = ""
+    ) -> Spent | None:
+        return self._accounts.spend(task, ordinal, amount, asks, model)
 
     async def step_aside(self, task: Task) -> None:
         entry = self._attempt(task)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from hermes_async.adapters.redis_store.penholder import Penholder
 from hermes_async.adapters.redis_store.pipe import Script
+from hermes_async.core.metrics import MOST_FIELDS
 from hermes_async.domain.budget import Budget, Spent
 from hermes_async.domain.task import Task
 from hermes_async.domain.usage import Usage
@@ -16,11 +17,12 @@ SPEND = Script("spend", "accounts")
 class RedisAccounts(Penholder):
     """One script counts for a task and its whole tree: a session's keys are together."""
 
-    async def spend(self, task: Task, ordinal: int, amount: Usage, *, asks: bool) -> Spent | None:
+    async def spend(
+        self, task: Task, ordinal: int, amount: Usage, *, asks: bool, model: str = ""
+    ) -> Spent | None:
         prefix, budgets = self._keys.of_task(task.id), encode_budgets(task.birth.budgets)
-        found = await self._pen(
-            SPEND, prefix, task.id, task.attempt, ordinal, int(asks), *amount.counts, *budgets
-        )
+        what: tuple[str | int, ...] = (task.id, task.attempt, ordinal, int(asks), *amount.counts)
+        found = await self._pen(SPEND, prefix, *what, task.agent, model, MOST_FIELDS, *budgets)
         if found is None:
             return None
         granted, ours, usage, trees = found

@@ -27,8 +27,8 @@ def page(counted: Metrics, traffic: Traffic, backlog: Backlog, relay: Mapping[st
         backlog: what the ledger of callbacks holds.
         relay: what this relay counts, by the name of the metric.
     """
-    parts = (_counts(counted), _times(counted), _standing(counted), _traffic(traffic), _backlog(backlog))
-    return "".join(f"{line}\n" for line in chain(*parts, _relay(relay), _process()))
+    of_tasks = (_counts(counted), _times(counted), _spent(counted), _standing(counted), _traffic(traffic))
+    return "".join(f"{line}\n" for line in chain(*of_tasks, _backlog(backlog), _relay(relay), _process()))
 
 
 def _counts(counted: Metrics) -> Iterator[str]:
@@ -67,6 +67,25 @@ def _events(counted: Metrics) -> Samples:
     for what, number in counted.counts.items():
         types[what.type] += number
     return [({"type": type_}, number) for type_, number in sorted(types.items())]
+
+
+def _spent(counted: Metrics) -> Iterator[str]:
+    found = [
+        ({"agent": who.agent, "model": who.model}, usage) for who, usage in sorted(counted.spent.items())
+    ]
+
+    def of(field: str) -> Samples:
+        return [(who, getattr(usage, field)) for who, usage in found if getattr(usage, field)]
+
+    tokens = [
+        ({**who, "direction": direction}, number)
+        for direction in ("input", "output")
+        for who, number in of(f"{direction}_tokens")
+    ]
+    yield from metric("hermes_requests_total", "Requests to models.", of("requests"))
+    yield from metric("hermes_tool_calls_total", "Calls of tools by models.", of("tool_calls"))
+    yield from metric("hermes_tokens_total", "Tokens that models have read and written.", tokens)
+    yield from metric("hermes_cost_usd_total", "US dollars that models have cost.", of("cost_usd"))
 
 
 def _times(counted: Metrics) -> Iterator[str]:

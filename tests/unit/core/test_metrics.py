@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 
-from hermes_async.core.metrics import EDGES, OPEN, Counted, Histogram, count, metrics
+from hermes_async.core.metrics import EDGES, OPEN, Counted, Histogram, count, count_spent, metrics
+from hermes_async.domain.usage import Usage
 from tests.support.values import DATA, make_event, make_task
 
 
@@ -72,6 +73,33 @@ def test_all_ends_of_attempts_are_one_histogram_and_starts_are_another() -> None
     assert (found.waits["echo"].count, found.waits["echo"].seconds) == (1, 4.0)
     assert found.total("task.completed", "task.retrying") == 3
     assert found.total("task.completed", agent="other") == 0
+
+
+def test_what_was_spent_is_added_up_for_each_model() -> None:
+    counts: Counter[str] = Counter()
+    amount = Usage(requests=1, tool_calls=2, input_tokens=3, output_tokens=4, cost_usd=0.000_000_1)
+    for model in ("llama3:8b", "gpt 4o", "", "llama3:8b"):
+        count_spent(counts, "echo", model, amount)
+    count_spent(counts, "spare", "gpt 4o", Usage())
+    assert metrics(counts, open={}, oldest=None).spent == {
+        ("echo", "llama3:8b"): amount + amount,
+        ("echo", "gpt 4o"): amount,
+        ("echo", ""): amount,
+    }
+
+
+def test_names_of_models_without_end_are_counted_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hermes_async.core.metrics.MOST_FIELDS", 3)
+    counts: Counter[str] = Counter()
+    for number in range(10):
+        count_spent(counts, "echo", f"m{number % 5}", Usage(requests=1))
+    spent = metrics(counts, open={}, oldest=None).spent
+    assert {who.model: usage.requests for who, usage in spent.items()} == {
+        "m0": 2,
+        "m1": 2,
+        "m2": 2,
+        "other": 4,
+    }
 
 
 def test_quantiles_are_spread_within_their_bucket() -> None:

@@ -278,3 +278,16 @@ async def test_a_tree_is_bound_by_the_limits_of_its_root() -> None:
         assert tasks["branch"].tree_usage is not None
         assert (tasks["root"].tree_usage.requests, tasks["branch"].tree_usage.requests) == (10, 9)
         assert (tasks["root"].usage, tasks["branch"].usage) == (Usage(requests=1), None)
+
+
+async def test_the_model_is_named_in_the_metrics_alone(make_bench: MakeBench) -> None:
+    async def body(ctx: TaskContext) -> None:
+        await ctx.spend(requests=1, model="gpt-4o-mini")
+        for bad in ("x" * 101, "two\nlines", 7):
+            with pytest.raises(InvalidInput, match="model is a name"):
+                ctx.spend(requests=1, model=bad)  # type: ignore[arg-type]
+
+    bench = make_bench()
+    _, task = await ran(bench, agent_that(body))
+    assert (task.status, task.usage) == (S.COMPLETED, Usage(requests=1))
+    assert (await bench.store.metrics()).spent == {(task.agent, "gpt-4o-mini"): Usage(requests=1)}

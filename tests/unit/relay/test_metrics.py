@@ -13,8 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.ledger import Backlog
-from hermes_async.core.metrics import EDGES, Histogram, Metrics, count, metrics
+from hermes_async.core.metrics import EDGES, Histogram, Metrics, count, count_spent, metrics
 from hermes_async.core.ports import Traffic
+from hermes_async.domain.usage import Usage
 from hermes_async.relay.auth import mint
 from hermes_async.relay.http.exposition import histogram, metric
 from hermes_async.relay.http.metrics import page
@@ -43,6 +44,8 @@ def counted() -> Metrics:
     for took in (0.3, 400.0):
         count(counts, make_event(make_task(agent="other"), "task.completed"), took)
     count(counts, make_event(make_task(agent="other"), "task.started"), 0.004)
+    count_spent(counts, "other", "openai:gpt 4o/mini", Usage(requests=1, input_tokens=20, cost_usd=0.25))
+    count_spent(counts, "other", "", Usage(tool_calls=2, output_tokens=3))
     return metrics(counts, open={"queued": 2, "running": 1, "input_required": 0}, oldest=1.5)
 
 
@@ -94,6 +97,17 @@ def test_histograms_are_cumulative_and_end_with_all(families: dict[str, Any]) ->
     assert rest == {"hermes_attempt_seconds_sum": 400.3, "hermes_attempt_seconds_count": 2}
 
 
+def test_what_was_spent_is_told_by_agent_and_model(families: dict[str, Any]) -> None:
+    model = ("other", "openai:gpt 4o/mini")
+    assert samples(families["hermes_requests"]) == {("hermes_requests_total", *model): 1}
+    assert samples(families["hermes_tool_calls"]) == {("hermes_tool_calls_total", "other"): 2}
+    assert samples(families["hermes_tokens"]) == {
+        ("hermes_tokens_total", *model, "input"): 20,
+        ("hermes_tokens_total", "other", "output"): 3,
+    }
+    assert samples(families["hermes_cost_usd"]) == {("hermes_cost_usd_total", *model): 0.25}
+
+
 def test_gauges_are_what_they_were(families: dict[str, Any]) -> None:
     shown = {name: value for family in families.values() for name, value in samples(family).items()}
     for name, value in (
@@ -115,7 +129,10 @@ def test_gauges_are_what_they_were(families: dict[str, Any]) -> None:
 
 def test_no_label_names_a_session_or_a_task(families: dict[str, Any]) -> None:
     labels = {label for family in families.values() for each in family.samples for label in each.labels}
-    assert labels == {"agent", "status", "reason", "cause", "kind", "outcome", "type", "le", "lane"}
+    assert labels == {"agent", "status", "reason", "cause", "kind", "outcome", "type", "le", "lane"} | {
+        "model",
+        "direction",
+    }
 
 
 @pytest.mark.parametrize(
