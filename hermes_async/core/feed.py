@@ -234,8 +234,15 @@ class Reader:
             self._advance(await self._store.last_seq(self._session_id))
             self._first.set()
             while not self._stops:
-                await hint.wait(LOOK_EVERY)
-                await self._look()
+                if not self._take(await hint.wait(LOOK_EVERY)):
+                    await self._look()
+
+    def _take(self, brought: Sequence[AnyEvent]) -> bool:
+        """Tell what the nudges have brought, if it is what comes next; False: the log has to be read."""
+        if not brought or any(event.seq != seq for seq, event in enumerate(brought, self.seq + 1)):
+            return False
+        self._tell(Page(brought, None))
+        return True
 
     async def _look(self) -> None:
         try:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
+
+from hermes_async.domain.events import AnyEvent
 
 
 class Hint(Protocol):
     """A nudge that there may be news; it may come for nothing, and may be lost."""
 
-    async def wait(self, timeout: float) -> None:
-        """Return at the next nudge, or after `timeout` seconds."""
+    async def wait(self, timeout: float) -> Sequence[AnyEvent]:
+        """Return at the next nudge, or after `timeout` seconds.
+
+        The nudges of a session may bring the events themselves, oldest first: then there is nothing to look
+        for, if they are what comes next. None: look.
+        """
         ...

@@ -43,6 +43,8 @@ json: Any = kombu.utils.json
 
 #: The most messages claimed at once.
 BATCH = 100
+#: Seconds that a blocked read waits for an entry when there is little to do.
+CALM = 0.003
 #: Options of the list transport that would break this one.
 FIXED = {"priority_steps", "ack_emulation"}
 #: What the server says when the stream or the group under a blocked read has gone.
@@ -76,6 +78,8 @@ class Channel(redis.Channel):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._lines: dict[str, Line] = {}
         self._blocking = False
+        #: What came last was waited for, and came alone: there is hardly a batch to claim.
+        self._is_calm = False
         self._without_ack: set[str] = set()
         super().__init__(*args, **kwargs)
 
@@ -161,7 +165,14 @@ class Channel(redis.Channel):  # type: ignore[misc]
         if queues and credit:
             self._lines = self._entries.lines(queues)
             keys, lifetimes = list(self._lines), self._lifetimes(self._lines)
-            self._send(self.keeper.entries.claim_command(keys, credit, lifetimes), blocking=False)
+            if self._is_calm and credit >= len(keys) and not any(lifetimes):
+                self._wait()
+            else:
+                self._send(self.keeper.entries.claim_command(keys, credit, lifetimes), blocking=False)
+
+    def _wait(self) -> None:
+        wait_ms = int((self.brpop_timeout or 1) * 1000)
+        self._send(self.keeper.entries.wait_command(list(self._lines), wait_ms), blocking=True)
 
     def _credit(self) -> int:
         room = self.qos.can_consume_max_estimate()
@@ -178,9 +189,9 @@ class Channel(redis.Channel):  # type: ignore[misc]
     def _brpop_read(self, **_: Any) -> bool:
         entries = self._read_entries()
         if not entries and not self._blocking and self._in_poll:
-            wait_ms = int((self.brpop_timeout or 1) * 1000)
-            self._send(self.keeper.entries.wait_command(list(self._lines), wait_ms), blocking=True)
+            self._wait()
             raise Empty
+        self._is_calm = self._blocking and len(entries) == 1 and _since(self._brpop_sent_at) > CALM
         self._in_poll = None
         self._flush_brpop_reauth()
         if not entries:
@@ -204,7 +215,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
         return list(arrived(reply) if self._blocking else claimed(reply))
 
     def _deliver_all(self, entries: list[Entry]) -> None:
-        if self._brpop_sent_at is not None and monotonic() - self._brpop_sent_at > self.lease / 2:
+        if _since(self._brpop_sent_at) > self.lease / 2:
             entries = self._still_ours(entries)
         wanted = [entry for entry in entries if self._is_wanted(entry)]
         credit = self._credit()
@@ -323,3 +334,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
     def _disconnect_pools(self) -> None:
         self.__dict__.pop("_entries", None)
         super()._disconnect_pools()
+
+
+def _since(moment: float | None) -> float:
+    return 0.0 if moment is None else monotonic() - moment

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import anyio
+
+from hermes_async.domain.events import AnyEvent
 
 
 class Nudges:
@@ -17,6 +20,7 @@ class Nudges:
         self._event.set()
         self._event = asyncio.Event()
 
-    async def wait(self, timeout: float) -> None:
+    async def wait(self, timeout: float) -> Sequence[AnyEvent]:
         with anyio.move_on_after(timeout):
             await self._event.wait()
+        return ()

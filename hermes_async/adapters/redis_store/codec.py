@@ -21,6 +21,8 @@ from hermes_async.domain.task import Address, Birth, Lane, Progress, Task, TaskS
 from hermes_async.domain.trusted import trusted
 from hermes_async.domain.usage import Usage
 
+#: The fields of a log's entry, in their order.
+_ENTRY = ("id", "type", "time", "task", "agent", "attempt", "trace", "data")
 _PARTIAL, _ANSWER = "partial:", "answer:"
 #: What a store counts, in the order of `Usage.counts`.
 _COUNTS = ("requests", "tool_calls", "input_tokens", "output_tokens", "cost")
@@ -139,6 +141,12 @@ def decode_event(session_id: str, entry_id: str, fields: Mapping[str, str]) -> A
         "data": data.model_validate_json(fields["data"]),
     }
     return trusted(cls, envelope)
+
+
+def decode_nudge(session_id: str, text: str) -> AnyEvent | None:
+    """Return the event that a nudge has brought: its seq, then the values of its entry, one a line."""
+    seq, *values = text.split("\n", len(_ENTRY))
+    return decode_event(session_id, seq, dict(zip(_ENTRY, values, strict=True))) if values else None
 
 
 def decode_callback(callback_id: str, task: Task, fields: Mapping[str, str]) -> Callback:

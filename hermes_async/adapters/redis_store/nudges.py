@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 
-import anyio
-from redis.asyncio.client import PubSub
+from redis.asyncio.connection import Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from hermes_async.adapters.redis_store.connection import REPLY_TIMEOUT, client_for, shown
+from hermes_async.adapters.redis_store.channels import Channels
+from hermes_async.adapters.redis_store.connection import client_for, shown
 from hermes_async.adapters.redis_store.pipe import unavailable
+from hermes_async.core.ending import end
+from hermes_async.domain.events import AnyEvent
 
 logger = logging.getLogger("hermes.nudges")
 
@@ -22,19 +23,36 @@ logger = logging.getLogger("hermes.nudges")
 AGAIN = 0.5
 #: Seconds without any message after which the server is asked whether it is there.
 SILENCE = 2.0
+#: Events that a listener is kept for who does not come for them; whoever is slower reads the log.
+KEPT = 1_000
+
+#: Returns the event that a nudge has brought; None: it has brought none.
+Read = Callable[[str], AnyEvent | None]
 
 
 class _Hint:
-    def __init__(self) -> None:
+    def __init__(self, read: Read | None) -> None:
+        self._read = read
         self._event = asyncio.Event()
+        #: What was brought since the last wait; None: something was not, so it has to be looked for.
+        self._brought: list[AnyEvent] | None = []
 
-    def tell(self) -> None:
+    def tell(self, message: str | None) -> None:
+        """Pass a nudge on; None: there may have been others, which nobody has heard."""
+        event = self._read(message) if message and self._read else None
+        if event is None or self._brought is None or len(self._brought) == KEPT:
+            self._brought = None
+        else:
+            self._brought.append(event)
         self._event.set()
 
-    async def wait(self, timeout: float) -> None:
-        with anyio.move_on_after(timeout):
-            await self._event.wait()
-            self._event.clear()
+    async def wait(self, timeout: float) -> Sequence[AnyEvent]:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._event.wait()
+        self._event.clear()
+        brought, self._brought = self._brought, []
+        return brought or ()
 
 
 class RedisNudges:
@@ -43,100 +61,87 @@ class RedisNudges:
     def __init__(self, url: str) -> None:
         self._where = shown(url)
         self._client = client_for(url, retries=False)
-        self._pubsub: PubSub = self._client.pubsub(ignore_subscribe_messages=True)
+        self._connection: Connection | None = None
+        self._channels: Channels | None = None
+        #: There was a time without a connection: nobody knows who would have been nudged.
+        self._has_missed = False
         #: By channel, one for each listener: what one has heard, the others hear, too.
         self._hints: dict[str, set[_Hint]] = {}
-        #: redis-py would connect for each of those who come at once, and remember the last connection only:
-        #: held by whoever may find that there is none.
-        self._speaking = asyncio.Lock()
-        self._reader: asyncio.Task[None] | None = None
+        #: Held by whoever may find that there is no connection.
+        self._connecting = asyncio.Lock()
+        self._keeper: asyncio.Task[None] | None = None
 
     @asynccontextmanager
-    async def listen(self, channel: str) -> AsyncIterator[_Hint]:
-        """Hear what is published on a channel.
+    async def listen(self, channel: str, read: Read | None = None) -> AsyncIterator[_Hint]:
+        """Hear what is published on a channel, from now on.
+
+        Args:
+            channel: its name.
+            read: finds the event in a nudge.
 
         Raises:
             StoreUnavailable: Redis cannot be reached.
         """
-        hint, listeners = _Hint(), self._hints.setdefault(channel, set())
+        hint, listeners = _Hint(read), self._hints.setdefault(channel, set())
         listeners.add(hint)
         try:
-            if len(listeners) == 1:
-                await self._subscribe(channel)
+            await self._subscribe(channel)
             yield hint
         finally:
             listeners.discard(hint)
             if not listeners:
                 del self._hints[channel]
-                await self._unsubscribe(channel)
+                if self._channels is not None:
+                    self._channels.unsubscribe(channel)
 
     async def close(self) -> None:
         """Stop listening."""
-        while self._reader is not None and not self._reader.done():  # redis-py may swallow a cancellation
-            self._reader.cancel()
-            await asyncio.wait({self._reader}, timeout=0.1)
-        await self._pubsub.aclose()  # type: ignore[no-untyped-call]
+        if self._keeper is not None:
+            await end(self._keeper)
+        if self._connection is not None:
+            await self._connection.disconnect(nowait=True)
+            await self._client.connection_pool.release(self._connection)
         await self._client.aclose()
 
     async def _subscribe(self, channel: str) -> None:
         try:
-            async with self._speaking:
-                try:
-                    await self._pubsub.subscribe(channel)
-                except RedisConnectionError:  # it was closed while it was idle
-                    await self._hang_up()
-                    await self._pubsub.subscribe(channel)
+            try:
+                await (await self._connected()).subscribe(channel)
+            except RedisConnectionError:  # it was closed while it was idle
+                await (await self._connected()).subscribe(channel)
         except (RedisError, OSError) as exc:
             raise unavailable(exc, self._where) from exc
-        if self._reader is None:
-            self._reader = asyncio.create_task(self._read(), name="hermes-nudges")
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep(), name="hermes-nudges")
 
-    async def _unsubscribe(self, channel: str) -> None:
-        try:
-            async with self._speaking:
-                if channel in self._pubsub.channels:
-                    await self._pubsub.unsubscribe(channel)
-        except (RedisError, OSError) as exc:  # gone with the connection
-            logger.debug("unsubscribe: %s", exc)
+    async def _connected(self) -> Channels:
+        """Return a connection that is subscribed to every channel that somebody listens to."""
+        async with self._connecting:
+            if self._channels is None or not self._channels.is_open:
+                self._has_missed = self._has_missed or self._channels is not None
+                self._channels = None
+                if self._connection is None:
+                    self._connection = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
+                await self._connection.disconnect(nowait=True)
+                await self._connection.connect()
+                channels = Channels(self._connection, self._tell)
+                await asyncio.gather(*map(channels.subscribe, [*self._hints]))
+                self._channels = channels
+                for channel in self._hints if self._has_missed else ():
+                    self._tell(channel, None)
+                self._has_missed = False
+            return self._channels
 
-    async def _read(self) -> None:
-        missed = False
+    async def _keep(self) -> None:
+        """Connect again whenever the connection is lost."""
         while True:
             try:
-                message = await self._heard()
+                channels = await self._connected()
+                await channels.last(SILENCE)
             except (RedisError, OSError) as exc:
                 logger.info("listening again in %s s: %s", AGAIN, exc)
-                async with self._speaking:
-                    await self._hang_up()
-                await asyncio.sleep(AGAIN)
-                missed = True
-            else:
-                self._tell(message, everybody=missed)
-                missed = False
+            await asyncio.sleep(AGAIN)
 
-    async def _heard(self) -> Mapping[str, str] | None:
-        """Wait for a message; a connection that died without a word is found out by a ping."""
-        async with self._speaking:
-            await self._pubsub.connect()  # type: ignore[no-untyped-call]
-        message: Mapping[str, str] | None = await self._pubsub.get_message(timeout=SILENCE)
-        if message or not self._hints:  # while nobody listens, redis-py does not read the answer to a ping
-            return message
-        async with self._speaking:
-            await self._pubsub.ping()
-        deadline = time.monotonic() + REPLY_TIMEOUT
-        while (left := deadline - time.monotonic()) > 0:
-            message = await self._pubsub.get_message(timeout=left)
-            if message:  # it is None, too, for a subscription that is confirmed
-                return message
-        raise RedisConnectionError("no answer to a ping")
-
-    async def _hang_up(self) -> None:
-        if self._pubsub.connection is not None:
-            await self._pubsub.connection.disconnect(nowait=True)
-
-    def _tell(self, message: Mapping[str, str] | None, *, everybody: bool) -> None:
-        """Pass a nudge on; after a time without connection nobody knows who would have been nudged."""
-        channels = list(self._hints) if everybody else [message["channel"]] if message else []
-        for channel in channels:
-            for hint in self._hints.get(channel, ()):
-                hint.tell()
+    def _tell(self, channel: str, message: str | None) -> None:
+        for hint in self._hints.get(channel, ()):
+            hint.tell(message)

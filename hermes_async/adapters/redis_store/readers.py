@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import chain
 
 from redis.asyncio import Redis
 
-from hermes_async.adapters.redis_store.codec import decode_event, decode_task
+from hermes_async.adapters.redis_store.codec import decode_event, decode_nudge, decode_task
 from hermes_async.adapters.redis_store.connection import shown
 from hermes_async.adapters.redis_store.keys import Keys
 from hermes_async.adapters.redis_store.nudges import RedisNudges
@@ -86,7 +87,7 @@ class RedisReaders:
 
     @asynccontextmanager
     async def watch(self, session_id: str) -> AsyncIterator[Hint]:
-        async with self._nudges.listen(self._channel(session_id)) as hint:
+        async with self._nudges.listen(self._channel(session_id), partial(decode_nudge, session_id)) as hint:
             yield hint
 
     @asynccontextmanager

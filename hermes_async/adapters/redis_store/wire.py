@@ -31,6 +31,25 @@ class Command:
         self.packed: bytes = hiredis.pack_command((name, *args))  # type: ignore[arg-type]
 
 
+def reader_for(connection: Connection) -> hiredis.Reader:
+    """Return what parses the replies of a connection; `Ellipsis` is what it says when there is none yet."""
+    return hiredis.Reader(
+        protocolError=InvalidResponse,
+        replyError=connection._parser.parse_error,
+        encoding="utf-8",
+        notEnoughData=Ellipsis,
+    )
+
+
+def taken_over(connection: Connection, by: asyncio.Protocol) -> tuple[asyncio.Transport, asyncio.Protocol]:
+    """Take a connection's socket from redis-py; return its transport, and who had it before."""
+    assert connection._writer is not None
+    transport = cast("asyncio.Transport", connection._writer.transport)
+    before = cast("asyncio.Protocol", transport.get_protocol())
+    transport.set_protocol(by)
+    return transport, before
+
+
 #: Takes the replies of a batch, or what went wrong.
 Done = Callable[["list[Any] | Exception"], None]
 
@@ -41,17 +60,9 @@ class Wire(asyncio.Protocol):
     def __init__(self, connection: Connection, timeout: float, meanings: Mapping[Any, Any]) -> None:
         self._timeout = timeout
         self._meanings = meanings
-        self._reader = hiredis.Reader(
-            protocolError=InvalidResponse,
-            replyError=connection._parser.parse_error,
-            encoding="utf-8",
-            notEnoughData=Ellipsis,
-        )
-        assert connection._writer is not None
+        self._reader = reader_for(connection)
         self._loop = asyncio.get_running_loop()
-        self._transport = cast("asyncio.Transport", connection._writer.transport)
-        self._before = cast("asyncio.Protocol", self._transport.get_protocol())
-        self._transport.set_protocol(self)
+        self._transport, self._before = taken_over(connection, self)
         self._commands: Sequence[Command] = ()
         self._replies: list[Any] = []
         self._done: Done | None = None

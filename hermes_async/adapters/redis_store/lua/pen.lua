@@ -38,8 +38,10 @@ local function count(what, agent, took)
   end
 end
 
--- Log an event: the next dense seq is its stream id, its inbox id, and what listeners are nudged with. It is
--- counted as `what`, or as its type.
+local NUDGE = 4096 -- bytes of data that a nudge brings along at most; who is to hear of more looks at the log
+
+-- Log an event: the next dense seq is its stream id and its inbox id, and listeners are nudged with the event. It
+-- is counted as `what`, or as its type.
 local function log(session, inbox, id, type_, task, agent, attempt, trace, data, what, took)
   count(what or type_, agent, took)
   local seq = redis.call('HINCRBY', key('session', session), 'seq', '1')
@@ -50,7 +52,11 @@ local function log(session, inbox, id, type_, task, agent, attempt, trace, data,
     redis.call('XADD', key('inbox', session), number .. '-0', 'id', id, 'type', type_, 'time', STAMP,
                'task', task, 'agent', agent, 'attempt', attempt, 'trace', trace, 'data', data)
   end
-  redis.call('PUBLISH', key('nudge', session), number)
+  local nudge = number
+  if #data <= NUDGE then
+    nudge = table.concat({number, id, type_, STAMP, task, agent, attempt, trace, data}, '\n')
+  end
+  redis.call('PUBLISH', key('nudge', session), nudge)
   return seq
 end
 
