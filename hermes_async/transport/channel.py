@@ -52,7 +52,7 @@ GROUP_LOST = ("NOGROUP", "UNBLOCKED")
 
 
 class Channel(redis.Channel):  # type: ignore[misc]
-    """Claims in batches while there is work, and blocks only when there is none."""
+    """Claims in batches while there is work, and blocks when there is none, or little."""
 
     QoS = QoS
     Message = Message

@@ -50,6 +50,17 @@ def test_nine_is_first(connect: Connect) -> None:
     assert Inbox(connect()).drain(5) == [9, 9, 5, 3, 0]
 
 
+def test_a_consumer_with_little_to_do_claims_no_batches(connect: Connect, client: redis.Redis) -> None:
+    connection, inbox = connect(), Inbox(connect(), prefetch=100)
+    for number in range(5):
+        inbox.drain(number + 1, timeout=0.1)  # it waits when the next one comes
+        if number == 1:
+            client.config_resetstat()
+        publish(connection, number, priority=number)
+    assert inbox.drain(5) == [0, 1, 2, 3, 4]
+    assert "cmdstat_eval" not in client.info("commandstats")
+
+
 def test_a_message_without_priority_is_in_the_middle(connect: Connect, client: redis.Redis) -> None:
     channel = connect().default_channel
     assert channel.prepare_message("x")["properties"]["priority"] == DEFAULT_PRIORITY
