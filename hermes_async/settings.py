@@ -60,6 +60,8 @@ class Settings(BaseModel):
     token: str | None = Field(default=None, repr=False)
     #: Where clients find the relay (HERMES_RELAY_URL, default: the host and port of `relay:`).
     relay_url: str
+    #: Whether the standard variables of OpenTelemetry (OTEL_EXPORTER_OTLP_ENDPOINT, ...) say where spans go.
+    collects: bool = False
     #: `host:port` of webhook receivers that may be on private networks (HERMES_WEBHOOK_ALLOW, with commas).
     webhook_allow: frozenset[str] = frozenset()
     #: The SearXNG that the tool `web_search` asks (HERMES_SEARXNG_URL, default DuckDuckGo and Wikipedia).
@@ -94,11 +96,17 @@ class Settings(BaseModel):
             "agents": agents,
             "modules": modules,
             "callback_modules": allowed,
+            "collects": _collects(environ),
             **_from_environment(environ),
             **overrides,
         }
         said.setdefault("relay_url", _relay_address(agents))
         return cls(**said)
+
+    @property
+    def traces_dir(self) -> Path:
+        """The folder in which `up --trace` keeps spans."""
+        return self.state_dir / "traces"
 
     @property
     def callback_names(self) -> CallbackNames:
@@ -138,6 +146,15 @@ def _file(config: Path | None, environ: Mapping[str, str]) -> Path | None:
 def _folder(environ: Mapping[str, str], project: Path) -> Path:
     named = environ.get("HERMES_STATE_DIR")
     return Path(named).absolute() if named else project / ".hermes"
+
+
+def _collects(environ: Mapping[str, str]) -> bool:
+    """Tell whether somebody wants spans; OpenTelemetry itself would send them to localhost, asked or not."""
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    if named := environ.get("OTEL_TRACES_EXPORTER"):
+        return named != "none"
+    return any(environ.get(f"OTEL_EXPORTER_OTLP_{name}") for name in ("ENDPOINT", "TRACES_ENDPOINT"))
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ after_option = click.option(
 LATER: dict[str, Later] = {
     "answer": ("hermes_async.cli.dialogue:answer", "Answer what a task asks; the first answer counts."),
     "send": ("hermes_async.cli.dialogue:send", "Say something to a task."),
+    "trace": ("hermes_async.cli.trace:trace", "Show what happened in a task, as a waterfall."),
     "watch": ("hermes_async.cli.watch:watch", "Show a task's events; --follow goes on until its end."),
 }
 

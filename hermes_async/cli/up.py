@@ -19,6 +19,7 @@ from hermes_async.adapters.embedded_redis import EmbeddedRedis
 from hermes_async.bootstrap import registry
 from hermes_async.cli.agents import Entry, entries
 from hermes_async.cli.bridge import run, settings_of, with_hermes
+from hermes_async.cli.collector import Collector
 from hermes_async.cli.console import Console, is_worker_ready
 from hermes_async.cli.group import Command
 from hermes_async.cli.hints import FIRST_FILE
@@ -52,8 +53,11 @@ CALLBACKS_STOPS: Final = ((signal.SIGTERM, 10.0),)
 @click.option(
     "--workers", type=click.IntRange(1, 256), default=1, help="Async workers: one per core at most."
 )
+@click.option(
+    "--trace", is_flag=True, help="Keep spans, and draw what happened in each task once it has ended."
+)
 @click.pass_obj
-def up(shell: Shell, port: int | None, workers: int) -> None:
+def up(shell: Shell, port: int | None, workers: int, trace: bool) -> None:
     """Start Redis (unless one is configured), the workers of all lanes and the relay.
 
     A process that dies is started again. Ctrl-C stops them all: running tasks have some seconds to end,
@@ -65,9 +69,15 @@ def up(shell: Shell, port: int | None, workers: int) -> None:
     first = [_relay(settings, port), _callbacks(settings)]
     specs = [*first, *_workers(settings, workers, shell.verbose)]
     console = Console([spec.name for spec in specs], verbose=shell.verbose)
+    collector = Collector(settings.traces_dir, console.say) if trace else None
+    if collector is not None:
+        specs = [collector.traced(spec) for spec in specs]
     with _redis(settings) as embedded:
         told = _facts(settings, embedded, workers, found)
-        run(_up, Supervisor([first, specs[len(first) :]], console), console, embedded, told)
+        if collector is not None:
+            told.append(("traces", f"in {settings.traces_dir}; others send to {collector.address}"))
+        groups = [specs[: len(first)], specs[len(first) :]]
+        run(_up, Supervisor(groups, console), console, embedded, told, collector)
 
 
 def _checked(settings: Settings) -> list[Entry]:
@@ -178,10 +188,16 @@ def _range(lane: Lane, pool: PoolSpec) -> str:
 
 
 async def _up(
-    supervisor: Supervisor, console: Console, embedded: EmbeddedRedis | None, facts: list[tuple[str, str]]
+    supervisor: Supervisor,
+    console: Console,
+    embedded: EmbeddedRedis | None,
+    facts: list[tuple[str, str]],
+    collector: Collector | None,
 ) -> None:
     async with anyio.create_task_group() as group:
         with _signals(supervisor, console):
+            if collector is not None:
+                await group.start(collector.run)
             group.start_soon(_announce, supervisor, console, facts)
             if embedded is not None:
                 group.start_soon(_watch_redis, embedded, supervisor, console)
@@ -199,7 +215,7 @@ async def _announce(supervisor: Supervisor, console: Console, facts: list[tuple[
     for name, value in [*facts, (CALLBACKS, f"1 worker, {calls}"), ("relay", address)]:
         console.say(f"  {name:<9} {value}")
     console.say(f"ready after {anyio.current_time() - started:.1f} s; Ctrl-C stops everything")
-    if facts[-1][1] == "none yet":
+    if ("agents", "none yet") in facts:
         console.say(f"\nNo agents yet. Begin with these two files, then start again:\n\n{FIRST_FILE}")
 
 
