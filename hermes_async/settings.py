@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,7 +23,7 @@ DEFAULT_FILE: Final = "agents.yaml"
 VARIABLES: Final = frozenset(
     f"HERMES_{name}"
     for name in (
-        *("CALLBACK_MODULES", "CALLBACK_TIMEOUT", "CONFIG", "FETCH_ALLOW", "LEASE", "MODULES"),
+        *("CALLBACK_MODULES", "CALLBACK_TIMEOUT", "CONFIG", "FETCH_ALLOW", "LEASE", "LOG_FORMAT", "MODULES"),
         *("RELAY_URL", "RETENTION", "SEARXNG_URL", "STATE_DIR", "TOKEN", "WEBHOOK_ALLOW"),
     )
 )
@@ -54,6 +54,9 @@ class Settings(BaseModel):
     agents: AgentsConfig = AgentsConfig()
     #: Seconds after which a silent worker has lost its task (HERMES_LEASE).
     lease: float = Field(default=15.0, gt=0)
+    #: How the logs of workers, callbacks and relay are written: `text`, or `json`: one object a line
+    #: (HERMES_LOG_FORMAT).
+    log_format: Literal["text", "json"] = "text"
     #: Seconds for which the record of a finished task is kept (HERMES_RETENTION, default a week).
     retention: float = Field(default=604_800.0, gt=0)
     #: Shown to the relay (HERMES_TOKEN).
@@ -102,6 +105,11 @@ class Settings(BaseModel):
         }
         said.setdefault("relay_url", _relay_address(agents))
         return cls(**said)
+
+    @property
+    def logs_json(self) -> bool:
+        """Whether each line of a log is a JSON object."""
+        return self.log_format == "json"
 
     @property
     def traces_dir(self) -> Path:
@@ -163,6 +171,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         "callback_timeout": _seconds,
         "fetch_allow": _places,
         "lease": _seconds,
+        "log_format": _log_format,
         "relay_url": partial(_url, relay_url),
         "retention": _seconds,
         "searxng_url": partial(_url, service_url),
@@ -190,6 +199,12 @@ def _seconds(name: str, text: str) -> float:
         field = name.removeprefix("HERMES_").lower()
         raise ConfigError(f'{name}: {field} must be a number of seconds greater than 0, not "{text}"')
     return seconds
+
+
+def _log_format(name: str, text: str) -> str:
+    if text not in ("text", "json"):
+        raise ConfigError(f'{name}: log_format is text or json, not "{text}"')
+    return text
 
 
 def _modules(name: str, text: str) -> tuple[str, ...]:

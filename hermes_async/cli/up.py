@@ -20,7 +20,7 @@ from hermes_async.bootstrap import registry
 from hermes_async.cli.agents import Entry, entries
 from hermes_async.cli.bridge import run, settings_of, with_hermes
 from hermes_async.cli.collector import Collector
-from hermes_async.cli.console import Console, is_worker_ready
+from hermes_async.cli.console import Console, begins, is_worker_ready
 from hermes_async.cli.group import Command
 from hermes_async.cli.hints import FIRST_FILE
 from hermes_async.cli.serve import CALLBACKS, CALLBACKS_READY, RELAY_READY
@@ -129,7 +129,7 @@ def _relay(settings: Settings, port: int | None) -> ChildSpec:
     return ChildSpec(
         "relay",
         (sys.executable, "-m", "hermes_async.cli", "relay", *where),
-        is_ready=lambda line: line.startswith(RELAY_READY),
+        is_ready=begins(RELAY_READY),
         env=_env(settings),
         stop_signals=RELAY_STOPS,
         # Asked and not killed: as the last one out it also stops the embedded Redis.
@@ -141,7 +141,7 @@ def _callbacks(settings: Settings) -> ChildSpec:
     return ChildSpec(
         CALLBACKS,
         (sys.executable, "-m", "hermes_async.cli", "worker", "--lane", CALLBACKS),
-        is_ready=lambda line: line.startswith(CALLBACKS_READY),
+        is_ready=begins(CALLBACKS_READY),
         env=_env(settings),
         stop_signals=CALLBACKS_STOPS,
         orphan_signal=signal.SIGTERM,  # as the relay

@@ -81,8 +81,8 @@ def _said_width(rows: Sequence[Stretch]) -> int:
 def _line(row: Stretch, name: str, bar: str, now: float) -> str:
     colour = "red" if row.fault else "cyan" if row.end is None else "green"
     took = _took(_end(row, now) - row.start)
-    text = f"{name} {click.style(bar, fg=colour)} {took:>{_LENGTH}} "
-    return (text + click.style(_said(row, 200), fg="red" if row.fault else None, dim=not row.fault)).rstrip()
+    text, said = f"{name} {click.style(bar, fg=colour)} {took:>{_LENGTH}}", _said(row, 200)
+    return f"{text} {click.style(said, fg='red' if row.fault else None, dim=not row.fault)}" if said else text
 
 
 def _took(length: float) -> str:

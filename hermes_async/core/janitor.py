@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from hermes_async.core.journal import Journal
+from hermes_async.core.present import Presence
 from hermes_async.domain.errors import ServiceError
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import Lost, Overdue, decide
@@ -73,8 +74,8 @@ class Janitor:
         task = await self._journal.store.load(task_id)
         if task is None:
             return False
-        event = decide(task, Lost())
-        if not await self._journal.end(task, event, lapsed=True):
-            return False
-        logger.warning("task %s: attempt %d was lost with %s", task_id, task.attempt, task.worker)
+        with Presence(task):
+            if not await self._journal.end(task, decide(task, Lost()), lapsed=True):
+                return False
+            logger.warning("task %s: attempt %d was lost with %s", task_id, task.attempt, task.worker)
         return True

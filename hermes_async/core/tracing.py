@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, Protocol
 
@@ -91,6 +91,10 @@ class Tracing(Protocol):
         """Within this, a callback or webhook is called."""
         ...
 
+    def headers(self) -> Mapping[str, str]:
+        """Return what a request to another server says of the trace in which it is made."""
+        ...
+
     def flush(self) -> None:
         """Send what was not sent yet, within seconds; this may block."""
         ...
@@ -117,6 +121,10 @@ class Untraced:
     def calling(self, call: Call) -> AbstractContextManager[Told]:
         """Do nothing."""
         return _UNTOLD
+
+    def headers(self) -> Mapping[str, str]:
+        """Return nothing."""
+        return {}
 
     def flush(self) -> None:
         """Do nothing."""

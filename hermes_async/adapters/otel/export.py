@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Final
 
@@ -30,6 +31,8 @@ DELAY, QUEUE = 1_000, 8_192
 PATIENCE: Final = 1.5
 #: Seconds between two complaints of an exporter.
 COMPLAINTS: Final = 60.0
+#: What a first request imports.
+_LATE: Final = ("encodings.idna", "netrc")
 #: The loggers of exporters, which complain of every single try.
 _LOGGERS: Final = (
     "opentelemetry.exporter.otlp.common.http",
@@ -37,6 +40,10 @@ _LOGGERS: Final = (
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
     "opentelemetry.sdk._shared_internal",
 )
+
+
+#: The loops of a process may open a Hermes at the same time.
+_setting_up = threading.Lock()
 
 
 class HermesProvider(TracerProvider):
@@ -57,8 +64,12 @@ def set_up(environ: Mapping[str, str], service: str) -> None:
     Raises:
         ConfigError: no exporter of the name that OTEL_TRACES_EXPORTER gives is installed.
     """
-    if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-        return
+    with _setting_up:
+        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            trace.set_tracer_provider(_provider(environ, service))
+
+
+def _provider(environ: Mapping[str, str], service: str) -> HermesProvider:
     exporter = _exporter(environ)
     own = {SERVICE_INSTANCE_ID: f"{socket.gethostname()}:{os.getpid()}"}
     if not environ.get("OTEL_SERVICE_NAME") and "service.name=" not in environ.get(
@@ -70,11 +81,15 @@ def set_up(environ: Mapping[str, str], service: str) -> None:
     provider.add_span_processor(PerProcess(lambda: _batches(exporter(), environ)))
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(Seldom())
-    trace.set_tracer_provider(provider)
+    return provider
 
 
 def _exporter(environ: Mapping[str, str]) -> Callable[[], SpanExporter]:
-    """Return what makes the exporter that the variables name."""
+    """Return what makes the exporter that the variables name.
+
+    One is made at once, and dropped: what it imports must be there before a process forks, because a fork in
+    the middle of an import leaves the child with locks that nobody gives back.
+    """
     name = environ.get("OTEL_TRACES_EXPORTER", "") or "otlp"
     if name == "otlp":
         protocol = environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environ.get(
@@ -88,6 +103,9 @@ def _exporter(environ: Mapping[str, str]) -> Callable[[], SpanExporter]:
             f"spans cannot be sent: no exporter {name!r} is installed; is it `pip install {package}`?"
         )
     make: Callable[[], SpanExporter] = found[0].load()
+    make().shutdown()
+    for module in _LATE:
+        import_module(module)
     return make
 
 

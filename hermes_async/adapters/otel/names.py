@@ -29,6 +29,8 @@ INVOKE_AGENT: Final = "invoke_agent"
 
 # -- general -----------------------------------------------------------------------------------------------
 ERROR_TYPE: Final = "error.type"
+METHOD: Final = "http.request.method"
+URL: Final = "url.full"
 
 # -- ours (those by which a waterfall finds its spans are in `domain/spans.py`) ------------------------------
 SESSION_ID: Final = "hermes.session.id"
@@ -38,6 +40,10 @@ WAITED_MS: Final = "hermes.queue.wait_ms"
 REASON: Final = "hermes.task.reason"
 CALLBACK_ID: Final = "hermes.callback.id"
 CALLBACK_KIND: Final = "hermes.callback.kind"
+
+
+#: The name of the span of a post to a webhook; to which, an attribute says.
+WEBHOOK: Final = "webhook"
 
 
 def send(agent: str) -> str:

@@ -96,9 +96,18 @@ class Spans:
     def call(self, call: Call, start: float) -> Span:
         """Start the span of a callback or webhook, below the attempt of which it tells."""
         row, task = call.callback, call.task
-        kind = SpanKind.CLIENT if row.kind is CallbackKind.WEBHOOK else SpanKind.CONSUMER
+        is_webhook = row.kind is CallbackKind.WEBHOOK
+        kind = SpanKind.CLIENT if is_webhook else SpanKind.CONSUMER
         said = {names.CALLBACK_ID: row.id, names.CALLBACK_KIND: row.kind.value, ATTEMPT: task.attempt}
-        return self._start(names.callback(row.name), kind, self.attempt(task), start, {**said, **_of(task)})
+        if is_webhook:
+            said |= {names.URL: row.name, names.METHOD: "POST"}
+        return self._start(
+            names.WEBHOOK if is_webhook else names.callback(row.name),
+            kind,
+            self.attempt(task),
+            start,
+            {**said, **_of(task)},
+        )
 
     def dispatch(self, task: Task) -> SpanContext:
         """Return the place of a task's dispatch."""

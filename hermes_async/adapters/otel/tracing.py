@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -134,6 +134,15 @@ class OtelTracing:
         span = spans.call(call, time.time())
         with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
             yield lambda error: failed(span, error) if error else None
+
+    def headers(self) -> Mapping[str, str]:
+        """Return the context of the current span, as W3C has it."""
+        here = trace.get_current_span().get_span_context()
+        if not here.is_valid:
+            return {}
+        context = read_back(here)
+        state = {"tracestate": context.tracestate} if context.tracestate else {}
+        return {"traceparent": context.traceparent, **state}
 
     def flush(self) -> None:
         """Send what is not sent yet, if the provider is one that this package has set up."""
