@@ -87,6 +87,11 @@ class History:
             self._lock.release()
             self._lock = None
 
+    def clear(self) -> None:
+        """Forget what was said."""
+        self.messages.clear()
+        self.unanswered = None
+
     @property
     def is_unfinished(self) -> bool:
         """Whether it ends with something that the model has not answered."""

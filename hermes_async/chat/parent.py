@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, Self
 import anyio.to_thread
 
 from hermes_async.adapters.model.names import INSTALL, model_for
+from hermes_async.adapters.tools import ToolNames, load_tools
 from hermes_async.chat.inbox import Inbox
 from hermes_async.chat.pieces import Piece, TurnEnded
 from hermes_async.chat.spending import Spending
@@ -41,6 +42,8 @@ logger = logging.getLogger("hermes.chat")
 
 #: Seconds that the first news wait for others, when nobody is talking.
 COALESCE: Final = 0.25
+#: Ours, and those of installed packages.
+TOOLS: Final = ToolNames()
 #: Seconds that a turn has to keep what was said, when the chat is left.
 FAREWELL: Final = 5.0
 
@@ -56,11 +59,12 @@ class ChatParent:
         session_id: the session; a new one by default. With `folder`, the conversation goes on where it was.
         folder: where conversations are kept, a file for each session; None: only in memory.
         model: a model of pydantic-ai to use instead of the agent's.
+        tools: the names that the agent's `tools` are taken from.
         coalesce: seconds that the first news wait for others before they get a turn.
 
     Raises:
         UnknownAgent: agents.yaml has no such parent.
-        ConfigError: it is no conversation, has no model, or its model cannot be used on this machine.
+        ConfigError: it is no conversation, has no model, or its model or tools cannot be used here.
         InvalidInput: on entering: another chat has the session's conversation.
     """
 
@@ -72,6 +76,7 @@ class ChatParent:
         session_id: str | None = None,
         folder: Path | None = None,
         model: Any = None,
+        tools: ToolNames = TOOLS,
         coalesce: float = COALESCE,
     ) -> None:
         spec = hermes.registry.config.agent(parent)
@@ -84,7 +89,7 @@ class ChatParent:
         self._limits = spec.limits
         self._model = model or _model(spec)
         delegation = Delegation(self.session)
-        toolbox = Toolbox(delegation)
+        toolbox = Toolbox(delegation, load_tools(tools, spec.tools))
         self._mind = Mind(self._model, _instructions(spec, delegation), toolbox, self._history)
         self._frame = delegation.news
         self._stack = AsyncExitStack()
@@ -158,6 +163,18 @@ class ChatParent:
             return None
         return self._enqueue(None)
 
+    async def forget(self) -> None:
+        """Begin the conversation anew; tasks and their news stay.
+
+        Raises:
+            InvalidInput: a turn is under way.
+        """
+        if self._turn is not None or self._queue:
+            raise InvalidInput("a turn is under way: wait for its end, or interrupt it")
+        self._history.clear()
+        self._failures, self._again_at = 0, None
+        await self._write()
+
     def interrupt(self) -> bool:
         """End the turn that is under way, not its tasks; return False when there is none.
 
@@ -168,10 +185,13 @@ class ChatParent:
         self._thinking.cancel()
         return True
 
-    async def pieces(self) -> AsyncIterator[Piece]:
-        """Yield what happens from now on in all turns, for ever."""
+    def pieces(self) -> AsyncIterator[Piece]:
+        """Return what happens in all turns from this call on, for ever."""
         watcher: asyncio.Queue[Piece] = asyncio.Queue()
         self._watchers.add(watcher)
+        return self._watch(watcher)
+
+    async def _watch(self, watcher: asyncio.Queue[Piece]) -> AsyncIterator[Piece]:
         try:
             while True:
                 yield await watcher.get()
@@ -316,7 +336,7 @@ def _model(spec: AgentSpec) -> Model:
         raise ConfigError(
             f"agent {spec.name!r} has no model to talk with: give it one, as `model: gpt-4o-mini`"
         )
-    return model_for(spec.model, getattr(spec, "base_url", None))
+    return model_for(spec.model, spec.base_url)
 
 
 def _instructions(spec: AgentSpec, delegation: Delegation) -> str:

@@ -17,6 +17,7 @@ from hermes_async.cli.shell import Shell
 _HERE = "hermes_async.cli"
 COMMANDS: dict[str, Later] = {
     "up": (f"{_HERE}.up:up", "Start everything here: Redis, workers and relay; Ctrl-C stops it."),
+    "chat": (f"{_HERE}.chat:chat", "Talk with a parent that delegates; starts what is missing."),
     "task": (f"{_HERE}.tasks:task", "Create, watch, list and cancel tasks."),
     "session": (f"{_HERE}.sessions:session", "Look into a parent's inbox, and watch its session."),
     "invoke": (f"{_HERE}.invoke:invoke", "Run a subagent and wait for its result."),
@@ -25,10 +26,6 @@ COMMANDS: dict[str, Later] = {
     "worker": (f"{_HERE}.serve:worker", "Run one worker of a lane."),
     "relay": (f"{_HERE}.serve:relay", "Run the relay, which streams events to clients."),
     "token": (f"{_HERE}.token:token", "Print a token for a client of the relay, or revoke one."),
-    "metrics": (
-        f"{_HERE}.metrics:metrics",
-        "Show how many tasks there were, how they did, and what waits.",
-    ),
     "doctor": (f"{_HERE}.doctor:doctor", "Check this machine and the servers, and say what to mend."),
 }
 

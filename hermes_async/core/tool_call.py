@@ -20,7 +20,7 @@ LONGEST_FAULT: Final = 500
 _END_TAG: Final = re.compile(r"<(?=\s*/\s*tool_result)", re.IGNORECASE)
 
 
-async def call(tool: Tool, context: TaskContext, arguments: Mapping[str, Any]) -> str:
+async def call(tool: Tool, context: TaskContext | None, arguments: Mapping[str, Any]) -> str:
     """Call a tool on behalf of a task, and return what the model is to read.
 
     What the tool gives, or raises, stands between `<tool_result>` tags: it is data from outside, and may be
@@ -28,7 +28,7 @@ async def call(tool: Tool, context: TaskContext, arguments: Mapping[str, Any]) -
 
     Args:
         tool: what is called.
-        context: that of the task; a tool that takes one is given it.
+        context: that of the task; a tool that takes one is given it. None: for a tool that takes none.
         arguments: by name, as the model has chosen them.
 
     Raises:
@@ -79,7 +79,7 @@ def cut(text: str, most: int) -> str:
     return f"{text[:most]}\n[cut: {most:,} of {len(text):,} characters are shown]"
 
 
-async def _value(tool: Tool, context: TaskContext, given: dict[str, Any]) -> Any:
+async def _value(tool: Tool, context: TaskContext | None, given: dict[str, Any]) -> Any:
     first = (context,) if tool.takes_context else ()
     if tool.is_async:
         return await tool.function(*first, **given)

@@ -64,9 +64,7 @@ def run(
         station = Station(known, where)
 
         def worker(hermes: Hermes) -> CallbacksWorker:
-            webhooks = WebhookSender(
-                known, hermes.store.ledger, allow=settings.webhook_allow, tracing=hermes.tracing
-            )
+            webhooks = WebhookSender(known, hermes.store.ledger, allow=settings.webhook_allow)
             return CallbacksWorker(
                 hermes,
                 functions,
