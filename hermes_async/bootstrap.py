@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +23,14 @@ from hermes_async.adapters.tools import load_tools
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.registry import Registry, collect
 from hermes_async.core.subagent import Subagent
+from hermes_async.core.tracing import UNTRACED, Tracing
 from hermes_async.domain.urls import is_local
 from hermes_async.settings import Settings, locate
 
+logger = logging.getLogger("hermes.tracing")
+
+#: What a process has imported that has spans.
+_API = "opentelemetry.trace"
 #: Seconds for which a session is still listened to after its last task was awaited.
 LINGER = 1.0
 
@@ -33,6 +41,8 @@ class Servers:
 
     broker: str
     state: str
+    #: Whether the standard variables of OpenTelemetry say where spans go.
+    collects: bool = False
 
     @property
     def are_one(self) -> bool:
@@ -45,11 +55,11 @@ def servers(settings: Settings) -> Iterator[Servers]:
     """Yield the configured servers, or the embedded Redis for as long as the context lasts."""
     broker, state = settings.agents.task_queue, settings.agents.state
     if broker is not None:
-        yield Servers(broker, state or broker)
+        yield Servers(broker, state or broker, settings.collects)
         return
     embedded = EmbeddedRedis.join(settings.state_dir / "redis")
     try:
-        yield Servers(embedded.url, state or embedded.url)
+        yield Servers(embedded.url, state or embedded.url, settings.collects)
     finally:
         embedded.leave()
 
@@ -86,6 +96,24 @@ def _collected(project_dir: Path, modules: Iterable[str]) -> list[Subagent[..., 
     return [agent for module in modules for agent in collect(module)]
 
 
+def tracing(where: Servers) -> Tracing:
+    """Return what traces: nothing, unless somebody has OpenTelemetry here and wants it.
+
+    A process in which the API is not imported has no provider and no span; it is not imported for that.
+    """
+    if not where.collects and _API not in sys.modules:
+        return UNTRACED
+    try:
+        otel = import_module("hermes_async.adapters.otel")
+        if where.collects:
+            import_module("hermes_async.adapters.otel.export").set_up(os.environ, "hermes-async")
+    except ImportError:
+        logger.warning("spans cannot be sent: OpenTelemetry is missing; pip install 'hermes_async[otel]'")
+        return UNTRACED
+    found: Tracing = otel.OtelTracing("rabbitmq" if where.broker.startswith("amqp") else "redis")
+    return found
+
+
 async def open_hermes(known: Registry, where: Servers) -> Hermes:
     """Return a Hermes on the running loop over servers that answer.
 
@@ -94,7 +122,7 @@ async def open_hermes(known: Registry, where: Servers) -> Hermes:
     """
     store = RedisStore(where.state, limits=known.config.limits)
     queue = CeleryQueue(where.broker, shares_store=where.are_one)
-    hermes = Hermes(known, store, queue, linger=LINGER)
+    hermes = Hermes(known, store, queue, linger=LINGER, tracing=tracing(where))
     try:
         await store.ping()
     except BaseException:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,7 +23,7 @@ DEFAULT_FILE: Final = "agents.yaml"
 VARIABLES: Final = frozenset(
     f"HERMES_{name}"
     for name in (
-        *("CALLBACK_MODULES", "CALLBACK_TIMEOUT", "CONFIG", "FETCH_ALLOW", "LEASE", "MODULES"),
+        *("CALLBACK_MODULES", "CALLBACK_TIMEOUT", "CONFIG", "FETCH_ALLOW", "LEASE", "LOG_FORMAT", "MODULES"),
         *("RELAY_URL", "RETENTION", "SEARXNG_URL", "STATE_DIR", "TOKEN", "WEBHOOK_ALLOW"),
     )
 )
@@ -54,12 +54,17 @@ class Settings(BaseModel):
     agents: AgentsConfig = AgentsConfig()
     #: Seconds after which a silent worker has lost its task (HERMES_LEASE).
     lease: float = Field(default=15.0, gt=0)
+    #: How the logs of workers, callbacks and relay are written: `text`, or `json`: one object a line
+    #: (HERMES_LOG_FORMAT).
+    log_format: Literal["text", "json"] = "text"
     #: Seconds for which the record of a finished task is kept (HERMES_RETENTION, default a week).
     retention: float = Field(default=604_800.0, gt=0)
     #: Shown to the relay (HERMES_TOKEN).
     token: str | None = Field(default=None, repr=False)
     #: Where clients find the relay (HERMES_RELAY_URL, default: the host and port of `relay:`).
     relay_url: str
+    #: Whether the standard variables of OpenTelemetry (OTEL_EXPORTER_OTLP_ENDPOINT, ...) say where spans go.
+    collects: bool = False
     #: `host:port` of webhook receivers that may be on private networks (HERMES_WEBHOOK_ALLOW, with commas).
     webhook_allow: frozenset[str] = frozenset()
     #: The SearXNG that the tool `web_search` asks (HERMES_SEARXNG_URL, default DuckDuckGo and Wikipedia).
@@ -94,11 +99,22 @@ class Settings(BaseModel):
             "agents": agents,
             "modules": modules,
             "callback_modules": allowed,
+            "collects": _collects(environ),
             **_from_environment(environ),
             **overrides,
         }
         said.setdefault("relay_url", _relay_address(agents))
         return cls(**said)
+
+    @property
+    def logs_json(self) -> bool:
+        """Whether each line of a log is a JSON object."""
+        return self.log_format == "json"
+
+    @property
+    def traces_dir(self) -> Path:
+        """The folder in which `up --trace` keeps spans."""
+        return self.state_dir / "traces"
 
     @property
     def callback_names(self) -> CallbackNames:
@@ -140,12 +156,22 @@ def _folder(environ: Mapping[str, str], project: Path) -> Path:
     return Path(named).absolute() if named else project / ".hermes"
 
 
+def _collects(environ: Mapping[str, str]) -> bool:
+    """Tell whether somebody wants spans; OpenTelemetry itself would send them to localhost, asked or not."""
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    if named := environ.get("OTEL_TRACES_EXPORTER"):
+        return named != "none"
+    return any(environ.get(f"OTEL_EXPORTER_OTLP_{name}") for name in ("ENDPOINT", "TRACES_ENDPOINT"))
+
+
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings that the environment gives; an empty variable gives none."""
     readers: dict[str, Callable[[str, str], Any]] = {
         "callback_timeout": _seconds,
         "fetch_allow": _places,
         "lease": _seconds,
+        "log_format": _log_format,
         "relay_url": partial(_url, relay_url),
         "retention": _seconds,
         "searxng_url": partial(_url, service_url),
@@ -173,6 +199,12 @@ def _seconds(name: str, text: str) -> float:
         field = name.removeprefix("HERMES_").lower()
         raise ConfigError(f'{name}: {field} must be a number of seconds greater than 0, not "{text}"')
     return seconds
+
+
+def _log_format(name: str, text: str) -> str:
+    if text not in ("text", "json"):
+        raise ConfigError(f'{name}: log_format is text or json, not "{text}"')
+    return text
 
 
 def _modules(name: str, text: str) -> tuple[str, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict, deque
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 import click
 
@@ -19,10 +21,39 @@ _SHOWN: Final = frozenset({"WARNING", "ERROR", "CRITICAL"})
 _HELD: Final = 40
 
 
+class Record(NamedTuple):
+    """A line of a log."""
+
+    level: str
+    text: str
+
+
+def record_of(line: str) -> Record | None:
+    """Return what a line of a log says, be it text or JSON; None: it is none."""
+    if found := _RECORD.match(line):
+        return Record(found["level"], found["text"])
+    if line.startswith("{"):
+        with suppress(ValueError, TypeError, KeyError):
+            said = json.loads(line)
+            return Record(str(said["level"]), str(said["message"]))
+    return None
+
+
 def is_worker_ready(line: str) -> bool:
     """Tell whether Celery says that it takes tasks."""
-    record = _RECORD.match(line)
-    return record is not None and record["text"].endswith(" ready.")
+    record = record_of(line)
+    return record is not None and record.text.endswith(" ready.")
+
+
+def begins(prefix: str) -> Callable[[str], bool]:
+    """Return what tells whether a child says something that begins so, in whichever format."""
+    return lambda line: said(line).startswith(prefix)
+
+
+def said(line: str) -> str:
+    """Return a line without what a log adds to it."""
+    record = record_of(line)
+    return record.text if record else line
 
 
 class Console:
@@ -38,15 +69,15 @@ class Console:
 
     def line(self, child: str, text: str) -> None:
         """Show a line, or keep it for the case that the child does not get ready."""
-        record = _RECORD.match(text)
+        record = record_of(text)
         if not text.strip():
             return
         if record is not None:
             self._showing.discard(child)
-            if record["level"] in _SHOWN:
+            if record.level in _SHOWN:
                 self._showing.add(child)
         if self._verbose or child in self._showing:
-            self._print(child, record["text"] if record and not self._verbose else text)
+            self._print(child, record.text if record and not self._verbose else text)
         elif child not in self._ready:
             self._held[child].append(text)
 
@@ -59,7 +90,7 @@ class Console:
 
     def ready_line(self, child: str) -> str:
         """Return with which line a child said that it is ready."""
-        return self._ready.get(child, "")
+        return said(self._ready.get(child, ""))
 
     def notice(self, child: str, text: str) -> None:
         """Say what became of a child, after what it said itself."""

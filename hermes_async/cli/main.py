@@ -26,6 +26,10 @@ COMMANDS: dict[str, Later] = {
     "worker": (f"{_HERE}.serve:worker", "Run one worker of a lane."),
     "relay": (f"{_HERE}.serve:relay", "Run the relay, which streams events to clients."),
     "token": (f"{_HERE}.token:token", "Print a token for a client of the relay, or revoke one."),
+    "metrics": (
+        f"{_HERE}.metrics:metrics",
+        "Show how many tasks there were, how they did, and what waits.",
+    ),
     "doctor": (f"{_HERE}.doctor:doctor", "Check this machine and the servers, and say what to mend."),
 }
 

@@ -6,10 +6,12 @@ import logging
 import os
 import re
 import sys
+from functools import partial
 from typing import NoReturn
 
 import click
 
+from hermes_async.adapters import logs
 from hermes_async.cli.bridge import settings_of, with_hermes
 from hermes_async.cli.group import Command
 from hermes_async.cli.shell import Shell
@@ -27,8 +29,6 @@ from hermes_async.worker.command import slots, worker_command
 RELAY_READY = "relay on "
 #: The lane that calls functions and webhooks, and how its worker's line begins that tells that it does.
 CALLBACKS, CALLBACKS_READY = "callbacks", "callbacks: "
-#: As in Celery's log, of which `up` shows the warnings.
-_LOG = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"
 
 
 def _range(_: click.Context, __: click.Parameter, said: str | None) -> tuple[int, int] | None:
@@ -79,15 +79,16 @@ def _make_calls(shell: Shell, settings: Settings, places: tuple[int, int]) -> No
             "a callbacks worker does not grow: write one number", param_hint="--concurrency"
         )
     level = logging.DEBUG if shell.verbose else logging.INFO
-    logging.basicConfig(format=_LOG, level=level, force=True)
-    code = run(settings, places=places[0], on_ready=_tell_ready)
+    logs.set_up(level, as_json=settings.logs_json)
+    code = run(settings, places=places[0], on_ready=partial(_tell_ready, settings.logs_json))
     sys.stdout.flush()
     logging.shutdown()
     os._exit(code)  # a call that hangs must not hold up the end
 
 
-def _tell_ready(count: int) -> None:
-    click.echo(f"{CALLBACKS_READY}{count} function{'s' * (count != 1)}")
+def _tell_ready(as_json: bool, count: int) -> None:
+    text = f"{CALLBACKS_READY}{count} function{'s' * (count != 1)}"
+    click.echo(logs.told(as_json, "hermes.callbacks", text))
     sys.stdout.flush()
 
 
@@ -98,6 +99,8 @@ def _tell_ready(count: int) -> None:
 def relay(shell: Shell, host: str | None, port: int | None) -> None:
     """Run the relay until Ctrl-C."""
     settings = settings_of(shell)
+    level = logging.INFO if shell.verbose else logging.WARNING
+    logs.set_up(level, as_json=settings.logs_json, form="hermes-async: %(message)s")
     spec = settings.agents.relay
     where = (host or spec.host, spec.port if port is None else port)
     with_hermes(settings, _relay, settings, *where)
@@ -106,7 +109,8 @@ def relay(shell: Shell, host: str | None, port: int | None) -> None:
 async def _relay(hermes: Hermes, settings: Settings, host: str, port: int) -> None:
     def ready(chosen: int) -> None:
         shown = f"[{host}]" if ":" in host else host
-        click.echo(f"{RELAY_READY}http://{shown}:{chosen}")
+        text = f"{RELAY_READY}http://{shown}:{chosen}"
+        click.echo(logs.told(settings.logs_json, "hermes.relay", text))
         sys.stdout.flush()
 
     spec = settings.agents.relay

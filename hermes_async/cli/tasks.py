@@ -15,7 +15,7 @@ from hermes_async.cli.orders import Order, await_order, read_input, tell_task
 from hermes_async.cli.shell import Shell
 from hermes_async.cli.tables import show_pairs, show_rows
 from hermes_async.cli.views import view_for
-from hermes_async.cli.words import ago, ending, progress, question
+from hermes_async.cli.words import ago, budget, ending, progress, question, usage
 from hermes_async.core.handle import TaskHandle, find
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.task import Task, TaskStatus
@@ -30,6 +30,7 @@ after_option = click.option(
 LATER: dict[str, Later] = {
     "answer": ("hermes_async.cli.dialogue:answer", "Answer what a task asks; the first answer counts."),
     "send": ("hermes_async.cli.dialogue:send", "Say something to a task."),
+    "trace": ("hermes_async.cli.trace:trace", "Show what happened in a task, as a waterfall."),
     "watch": ("hermes_async.cli.watch:watch", "Show a task's events; --follow goes on until its end."),
 }
 
@@ -130,6 +131,8 @@ def _facts(record: Task) -> list[tuple[str, str]]:
         ("session", record.session_id),
         ("attempt", str(record.attempt or "")),
         ("progress", progress(record.progress)),
+        ("usage", usage(record.usage)),
+        ("budget", budget(record)),
         ("created", ago(record.created_at)),
         ("started", ago(record.started_at) if record.started_at else ""),
         ("finished", ago(record.finished_at) if record.finished_at else ""),

@@ -19,7 +19,8 @@ from hermes_async.adapters.embedded_redis import EmbeddedRedis
 from hermes_async.bootstrap import registry
 from hermes_async.cli.agents import Entry, entries
 from hermes_async.cli.bridge import run, settings_of, with_hermes
-from hermes_async.cli.console import Console, is_worker_ready
+from hermes_async.cli.collector import Collector
+from hermes_async.cli.console import Console, begins, is_worker_ready
 from hermes_async.cli.group import Command
 from hermes_async.cli.hints import FIRST_FILE
 from hermes_async.cli.serve import CALLBACKS, CALLBACKS_READY, RELAY_READY
@@ -52,8 +53,11 @@ CALLBACKS_STOPS: Final = ((signal.SIGTERM, 10.0),)
 @click.option(
     "--workers", type=click.IntRange(1, 256), default=1, help="Async workers: one per core at most."
 )
+@click.option(
+    "--trace", is_flag=True, help="Keep spans, and draw what happened in each task once it has ended."
+)
 @click.pass_obj
-def up(shell: Shell, port: int | None, workers: int) -> None:
+def up(shell: Shell, port: int | None, workers: int, trace: bool) -> None:
     """Start Redis (unless one is configured), the workers of all lanes and the relay.
 
     A process that dies is started again. Ctrl-C stops them all: running tasks have some seconds to end,
@@ -65,9 +69,15 @@ def up(shell: Shell, port: int | None, workers: int) -> None:
     first = [_relay(settings, port), callbacks_child(settings)]
     specs = [*first, *worker_children(settings, workers, shell.verbose)]
     console = Console([spec.name for spec in specs], verbose=shell.verbose)
+    collector = Collector(settings.traces_dir, console.say) if trace else None
+    if collector is not None:
+        specs = [collector.traced(spec) for spec in specs]
     with _redis(settings) as embedded:
         told = _facts(settings, embedded, workers, found)
-        run(_up, Supervisor([first, specs[len(first) :]], console), console, embedded, told)
+        if collector is not None:
+            told.append(("traces", f"in {settings.traces_dir}; others send to {collector.address}"))
+        groups = [specs[: len(first)], specs[len(first) :]]
+        run(_up, Supervisor(groups, console), console, embedded, told, collector)
 
 
 def _checked(settings: Settings) -> list[Entry]:
@@ -119,7 +129,7 @@ def _relay(settings: Settings, port: int | None) -> ChildSpec:
     return ChildSpec(
         "relay",
         (sys.executable, "-m", "hermes_async.cli", "relay", *where),
-        is_ready=lambda line: line.startswith(RELAY_READY),
+        is_ready=begins(RELAY_READY),
         env=_env(settings),
         stop_signals=RELAY_STOPS,
         # Asked and not killed: as the last one out it also stops the embedded Redis.
@@ -132,7 +142,7 @@ def callbacks_child(settings: Settings) -> ChildSpec:
     return ChildSpec(
         CALLBACKS,
         (sys.executable, "-m", "hermes_async.cli", "worker", "--lane", CALLBACKS),
-        is_ready=lambda line: line.startswith(CALLBACKS_READY),
+        is_ready=begins(CALLBACKS_READY),
         env=_env(settings),
         stop_signals=CALLBACKS_STOPS,
         orphan_signal=signal.SIGTERM,  # as the relay
@@ -180,10 +190,16 @@ def _range(lane: Lane, pool: PoolSpec) -> str:
 
 
 async def _up(
-    supervisor: Supervisor, console: Console, embedded: EmbeddedRedis | None, facts: list[tuple[str, str]]
+    supervisor: Supervisor,
+    console: Console,
+    embedded: EmbeddedRedis | None,
+    facts: list[tuple[str, str]],
+    collector: Collector | None,
 ) -> None:
     async with anyio.create_task_group() as group:
         with _signals(supervisor, console):
+            if collector is not None:
+                await group.start(collector.run)
             group.start_soon(_announce, supervisor, console, facts)
             if embedded is not None:
                 group.start_soon(_watch_redis, embedded, supervisor, console)
@@ -201,7 +217,7 @@ async def _announce(supervisor: Supervisor, console: Console, facts: list[tuple[
     for name, value in [*facts, (CALLBACKS, f"1 worker, {calls}"), ("relay", address)]:
         console.say(f"  {name:<9} {value}")
     console.say(f"ready after {anyio.current_time() - started:.1f} s; Ctrl-C stops everything")
-    if facts[-1][1] == "none yet":
+    if ("agents", "none yet") in facts:
         console.say(f"\nNo agents yet. Begin with these two files, then start again:\n\n{FIRST_FILE}")
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.question import Question
 from hermes_async.domain.task import Progress, Task
+from hermes_async.domain.usage import NO_USAGE, Usage
 
 #: Characters of a value that is told within a line.
 LONGEST: Final = 500
@@ -46,6 +47,21 @@ def progress(value: Progress | None) -> str:
         return ""
     percent = "" if value.progress_percent is None else f"{value.progress_percent:.0f}%"
     return line(f"{percent} {value.message}")
+
+
+def usage(value: Usage | None) -> str:
+    """Return what a task has consumed."""
+    if value is None:
+        return ""
+    counts = [f"{value.requests:,} requests", f"{value.tool_calls:,} tool calls"]
+    counts.append(f"{value.input_tokens:,} tokens read and {value.output_tokens:,} written")
+    return ", ".join(counts if value.cost_usd is None else [*counts, f"${value.cost_usd:.4f}"])
+
+
+def budget(record: Task) -> str:
+    """Return how much of its limits a task has used, together with those below it."""
+    own = next((one for one in record.birth.budgets if one.task_id == record.id), None)
+    return ", ".join(own.told(record.tree_usage or NO_USAGE)) if own else ""
 
 
 def question(asked: Question | None, task_id: str) -> str:

@@ -16,6 +16,7 @@ import anyio
 from hermes_async.core.hint import Hint
 from hermes_async.core.journal import patiently
 from hermes_async.core.ledger import Ledger
+from hermes_async.core.present import Presence
 from hermes_async.core.runner import raised
 from hermes_async.core.tracing import UNTRACED, Tracing
 from hermes_async.domain.callback import CALLER_LOST, Call
@@ -295,7 +296,7 @@ def _is_suspect(call: Call) -> bool:
 
 async def _sent(sender: Sender, call: Call, tracing: Tracing) -> Outcome:
     """Make a try; whatever comes out of it, SystemExit too, ends here."""
-    with tracing.calling(call) as told:
+    with Presence(call.task), tracing.calling(call) as told:
         try:
             outcome = await sender.send(call, TaskResult.of(call.task))
         except BaseException as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import anyio.to_thread
+
 from hermes_async.core.aside import StepOut, stay
 from hermes_async.core.dispatch import Dispatcher
 from hermes_async.core.feed import Feed
@@ -99,3 +101,4 @@ class Hermes:
         await self.registry.close()
         await self.feed.close()
         await self.journal.close()
+        await anyio.to_thread.run_sync(self.tracing.flush)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from hermes_async.core.journal import Journal
+from hermes_async.core.present import Presence
 from hermes_async.domain.errors import ServiceError
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import Lost, Overdue, decide
@@ -65,14 +66,16 @@ class Janitor:
             return False
         if task.status.is_begun:  # its worker should have, and may not be well
             await self._journal.queue.revoke([task_id], force=True)
+        if task.attempt:  # nobody waits for those below it any more
+            await self._journal.cancel(task_id, force=False, cascade=True)
         return True
 
     async def _end_attempt(self, task_id: str) -> bool:
         task = await self._journal.store.load(task_id)
         if task is None:
             return False
-        event = decide(task, Lost())
-        if not await self._journal.end(task, event, lapsed=True):
-            return False
-        logger.warning("task %s: attempt %d was lost with %s", task_id, task.attempt, task.worker)
+        with Presence(task):
+            if not await self._journal.end(task, decide(task, Lost()), lapsed=True):
+                return False
+            logger.warning("task %s: attempt %d was lost with %s", task_id, task.attempt, task.worker)
         return True

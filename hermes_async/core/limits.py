@@ -73,12 +73,10 @@ class Limits:
             self._timer.cancel()
 
     def told(self) -> str:
-        """Return a sentence on the limit that has struck; without one, it is that of the attempt."""
+        """Return a sentence on the limit of the attempt that has struck; without one, it is its timeout."""
         options = self._options
         if self.reason is Reason.IDLE_TIMEOUT:
             return f"no sign of life for {options.idle_timeout:g} s"
-        if self.reason is Reason.TOTAL_TIMEOUT:
-            return f"not done within its total_timeout of {options.total_timeout:g} s"
         if options.timeout is None:  # it was stopped, and not by a limit
             return "stopped"
         return f"no result within {options.timeout:g} s"
@@ -111,3 +109,6 @@ def _ends(task: Task, began: float) -> Iterator[tuple[Reason, float]]:
     if options.total_timeout is not None:
         spent = (task.started_at or 0.0) - task.created_at
         yield Reason.TOTAL_TIMEOUT, began + options.total_timeout - spent
+    if options.limits.seconds is not None:
+        spent = (task.started_at or 0.0) - (task.began_at or task.started_at or 0.0)
+        yield Reason.BUDGET_EXCEEDED, began + options.limits.seconds - spent

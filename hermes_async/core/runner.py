@@ -33,7 +33,15 @@ from hermes_async.core.tracing import Tracing
 from hermes_async.domain.errors import BudgetExceeded, HermesError, RetryAfter, TaskRejected, UserError
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import ErrorInfo, Reason
-from hermes_async.domain.lifecycle import Interrupted, Outcome, Raised, Returned, decide
+from hermes_async.domain.lifecycle import (
+    FINAL,
+    Interrupted,
+    Outcome,
+    Raised,
+    Returned,
+    decide,
+    out_of_time,
+)
 from hermes_async.domain.task import Task
 
 T = TypeVar("T")
@@ -104,8 +112,9 @@ class Attempt:
     def timed_out(self) -> Raised:
         """Return the outcome of an attempt that took longer than it may."""
         reason = self.limits.reason or Reason.TIMEOUT
-        error = ErrorInfo(type="TimeoutError", message=self.limits.told())
-        return Raised(error, reason, ("TimeoutError",), permanent=reason is Reason.TOTAL_TIMEOUT)
+        if reason in FINAL:
+            return Raised(out_of_time(self.task, reason), reason, permanent=True)
+        return Raised(ErrorInfo(type="TimeoutError", message=self.limits.told()), reason, ("TimeoutError",))
 
 
 class Runner:

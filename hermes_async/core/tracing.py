@@ -1,39 +1,21 @@
-"""What a trace needs to hear of a task's way; the one that nobody has asked for hears nothing.
-
-Spans that several processes must agree on have derived ids: whoever ends an attempt that was lost with its
-worker can write the very spans under which that worker has hung others.
-"""
+"""What a trace needs to hear of a task's way; the one that nobody has asked for hears nothing."""
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from enum import StrEnum
-from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
 from hermes_async.domain.callback import Call
 from hermes_async.domain.errors import InvalidInput
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import ErrorInfo
+from hermes_async.domain.spans import Part, span_id
 from hermes_async.domain.task import Task
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}", re.ASCII)
-
-
-class Part(StrEnum):
-    """The spans of a task whose ids are derived."""
-
-    #: Its dispatch, where nobody who traces has dispatched it.
-    SEND = "send"
-    #: Its time in the queue before an attempt.
-    WAIT = "wait"
-    #: An attempt, from its claim to what the record says of its end.
-    PROCESS = "process"
-    #: The agent at work, within an attempt.
-    AGENT = "agent"
 
 
 class TraceContext(NamedTuple):
@@ -63,11 +45,6 @@ class TraceContext(NamedTuple):
         if not found or not int(found[1], 16) or not int(found[2], 16):
             raise InvalidInput(f"{traceparent[:80]!r} is not a W3C traceparent")
         return cls(traceparent, tracestate)
-
-
-def span_id(task_id: str, attempt: int, part: Part) -> str:
-    """Return the 16 hex digits of a span that several processes must agree on."""
-    return blake2b(f"{task_id}:{attempt}:{part}".encode(), digest_size=8).hexdigest()
 
 
 def made_up(task_id: str, trace_id: str | None = None) -> TraceContext:
@@ -114,6 +91,10 @@ class Tracing(Protocol):
         """Within this, a callback or webhook is called."""
         ...
 
+    def headers(self) -> Mapping[str, str]:
+        """Return what a request to another server says of the trace in which it is made."""
+        ...
+
     def flush(self) -> None:
         """Send what was not sent yet, within seconds; this may block."""
         ...
@@ -140,6 +121,10 @@ class Untraced:
     def calling(self, call: Call) -> AbstractContextManager[Told]:
         """Do nothing."""
         return _UNTOLD
+
+    def headers(self) -> Mapping[str, str]:
+        """Return nothing."""
+        return {}
 
     def flush(self) -> None:
         """Do nothing."""

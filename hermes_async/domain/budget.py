@@ -19,7 +19,7 @@ COUNTED: Final = {
     "cost_usd": "US dollars",
 }
 #: Those whose amount is known only afterwards: with nothing left of them, there is nothing to be had.
-LATER: Final = {"total_tokens", "cost_usd"}
+LATER: Final = {"limits.total_tokens", "limits.cost_usd"}
 
 
 class Budget(BaseModel):
@@ -38,23 +38,28 @@ class Budget(BaseModel):
             for name, limit in ((name, getattr(self.limits, name)) for name in COUNTED)
         )
 
+    def told(self, used: Usage) -> list[str]:
+        """Return of each limit how much is used, in words."""
+        return [amounts for amounts, *_ in self._each(used, NO_USAGE)]
+
     def exceeded(self, used: Usage) -> str:
         """Return what is used of a limit that is exceeded, in words; nothing while all are kept."""
-        return next((told for told, value, bound, _ in self._each(used, NO_USAGE) if value > bound), "")
+        each = self._each(used, NO_USAGE)
+        return next((f"{told} ({name})" for told, name, value, bound in each if value > bound), "")
 
     def refuses(self, used: Usage, asked: Usage) -> str:
         """Return what is used of a limit that does not allow what is asked for, in words."""
-        for told, value, bound, later in self._each(used, asked):
-            if value > bound or (later and value == bound):
-                return told
+        for told, name, value, bound in self._each(used, asked):
+            if value > bound or (value == bound and name in LATER):
+                return f"{told} ({name})"
         return ""
 
-    def _each(self, used: Usage, asked: Usage) -> Iterator[tuple[str, int, int, bool]]:
+    def _each(self, used: Usage, asked: Usage) -> Iterator[tuple[str, str, int, int]]:
         so_far, then = _sums(used), _sums(used + asked)
         for name, bound, done, value in zip(COUNTED, self.bounds, so_far, then, strict=True):
             if bound is not None:
                 amounts = f"{_told(name, done)} of {_told(name, bound)} {COUNTED[name]}"
-                yield f"{amounts} (limits.{name})", value, bound, name in LATER
+                yield amounts, f"limits.{name}", value, bound
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,11 @@ class Spent:
 def budget_is_spent(task_id: str, told: str) -> str:
     """Return a sentence on a budget of which nothing is left."""
     return f"the budget of task {task_id} is spent: {told}"
+
+
+def seconds_are_over(task_id: str, limits: RunLimits) -> str:
+    """Return a sentence on a budget whose time is over."""
+    return budget_is_spent(task_id, f"{limits.seconds:g} of {limits.seconds:g} seconds (limits.seconds)")
 
 
 def _sums(usage: Usage) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from hermes_async.domain.agent import SubagentSpec
+from hermes_async.domain.budget import seconds_are_over
 from hermes_async.domain.errors import HermesError
 from hermes_async.domain.events import (
     AnyEvent,
@@ -190,6 +191,8 @@ def apply(task: Task, event: AnyEvent) -> Task:
     update = changes(event)
     if event.type in STAMP:
         update[STAMP[event.type]] = event.time
+    if event.type == "task.started" and event.attempt == 1 and task.birth.options.limits.seconds:
+        update["began_at"] = event.time
     if event.type == "task.partial":
         update["partials"] = {**task.partials, event.data.name: event.data.value}
     if isinstance(event.data, Answer) and event.data.stands:
@@ -256,18 +259,21 @@ def decide(task: Task, outcome: Outcome, *, chance: float = 1.0) -> AnyEvent:
     if isinstance(outcome, Lost):
         return _after_loss(task)
     if isinstance(outcome, Overdue):
-        error = ErrorInfo(type="TimeoutError", message=_overdue(task, outcome.reason))
-        return task_event(
-            task, "task.failed", FailedData(reason=outcome.reason, error=error, usage=task.usage)
-        )
+        failed = FailedData(reason=outcome.reason, error=out_of_time(task, outcome.reason), usage=task.usage)
+        return task_event(task, "task.failed", failed)
     return _after_failure(task, outcome, chance)
 
 
-def _overdue(task: Task, reason: Reason) -> str:
+def out_of_time(task: Task, reason: Reason) -> ErrorInfo:
+    """Return which time of a task is over; not which one of its attempt."""
     options = task.birth.options
+    if reason is Reason.BUDGET_EXCEEDED:
+        return ErrorInfo(type="BudgetExceeded", message=seconds_are_over(task.id, options.limits))
     if reason is Reason.EXPIRED:
-        return f"not started within its queue_timeout of {options.queue_timeout:g} s"
-    return f"not done within its total_timeout of {options.total_timeout:g} s"
+        told = f"not started within its queue_timeout of {options.queue_timeout:g} s"
+    else:
+        told = f"not done within its total_timeout of {options.total_timeout:g} s"
+    return ErrorInfo(type="TimeoutError", message=told)
 
 
 def _after_loss(task: Task) -> AnyEvent:

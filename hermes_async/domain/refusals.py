@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from hermes_async.domain.budget import budget_is_spent
 from hermes_async.domain.errors import NotTaken, TaskRejected
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.task import Task
+from hermes_async.domain.usage import ONE_REQUEST, Usage
 
 
 def too_many_wait(task: Task, waiting: int) -> TaskRejected:
@@ -19,6 +23,15 @@ def too_deep(task: Task, limit: int) -> TaskRejected:
     return _limit(
         task, f"tasks may be delegated {limit} levels deep, and this would be one more; do the work yourself"
     )
+
+
+def nothing_left(task: Task, trees: Sequence[Usage]) -> TaskRejected:
+    """Return the refusal of a child because of a budget, given what the tree of each has consumed."""
+    for budget, used in zip(task.birth.budgets, trees, strict=True):
+        if told := budget.refuses(used, ONE_REQUEST):
+            why = f"{budget_is_spent(budget.task_id, told)}; finish with what you have"
+            return _limit(task, why, Reason.BUDGET_EXCEEDED)
+    raise ValueError(f"every budget of {task.id} has something left")
 
 
 def parent_has_ended(task: Task, status: str) -> TaskRejected:
@@ -55,8 +68,8 @@ def has_ended(task: Task) -> NotTaken:
     return NotTaken(f"task {task.id} has ended: it is {task.status}")
 
 
-def _limit(task: Task, why: str) -> TaskRejected:
-    return _refusal(task, f"{task.agent} was not accepted: {why}", Reason.LIMIT_EXCEEDED)
+def _limit(task: Task, why: str, reason: Reason = Reason.LIMIT_EXCEEDED) -> TaskRejected:
+    return _refusal(task, f"{task.agent} was not accepted: {why}", reason)
 
 
 def _refusal(task: Task, message: str, reason: Reason | None) -> TaskRejected:

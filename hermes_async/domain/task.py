@@ -142,6 +142,8 @@ class Task(_Value):
     #: When its last attempt was taken back, to be repeated.
     queued_at: float | None = None
     started_at: float | None = None
+    #: When its first attempt started, if its seconds are limited.
+    began_at: float | None = None
     finished_at: float | None = None
 
     @property

@@ -51,6 +51,8 @@ class Usage(BaseModel):
 
 
 NO_USAGE = Usage()
+#: What an agent that thinks needs at least: who cannot have it need not begin.
+ONE_REQUEST = Usage(requests=1)
 
 #: What one report may tell: more is a mistake, and would not fit into the sums.
 MOST_COUNTED, MOST_DOLLARS = 1_000_000_000, 100_000.0

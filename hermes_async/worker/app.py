@@ -16,10 +16,11 @@ from typing import Any
 from celery import Celery
 from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
-from celery.signals import worker_init
+from celery.signals import after_setup_logger, after_setup_task_logger, worker_init
 
+from hermes_async.adapters import logs
 from hermes_async.adapters.celery_queue import declared_queue, queue_name, task_name, transport_url
-from hermes_async.bootstrap import read_settings, registry, servers
+from hermes_async.bootstrap import read_settings, registry, servers, tracing
 from hermes_async.core.subagent import Subagent
 from hermes_async.domain.errors import ConfigError, HermesError
 from hermes_async.domain.task import Lane
@@ -65,6 +66,7 @@ def create_app(settings: Settings) -> Celery:
     """
     known = registry(settings)
     where = _joined(settings)
+    tracing(where)  # now, and not when a thread first needs it: a fork is no place for imports
     app = Celery("hermes_async", set_as_current=True)
     app.conf.update(DEFAULTS)
     app.conf.update(
@@ -82,6 +84,7 @@ def create_app(settings: Settings) -> Celery:
     app.steps["worker"].update((SideJobs, Ending, Release, Handover))
     signals.listen(runners)
     lanes.listen(settings.agents.async_worker_pool)
+    _tell_ids(settings.logs_json)
     worker_init.connect(_fit_bodies, weak=False)
     worker_init.connect(_prepare, weak=False)
     return app
@@ -147,6 +150,16 @@ def _register(app: Celery, runners: Runners, agent: Subagent[..., Any]) -> None:
     task.run_here = partial(here, task)
     if agent.lane is Lane.ASYNC:
         task.untraced = partial(run_on_loop, runners)
+
+
+def _tell_ids(as_json: bool) -> None:
+    """Let what Celery logs, and what agents log, say to which attempt it belongs."""
+
+    def fit(logger: logging.Logger, **_: Any) -> None:
+        logs.fit(logger.handlers, as_json=as_json)
+
+    after_setup_logger.connect(fit, weak=False)
+    after_setup_task_logger.connect(fit, weak=False)
 
 
 def _fit_bodies(sender: Any, **_: Any) -> None:

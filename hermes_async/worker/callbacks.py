@@ -64,7 +64,9 @@ def run(
         station = Station(known, where)
 
         def worker(hermes: Hermes) -> CallbacksWorker:
-            webhooks = WebhookSender(known, hermes.store.ledger, allow=settings.webhook_allow)
+            webhooks = WebhookSender(
+                known, hermes.store.ledger, allow=settings.webhook_allow, tracing=hermes.tracing
+            )
             return CallbacksWorker(
                 hermes,
                 functions,

@@ -7,11 +7,18 @@ from typing import Any
 
 import pytest
 
+from hermes_async.adapters.memory import store as memory
+from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.core.ports import Store
 from hermes_async.domain.agent import RunLimits
 from hermes_async.domain.budget import Budget, Spent
+from hermes_async.domain.errors import TaskRejected
+from hermes_async.domain.failure import Reason
+from hermes_async.domain.lifecycle import Overdue, decide
 from hermes_async.domain.task import Task
 from hermes_async.domain.usage import Usage
+from tests.contract.conftest import closing
+from tests.support.servers import wait_until_async
 from tests.support.values import make_event, make_task
 
 pytestmark = pytest.mark.anyio
@@ -174,3 +181,89 @@ async def test_of_many_who_ask_at_once_as_many_are_granted_as_there_is_room(stor
     found = await asyncio.gather(*(spent(store, child, 1, ONE) for child in children))
     assert sum(each.granted for each in found) == 20
     assert (await loaded(store, root)).tree_usage == Usage(requests=20)
+
+
+# -- children --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("limits", "used", "told"),
+    [
+        ({"requests": 1}, ONE, "1 of 1 requests (limits.requests)"),
+        ({"total_tokens": 15}, CENT, "15 of 15 tokens (limits.total_tokens)"),
+        ({"cost_usd": 0.009}, CENT, "0.01 of 0.009 US dollars (limits.cost_usd)"),
+    ],
+)
+async def test_no_child_is_accepted_where_nothing_is_left(
+    store: Store, limits: dict[str, Any], used: Usage, told: str
+) -> None:
+    root = await running(store, **limits)
+    branch = await running(store, root, requests=9)
+    before = await born(store, branch)
+    await spent(store, branch, 1, used)
+    with pytest.raises(TaskRejected) as caught:
+        await born(store, branch)
+    assert caught.value.reason is Reason.BUDGET_EXCEEDED
+    assert str(caught.value) == (
+        f"echo was not accepted: the budget of task {root.id} is spent: {told}; finish with what you have"
+    )
+    assert {task.id for task in await store.tasks()} == {before.id, branch.id, root.id}
+    assert (await store.cancel(root.id, force=False, cascade=True)).ended == [before.id]
+
+
+async def test_a_child_is_accepted_while_one_request_is_left(store: Store) -> None:
+    root = await running(store, requests=2, tool_calls=0, total_tokens=16, cost_usd=0.02)
+    await spent(store, root, 1, ONE)
+    await spent(store, root, 2, CENT)
+    assert (await born(store, root, requests=1)).birth.budgets[1].limits == RunLimits(requests=1)
+
+
+async def test_the_same_child_is_not_refused_again(store: Store) -> None:
+    """Its first reply was lost."""
+    root = await running(store, requests=1)
+    child = await born(store, root)
+    await spent(store, root, 1, ONE)
+    assert (await store.create(child, None, None)).id == child.id
+
+
+# -- seconds ---------------------------------------------------------------------------------------------
+async def test_the_seconds_begin_with_the_first_attempt(store: Store) -> None:
+    waiting, task = await born(store, seconds=7.0), await running(store, seconds=7.0)
+    assert task.began_at == task.started_at is not None
+    assert (await loaded(store, waiting)).began_at is None
+    assert (await running(store, requests=1)).began_at is None
+    await store.append(make_event(task, "task.retrying"))
+    again = await claimed(store, task)
+    assert (again.attempt, again.began_at) == (2, task.began_at)
+
+
+async def test_a_task_whose_seconds_are_over_is_found_until_it_has_ended(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "RUNNER_IS_FIRST", 0.0)
+    task = await running(store, seconds=0.05)
+    if isinstance(store, RedisStore):
+        key = f"hermes:{{p{task.id[1:3]}}}:deadlines"
+        await store._reads.read("ZINCRBY", key, -2000, f"budget_exceeded/{task.id}")
+    await wait_until_async(store.overdue)
+    assert await store.overdue() == [(task.id, Reason.BUDGET_EXCEEDED)]
+    await store.append(make_event(task, "task.retrying"))
+    assert await store.overdue() == [(task.id, Reason.BUDGET_EXCEEDED)]
+    await store.append(decide(await loaded(store, task), Overdue(Reason.BUDGET_EXCEEDED)))
+    assert await store.overdue() == []
+    ended = await loaded(store, task)
+    assert ended.error is not None
+    told = f"the budget of task {task.id} is spent: 0.05 of 0.05 seconds (limits.seconds)"
+    assert (ended.status, ended.reason, ended.error.message) == ("failed", "budget_exceeded", told)
+
+
+async def test_what_was_counted_is_forgotten_with_its_tasks(redis_url: str) -> None:
+    async with closing(RedisStore(redis_url)) as store:
+        root = await running(store, requests=5, seconds=60.0)
+        child = await running(store, root, cost_usd=0.5, seconds=60.0)
+        for n, task in enumerate((root, child, root, child), 1):
+            await spent(store, task, n, CENT)
+        for task in (child, root):
+            await store.append(make_event(task, "task.failed"))
+        await spent(store, child, 9, CENT)
+        await store.prune(0.0)
+        assert await store.spend(child, 10, CENT, asks=False) is None
+        assert await store._reads.read("KEYS", "*") == ["hermes:metrics"]

@@ -24,13 +24,15 @@ from hermes_async.adapters.memory import MemoryStore
 from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.core.ids import new_task_id, partition
 from hermes_async.core.ports import Cancelled, Parcel, Store
-from hermes_async.domain.agent import GateLimits
+from hermes_async.domain.agent import GateLimits, RunLimits
+from hermes_async.domain.budget import Budget
 from hermes_async.domain.errors import IdempotencyConflict, TaskRejected
 from hermes_async.domain.events import INBOX_TYPES, AnyEvent, MessageData, RetryingData, SessionMessage
 from hermes_async.domain.failure import ErrorInfo
 from hermes_async.domain.lifecycle import DIALOGUE, LEGAL, apply
 from hermes_async.domain.question import Answer, Question
 from hermes_async.domain.task import Address, Lane, Task, TaskStatus
+from hermes_async.domain.usage import Usage
 from tests.contract.conftest import MakeStore, closing
 from tests.support.chance import run_by_chance
 from tests.support.servers import wait_until_async
@@ -740,6 +742,25 @@ SESSIONS = ("chat", "other")
 WORKERS = ("w1", "w2")
 TYPES = sorted(type_ for type_ in DATA if not type_.startswith("callback."))
 QUESTIONS = ("1-a", "2-b")
+LIMITS = st.sampled_from([RunLimits(), RunLimits(requests=3, seconds=60.0), RunLimits(total_tokens=9)])
+AMOUNTS = st.sampled_from([Usage(requests=1), Usage(tool_calls=2), Usage(input_tokens=4, cost_usd=0.1)])
+
+
+def within(parent: Task | None, task: Task, limits: RunLimits) -> Task:
+    """A task with limits of its own, beside those above it."""
+    options = task.birth.options.model_copy(update={"limits": limits})
+    own = (Budget(task_id=task.id, limits=limits),) if limits != RunLimits() else ()
+    budgets = (parent.birth.budgets if parent else ()) + own
+    birth = task.birth.model_copy(update={"options": options, "budgets": budgets})
+    return task.model_copy(update={"birth": birth})
+
+
+async def accepted(store: Store, task: Task) -> bool:
+    try:
+        await store.create(task, None, None)
+    except TaskRejected:
+        return False
+    return True
 
 
 class TwoStores(RuleBasedStateMachine):
@@ -785,8 +806,17 @@ class TwoStores(RuleBasedStateMachine):
         priority=st.sampled_from([5, 5, 9]),
         limit=st.sampled_from([None, 1, 2]),
         address=st.sampled_from([Address(), Address(concurrency_limit=2), Address(lane=Lane.PROCESS)]),
+        limits=LIMITS,
     )
-    def create(self, session_id: str, key: str, priority: int, limit: int | None, address: Address) -> None:
+    def create(
+        self,
+        session_id: str,
+        key: str,
+        priority: int,
+        limit: int | None,
+        address: Address,
+        limits: RunLimits,
+    ) -> None:
         options = {"priority": priority, "concurrency_limit": limit, "fallback": "spare"}
         task = make_task(
             session_id,
@@ -796,18 +826,29 @@ class TwoStores(RuleBasedStateMachine):
             to=address,
             fallback=Address(concurrency_limit=1),
         )
+        task = within(None, task, limits)
         written = self.both(lambda store: store.create(task, None, key or None))
         if written.id == task.id:
             self.tasks.append(task)
 
     @precondition(lambda self: self.tasks)
-    @rule(number=st.integers(0, 9))
-    def have_a_child(self, number: int) -> None:
+    @rule(number=st.integers(0, 9), limits=LIMITS)
+    def have_a_child(self, number: int, limits: RunLimits) -> None:
         parent = self.task(number)
         if parent.status is TaskStatus.RUNNING and not parent.cancel_requested:
             child = make_task(parent.session_id, parent_task_id=parent.id, parent_attempt=parent.attempt)
-            self.both(lambda store: store.create(child, None, None))
-            self.tasks.append(child)
+            child = within(parent, child, limits)
+            if self.both(lambda store: accepted(store, child)):
+                self.tasks.append(child)
+
+    @precondition(lambda self: self.tasks)
+    @rule(number=st.integers(0, 9), older=st.sampled_from([0, 0, 0, 1]), n=st.integers(1, 4), amount=AMOUNTS)
+    def spend(self, number: int, older: int, n: int, amount: Usage) -> None:
+        task = self.task(number)
+        seen = task.model_copy(update={"attempt": max(1, task.attempt - older)})
+        if not task.attempt:  # nobody is there to spend anything
+            return
+        self.both(lambda store: store.spend(seen, n, amount, asks=not amount.total_tokens))
 
     @precondition(lambda self: self.tasks)
     @rule(number=st.integers(0, 9), worker=st.sampled_from(WORKERS))
@@ -942,7 +983,9 @@ class TwoStores(RuleBasedStateMachine):
             inbox = await store.inbox(session_id, 0, 1000)
             assert {event.seq for event in inbox} <= {e.seq for e in logged if e.type in INBOX_TYPES}
         for task in self.tasks:
-            assert await loaded(store, task) == folded(task, events[task.session_id])
+            found = await loaded(store, task)
+            sums = {"usage": found.usage, "tree_usage": found.tree_usage}
+            assert found == folded(task, events[task.session_id]).model_copy(update=sums)
         await self.check_counts(store, list(chain.from_iterable(events.values())))
 
     async def check_counts(self, store: Store, logged: Sequence[AnyEvent]) -> None:
@@ -959,7 +1002,7 @@ class TwoStores(RuleBasedStateMachine):
 def timeless(value: Any) -> Any:
     """What two stores can agree on: the clocks differ."""
     if isinstance(value, Task):
-        times = ("created_at", "queued_at", "started_at", "finished_at")
+        times = ("created_at", "began_at", "queued_at", "started_at", "finished_at")
         return value.model_copy(update={name: getattr(value, name) is None for name in times})
     if isinstance(value, list):
         return [each.model_copy(update={"time": 0.0}) for each in value]

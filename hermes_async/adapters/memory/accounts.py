@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from hermes_async.adapters.memory.entry import Entry
 from hermes_async.core.metrics import count_spent
 from hermes_async.domain.budget import Spent
+from hermes_async.domain.refusals import nothing_left
 from hermes_async.domain.task import Task
-from hermes_async.domain.usage import NO_USAGE, Usage
+from hermes_async.domain.usage import NO_USAGE, ONE_REQUEST, Usage
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class MemoryAccounts:
             self._count(task, amount)
             count_spent(self._counts, task.agent, model, amount)
         return Spent(granted, ours, entry.task.usage or NO_USAGE, self.trees(task))
+
+    def check(self, task: Task) -> None:
+        """Raise TaskRejected for a new task if a budget above it has nothing left."""
+        if self._refuses(task, ONE_REQUEST):
+            raise nothing_left(task, self.trees(task))
 
     def trees(self, task: Task) -> list[Usage]:
         """Return what the tree of each budget has consumed, nothing for those that are forgotten."""

@@ -110,6 +110,8 @@ class MemoryStore(MemoryDialogue):
         entry.task = apply(entry.task, event)
         entry.ordinal, entry.resend_at, entry.lease_until = 0, None, self._now() + lease
         entry.deadlines.pop(Reason.EXPIRED, None)
+        if entry.task.attempt == 1 and (seconds := entry.task.birth.options.limits.seconds):
+            entry.deadlines[Reason.BUDGET_EXCEEDED] = event.time + seconds + RUNNER_IS_FIRST
         waited = event.time - entry.task.created_at if event.attempt == 1 else None
         entry.last, entry.seq = event.id, self._log(event, waited)
         return entry.task
@@ -286,6 +288,7 @@ class MemoryStore(MemoryDialogue):
             raise parent_has_ended(task, "to be cancelled")
         if parent is None or not parent.is_begun(birth.parent_attempt):
             raise parent_has_ended(task, "not running this attempt any more")
+        self._accounts.check(task)
         parent.children.append(task.id)
 
     def _attempt(self, task: Task) -> Entry | None:

@@ -93,6 +93,7 @@ def decode_task(fields: Mapping[str, str]) -> Task:
         "usage": _usage("used:", fields),
         "tree_usage": _usage("tree:", fields),
         "created_at": _seconds(fields["created_at"]),
+        "began_at": _seconds(fields["began_at"]) if "began_at" in fields else None,
         "queued_at": _seconds(fields["queued_at"]) if "queued_at" in fields else None,
         "started_at": _seconds(fields["started_at"]) if "started_at" in fields else None,
         "finished_at": _seconds(fields["finished_at"]) if "finished_at" in fields else None,

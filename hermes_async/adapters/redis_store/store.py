@@ -13,7 +13,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from hermes_async.adapters.redis_store.accounts import RedisAccounts
+from hermes_async.adapters.redis_store.accounts import RedisAccounts, decode_counts, encode_budgets
 from hermes_async.adapters.redis_store.codec import (
     decode_task,
     encode_birth,
@@ -47,16 +47,17 @@ from hermes_async.domain.events import (
 )
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import DIALOGUE, STAMP, TARGET, UNFENCED, allowed_from, changes
-from hermes_async.domain.refusals import parent_has_ended, too_many_wait
+from hermes_async.domain.refusals import nothing_left, parent_has_ended, too_many_wait
 from hermes_async.domain.task import Lane, Task
 from hermes_async.domain.trusted import trusted
 
 CLAIM, POST, RENEW, LATE, PUBLISHED, LEAD, CENSUS = (
     Script(name) for name in ("claim", "post", "renew", "late", "published", "lead", "census")
 )
-CREATE, ENLIST, ASIDE, BACK, TEND, RESEND = (
-    Script(name, "gate") for name in ("create", "enlist", "aside", "back", "tend", "resend")
+ENLIST, ASIDE, BACK, TEND, RESEND = (
+    Script(name, "gate") for name in ("enlist", "aside", "back", "tend", "resend")
 )
+CREATE = Script("create", "gate", "accounts")
 APPEND, CANCEL = (Script(name, "gate", "ledger") for name in ("append", "cancel"))
 PRUNE = Script("prune", "ledger")
 
@@ -135,6 +136,8 @@ class RedisStore(RedisDialogue, RedisAccounts):
             birth.parent_task_id or "",
             birth.parent_attempt,
             encode_wants(birth),
+            _milliseconds(options.limits.seconds),
+            *encode_budgets(birth.budgets),
         )
 
     def _publish_ready(self, replies: Iterable[Sequence[Any]]) -> None:
@@ -151,6 +154,8 @@ class RedisStore(RedisDialogue, RedisAccounts):
             raise too_many_wait(task, int(value))
         if made == 3:
             raise parent_has_ended(task, value)
+        if made == 4:
+            raise nothing_left(task, [decode_counts(tree) for tree in value])
         if key and rest[0] != _digest(task):
             raise IdempotencyConflict(f"idempotency key {key!r} was used with another input, by task {value}")
         return await self.load(value) or task

@@ -27,6 +27,7 @@ from hermes_async.adapters.webhook.signature import headers
 from hermes_async.core.callbacks import Dead, Failed, Outcome, PutOff, Succeeded
 from hermes_async.core.ledger import Endpoints
 from hermes_async.core.registry import Registry
+from hermes_async.core.tracing import UNTRACED, Tracing
 from hermes_async.domain.agent import Webhook
 from hermes_async.domain.callback import Call
 from hermes_async.domain.failure import ErrorInfo
@@ -59,6 +60,7 @@ class WebhookSender:
         tls: what certificates are checked by; True: the system's authorities.
         timeout: seconds of one try.
         resolver: makes what looks names up.
+        tracing: says in which trace a post is made.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class WebhookSender:
         tls: SSLContext | bool = True,
         timeout: float = TIMEOUT,
         resolver: Callable[[], AbstractResolver] = ThreadedResolver,
+        tracing: Tracing = UNTRACED,
     ) -> None:
+        self._tracing = tracing
         self._registry = registry
         self._breaker = Breaker(endpoints)
         self._allow = allow
@@ -113,7 +117,7 @@ class WebhookSender:
             timeout=self._timeout,
             trust_env=False,
         )
-        signed = headers(webhook.secrets, call.id, now, content)
+        signed = {**headers(webhook.secrets, call.id, now, content), **self._tracing.headers()}
         async with (
             session,
             session.post(

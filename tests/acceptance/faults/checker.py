@@ -133,6 +133,16 @@ def the_log_is_dense(evidence: Evidence) -> Iterator[Violation]:
                 yield Violation(Kind.DUPLICATED, f"{id_} is {count} times in the log of {session}")
 
 
+def the_counts_are_those_of_the_logs(evidence: Evidence) -> Iterator[Violation]:
+    """Metrics: an event is counted once, in the moment in which it is logged."""
+    logged = Counter(fact.type for _, fact in evidence.facts)
+    for type_ in sorted(logged.keys() | evidence.counts.keys()):
+        counted = evidence.counts.get(type_, 0)
+        if counted != logged[type_]:
+            kind = Kind.LOST if counted < logged[type_] else Kind.DUPLICATED
+            yield Violation(kind, f"{logged[type_]} {type_} were logged, and {counted} were counted")
+
+
 def followers_see_the_log(evidence: Evidence) -> Iterator[Violation]:
     """I3: who follows a session sees its log, each event once and in order, whatever breaks in between."""
     seen: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
@@ -262,6 +272,7 @@ CHECKS: tuple[Check, ...] = (
     every_end_is_told_once,
     callbacks_are_in_order,
     the_log_is_dense,
+    the_counts_are_those_of_the_logs,
     followers_see_the_log,
     the_inbox_delivers,
     an_ack_is_for_ever,

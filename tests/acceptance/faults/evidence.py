@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -46,6 +47,8 @@ class Evidence:
     logs: Mapping[str, Sequence[Fact]] = field(default_factory=dict)
     #: What the parents have not acknowledged, by session.
     inboxes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    #: How many events of each type the metrics have counted.
+    counts: Mapping[str, int] = field(default_factory=dict)
     #: Keys, sockets and processes that should not be there, in words.
     leftovers: Sequence[str] = ()
     #: How many tasks of an agent one session may run at once.
@@ -76,7 +79,10 @@ async def collect(url: str, lines: Sequence[Line]) -> Evidence:
         inboxes = {
             session: [event.seq for event in await store.inbox(session, 0, MANY)] for session in sessions
         }
-        return Evidence(lines, records, logs, inboxes)
+        counts: Counter[str] = Counter()
+        for what, number in (await store.metrics()).counts.items():
+            counts[what.type] += number
+        return Evidence(lines, records, logs, inboxes, counts)
     finally:
         await store.close()
 
@@ -104,8 +110,11 @@ async def leftovers(url: str, client: redis.Redis) -> list[str]:
     return found + [key for key in _keys(client, "hermes:*") if not key.startswith(_PRESENCE)]
 
 
-#: What living workers say of themselves.
-_PRESENCE = tuple(f"{Keys().gate}{kind}" for kind in ("counts", "leader", "sizes", "swept", "workers:"))
+#: What living workers say of themselves, and what was counted.
+_PRESENCE = (
+    Keys().metrics,
+    *(f"{Keys().gate}{kind}" for kind in ("counts", "leader", "sizes", "swept", "workers:")),
+)
 
 
 def _waiting(client: redis.Redis, prefix: str) -> list[str]:

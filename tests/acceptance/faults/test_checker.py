@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -44,7 +45,10 @@ LOG = [
     Fact(n, f"t1:{n}", type_, "t1", 1 if n <= 3 else 2, 1_000.0 + n + (n == 3))
     for n, type_ in enumerate(TYPES, 1)
 ]
-FINE = Evidence(LINES, {"t1": Ending("a", "completed", "k1")}, {"a": LOG}, {"a": []}, limits={"work": 1})
+COUNTS = Counter(TYPES)
+FINE = Evidence(
+    LINES, {"t1": Ending("a", "completed", "k1")}, {"a": LOG}, {"a": []}, COUNTS, limits={"work": 1}
+)
 
 
 def with_line(what: str, at: float = 9.0, pid: int = 9, **facts: Any) -> Evidence:
@@ -69,6 +73,11 @@ CRIMES: dict[str, tuple[Evidence, Kind]] = {
     "a task that is forgotten": (replace(FINE, records={}), Kind.LOST),
     "a task that never ends": (replace(FINE, records={"t1": Ending("a", "running")}), Kind.LOST),
     "an end that no event tells": (with_log(*LOG[:4]), Kind.LOST),
+    "an end that is not counted": (replace(FINE, counts=COUNTS - Counter(TYPES[-1:])), Kind.LOST),
+    "an attempt that is counted twice": (
+        replace(FINE, counts=COUNTS + Counter(TYPES[1:2])),
+        Kind.DUPLICATED,
+    ),
     "an event that was trimmed": (with_log(*LOG[1:]), Kind.OUT_OF_ORDER),
     "two ends": (with_log(*LOG, Fact(6, "t1:6", "task.failed", "t1")), Kind.DUPLICATED),
     "two events of one id": (with_log(*LOG, LOG[1]._replace(seq=6)), Kind.DUPLICATED),

@@ -18,7 +18,7 @@ from hermes_async.domain.task import Task, TaskStatus
 from tests.support.agents import tuned
 from tests.support.bench import Bench, MakeBench
 from tests.support.servers import wait_until_async
-from tests.support.values import make_event
+from tests.support.values import make_event, make_task
 
 pytestmark = pytest.mark.anyio
 
@@ -214,3 +214,17 @@ async def test_a_record_that_cannot_be_read_keeps_nobody_waiting(
     monkeypatch.setattr(bench.store, "load", load_some)
     assert (await bench.hermes.janitor.sweep()).lost == 1
     assert f"task {broken.id} cannot be mended" in caplog.text
+
+
+async def test_a_tree_whose_time_is_over_ends_although_its_worker_has_died(bench: Bench) -> None:
+    task = await bench.dispatch(echo.options(limits={"seconds": 5.0}), "x")
+    parent = await bench.store.claim(task.id, "w1", 60.0)
+    assert parent is not None
+    child = make_task(parent_task_id=parent.id, parent_attempt=parent.attempt)
+    await bench.store.create(child, None, None)
+    bench.clock.ahead += 6.9
+    assert (await bench.hermes.janitor.sweep()).expired == 0
+    bench.clock.ahead += 0.2
+    assert (await bench.hermes.janitor.sweep()).expired == 1
+    assert (await bench.record(task)).reason is Reason.BUDGET_EXCEEDED
+    assert (await bench.record(child)).status is TaskStatus.CANCELLED

@@ -58,10 +58,16 @@ async def test_the_total_time_begins_with_the_dispatch() -> None:
     task = make_task(options={"total_timeout": 10.0}, created_at=1000.0, started_at=1009.9)
     made = Limits(task)
     assert await struck(made) < 5.0
-    assert (made.reason, made.told()) == (
-        Reason.TOTAL_TIMEOUT,
-        "not done within its total_timeout of 10 s",
-    )
+    assert made.reason is Reason.TOTAL_TIMEOUT
+
+
+async def test_the_seconds_of_a_budget_begin_with_the_first_attempt() -> None:
+    options = {"timeout": None, "limits": {"seconds": 10.0}}
+    first = Limits(make_task(options=options, created_at=1.0, started_at=1000.0, began_at=1000.0))
+    await never_struck(first, 0.1)
+    later = Limits(make_task(options=options, created_at=1.0, started_at=1009.9, began_at=1000.0))
+    assert await struck(later) < 5.0
+    assert later.reason is Reason.BUDGET_EXCEEDED
 
 
 async def test_without_limits_nothing_strikes() -> None:

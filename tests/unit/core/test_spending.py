@@ -12,7 +12,7 @@ import pytest
 from hermes_async.core.context import TaskContext
 from hermes_async.core.subagent import Subagent, subagent
 from hermes_async.domain.agent import AgentsConfig, RunLimits
-from hermes_async.domain.errors import BudgetExceeded, InvalidInput, TaskFailed, UserError
+from hermes_async.domain.errors import BudgetExceeded, InvalidInput, TaskFailed, TaskRejected, UserError
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.task import Task, TaskResult, TaskStatus
@@ -291,3 +291,53 @@ async def test_the_model_is_named_in_the_metrics_alone(make_bench: MakeBench) ->
     _, task = await ran(bench, agent_that(body))
     assert (task.status, task.usage) == (S.COMPLETED, Usage(requests=1))
     assert (await bench.store.metrics()).spent == {(task.agent, "gpt-4o-mini"): Usage(requests=1)}
+
+
+async def test_the_seconds_of_a_root_end_its_whole_tree() -> None:
+    stopped = asyncio.Event()
+
+    @subagent
+    async def leaf(ctx: TaskContext) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
+
+    @subagent(limits={"seconds": 0.3}, fallback="leaf", **RETRY)
+    async def root(ctx: TaskContext) -> None:
+        await (await ctx.dispatch(leaf))
+
+    async with LocalHermes(leaf, root) as hermes:
+        handle = await hermes.session("chat").dispatch(root)
+        with pytest.raises(TaskFailed, match=r"0\.3 of 0\.3 seconds \(limits\.seconds\)") as caught:
+            await handle
+        assert caught.value.reason is Reason.BUDGET_EXCEEDED
+        await asyncio.wait_for(stopped.wait(), 5)
+
+
+async def test_a_child_that_is_refused_tells_its_agent_what_to_do() -> None:
+    @subagent
+    async def leaf(ctx: TaskContext) -> None:
+        return None
+
+    @subagent(limits={"cost_usd": 0.01})
+    async def root(ctx: TaskContext, catches: bool) -> str:
+        await ctx.spend(requests=1)
+        await ctx.spend(input_tokens=1, cost_usd=0.01)
+        try:
+            await ctx.dispatch(leaf)
+        except TaskRejected as exc:
+            if not catches:
+                raise
+            return str(exc)
+        return "accepted"
+
+    async with LocalHermes(leaf, root) as hermes:
+        handle = await hermes.session("chat").dispatch(root, True)
+        told = f"the budget of task {handle.id} is spent: 0.01 of 0.01 US dollars (limits.cost_usd)"
+        assert await handle == f"leaf was not accepted: {told}; finish with what you have"
+        with pytest.raises(TaskFailed) as caught:
+            await (await hermes.session("chat").dispatch(root.options(**RETRY), False))
+        assert caught.value.reason is Reason.BUDGET_EXCEEDED
+        assert len(await hermes.tasks()) == 2

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from hermes_async.core.present import present
-from hermes_async.core.tracing import Part, TraceContext, Untraced, made_up, span_id
+from hermes_async.core.tracing import TraceContext, Untraced, made_up
 from hermes_async.domain.errors import InvalidInput
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.lifecycle import Lost, decide
+from hermes_async.domain.spans import Part, span_id
 from hermes_async.domain.task import Task
 from hermes_async.sdk import TaskContext, subagent
 from tests.support.bench import MakeBench

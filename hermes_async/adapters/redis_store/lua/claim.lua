@@ -3,7 +3,7 @@
 local id, worker, lease, token, data = unpack(ARGV, 5)
 local task = key('task', id)
 local was = redis.call('HMGET', task, 'status', 'attempt', 'session', 'agent', 'trace', 'created_at', 'token', 'lane',
-                       'queue_timeout', 'worker', 'birth', 'last')
+                       'queue_timeout', 'worker', 'birth', 'last', 'seconds')
 if was[1] == 'running' and token ~= '' and was[7] == token and was[10] == worker then
   return redis.call('HGETALL', task) -- the reply to this very claim was lost
 end
@@ -20,7 +20,10 @@ local seq = log(was[3], '0', event_id, 'task.started', id, was[4], attempt, was[
                 attempt == '1' and NOW - was[6])
 local patch = {'status', 'running', 'attempt', attempt, 'worker', worker, 'started_at', STAMP,
                'last', event_id, 'last_seq', tostring(seq), 'token', token}
-if not was[12] then -- nothing has happened to it since its birth
+if was[13] and attempt == '1' then
+  patch[#patch + 1] = 'began_at'; patch[#patch + 1] = STAMP
+  redis.call('ZADD', key('deadlines'), NOW + was[13] + 2000, 'budget_exceeded/' .. id) -- its runner is first
+elseif not was[12] then -- nothing has happened to it since its birth
   redis.call('HSET', task, unpack(patch))
   return {'birth', was[11], 'agent', was[4], 'created_at', was[6], unpack(patch, 1, 8)}
 end

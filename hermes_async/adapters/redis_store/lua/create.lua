@@ -1,9 +1,10 @@
 -- Write a new task, once: {1, created_at, READY}, {0, id of the task that stands, digest of its input}, or what
--- refuses it: {2, how many wait}, {3, status of its parent task}.
+-- refuses it: {2, how many wait}, {3, status of its parent task}, {4, what the tree of each of its budgets, the
+-- arguments from the 28th on, has consumed}.
 local id, session, agent, trace, birth, digest = unpack(ARGV, 5, 10)
 local idem, idem_ttl, parcel_key, parcel, data = unpack(ARGV, 11, 15)
 local lane, subagent, slots, agent_slots, priority = unpack(ARGV, 16, 20)
-local queue_timeout, total_timeout, max_queued, parent, parent_attempt, wants = unpack(ARGV, 21, 26)
+local queue_timeout, total_timeout, max_queued, parent, parent_attempt, wants, seconds = unpack(ARGV, 21, 27)
 local task = key('task', id)
 
 local standing = id
@@ -20,6 +21,7 @@ if parent ~= '' then
   if is[3] == '1' then return {3, 'to be cancelled'} end
   local runs = is[1] == 'running' or is[1] == 'input_required'
   if not runs or is[2] ~= parent_attempt then return {3, 'not running this attempt any more'} end
+  if refuses(28, 1, 0) then return {4, trees(28)} end
   redis.call('RPUSH', key('children', parent), id)
 end
 
@@ -32,10 +34,11 @@ end
 note('slots', slots)
 note('agent_slots', agent_slots)
 note('queue_timeout', queue_timeout)
-note('has_deadline', (queue_timeout ~= '' or total_timeout ~= '') and '1' or '')
+note('has_deadline', (queue_timeout ~= '' or total_timeout ~= '' or seconds ~= '') and '1' or '')
 note('parcel_key', parcel_key)
 note('parcel', parcel)
 note('wants', wants)
+note('seconds', seconds)
 if idem ~= '' then
   redis.call('SET', key('idem', session .. ':' .. idem), id, 'PX', idem_ttl)
   note('idem', idem)

@@ -92,7 +92,7 @@ end
 local function finish(task_id, was, has_deadline, asks)
   redis.call('ZREM', key(was == 'queued' and 'due' or 'leases'), task_id)
   if has_deadline == '1' then
-    redis.call('ZREM', key('deadlines'), 'expired/' .. task_id, 'total_timeout/' .. task_id)
+    redis.call('ZREM', key('deadlines'), 'expired/' .. task_id, 'total_timeout/' .. task_id, 'budget_exceeded/' .. task_id)
   end
   if asks then close_question(task_id) end
   redis.call('HDEL', key('task', task_id), 'parcel_key', 'parcel')

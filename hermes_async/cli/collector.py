@@ -1,0 +1,104 @@
+"""What `up --trace` adds: it receives the spans of its processes, keeps them, and draws ended tasks."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import click
+from anyio.abc import TaskStatus
+
+from hermes_async.adapters.trace_files import TraceFiles
+from hermes_async.cli import waterfall
+from hermes_async.cli.supervisor import ChildSpec
+from hermes_async.domain.errors import UserError
+from hermes_async.domain.spans import DEPTH, STATUS, Span, stretches
+
+#: Traces whose spans are in memory, too.
+KEPT: Final = 200
+#: Seconds without a span of its trace after which an ended task is drawn, and seconds between two looks.
+QUIET: Final = 1.6
+_LOOK_EVERY: Final = 0.4
+#: Milliseconds between two exports of a child.
+_DELAY: Final = "500"
+
+
+class Collector:
+    """Receives spans on this machine.
+
+    Args:
+        folder: where they are kept.
+        say: prints a line.
+
+    Raises:
+        UserError: the extra `otel` is not installed.
+    """
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        try:
+            self._otel: Any = import_module("hermes_async.adapters.otel.receiver")
+            import_module("hermes_async.adapters.otel.export")
+        except ImportError:
+            raise UserError("--trace needs OpenTelemetry: pip install 'hermes_async[otel]'") from None
+        self._files = TraceFiles(folder)
+        self._say = say
+        self._listener = self._otel.listening()
+        self.address: str = self._otel.address(self._listener)
+        self._spans: OrderedDict[str, list[Span]] = OrderedDict()
+        #: The last spans of tasks that have ended and are not drawn yet, and when their traces last moved.
+        self._ended: dict[str, Span] = {}
+        self._moved: dict[str, float] = {}
+
+    def traced(self, spec: ChildSpec) -> ChildSpec:
+        """Return a child that sends its spans here."""
+        env = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.address,
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{self.address}/v1/traces",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+            "OTEL_TRACES_EXPORTER": "otlp",
+            "OTEL_SDK_DISABLED": "false",
+            "OTEL_SERVICE_NAME": spec.name,
+            "OTEL_BSP_SCHEDULE_DELAY": _DELAY,
+        }
+        return replace(spec, env={**spec.env, **env})
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Receive until cancelled."""
+        async with self._otel.receiving(self.take, self._listener):
+            task_status.started()
+            while True:
+                await anyio.sleep(_LOOK_EVERY)
+                self.draw_quiet(time.monotonic())
+
+    def take(self, spans: Sequence[Span]) -> None:
+        """Keep spans; note which tasks have ended."""
+        self._files.add(spans)
+        for span in spans:
+            self._spans.setdefault(span.trace_id, []).append(span)
+            self._spans.move_to_end(span.trace_id)
+            self._moved[span.trace_id] = time.monotonic()
+            if span.task_id and STATUS in span.attributes and span.attributes.get(DEPTH) == 0:
+                self._ended[span.task_id] = span
+        while len(self._spans) > KEPT:
+            trace_id, _ = self._spans.popitem(last=False)
+            del self._moved[trace_id]
+
+    def draw_quiet(self, now: float) -> None:
+        """Draw the ended tasks of whose traces nothing more comes."""
+        for task_id, last in list(self._ended.items()):
+            if now - self._moved.get(last.trace_id, 0.0) >= QUIET:
+                del self._ended[task_id]
+                self._draw(task_id, last)
+
+    def _draw(self, task_id: str, last: Span) -> None:
+        rows = stretches(self._spans.get(last.trace_id, []), task_id)
+        self._say(click.style(f"task {task_id} {last.attributes[STATUS]}, trace {last.trace_id}", bold=True))
+        for line in waterfall.drawn(rows, time.time()):
+            self._say(f"  {line}")
