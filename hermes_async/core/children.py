@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import Any
+from contextlib import aclosing, suppress
+from typing import Any, Final
 
-from hermes_async.core.context import Delegate
-from hermes_async.core.handle import TaskHandle
+from pydantic import JsonValue
+
+from hermes_async.core.agent import Subagent
+from hermes_async.core.dispatch import Delegate
+from hermes_async.core.handle import TaskHandle, unknown
 from hermes_async.core.journal import patiently
+from hermes_async.core.ports import Page
 from hermes_async.domain.errors import UnknownTask
+from hermes_async.domain.events import AnyEvent, end_of
+from hermes_async.domain.lifecycle import TERMINAL_TYPES
+from hermes_async.domain.task import Task, TaskStatus
+
+#: Seconds that the first news wait for others.
+COALESCE: Final = 0.25
 
 
 class Children:
@@ -19,6 +29,7 @@ class Children:
     def __init__(self, delegate: Delegate) -> None:
         self._delegate = delegate
         self._handles: list[TaskHandle[Any]] = []
+        self._hearing = Hearing(delegate)
 
     async def dispatch(self, subagent: Any, /, *args: Any, **kwargs: Any) -> TaskHandle[Any]:
         """Start one."""
@@ -34,6 +45,46 @@ class Children:
         self._handles += handles
         return handles
 
+    def subagents(self) -> Sequence[Subagent[..., Any]]:
+        """Return those that the agent may name."""
+        return self._delegate.subagents()
+
+    async def submit(
+        self, subagent: str, input: str | Mapping[str, JsonValue], *, idempotency_key: str | None = None
+    ) -> TaskHandle[Any]:
+        """Start one from data, by the name of its subagent; `news` tells of it."""
+        await self._hearing.begin()
+        own = idempotency_key and self._delegate.own(idempotency_key)
+        handle = await self._delegate.start(subagent, input, idempotency_key=own)
+        if handle.id not in (each.id for each in self._handles):
+            self._handles.append(handle)
+            self._hearing.expect(handle)
+        return handle
+
+    async def handle(self, task_id: str) -> TaskHandle[Any]:
+        """Return the handle of a task that this attempt has dispatched."""
+        for handle in self._handles:
+            if handle.id == task_id:
+                return handle
+        raise unknown(task_id)
+
+    async def tasks(self, *, status: TaskStatus | None = None, limit: int = 50) -> Sequence[Task]:
+        """Return what this attempt has dispatched, newest first."""
+        newest = self._handles[::-1] if status else self._handles[: -limit - 1 : -1]
+        found = await asyncio.gather(*(handle.task() for handle in newest))
+        return [task for task in found if status in (None, task.status)][:limit]
+
+    async def ack(self, *seqs: int) -> int:
+        """Leave events out of the news."""
+        return self._hearing.ack(*seqs)
+
+    async def news(self) -> Sequence[AnyEvent]:
+        """Wait, without a slot, until a task of `submit` has ended or asks something; return what is new.
+
+        Nothing is returned when all have ended and that was told.
+        """
+        return await self._hearing.news()
+
     async def ended(self) -> None:
         """Wait until all have ended, however they end."""
         await self._with_each(TaskHandle.ended)
@@ -47,6 +98,76 @@ class Children:
     async def _with_each(self, do: Callable[[TaskHandle[Any]], Awaitable[Any]]) -> None:
         alive = [handle for handle in self._handles if not handle.has_ended]
         await asyncio.gather(*(_known(do(handle)) for handle in alive))
+
+
+class Hearing:
+    """Reads in the session's log what has come of tasks, each end and each open question once."""
+
+    def __init__(self, delegate: Delegate) -> None:
+        self._delegate = delegate
+        #: How far the log was read; None: nobody was expected yet.
+        self._read: int | None = None
+        #: Those whose end was not read yet.
+        self._alive: dict[str, TaskHandle[Any]] = {}
+        self._acked: set[int] = set()
+        #: What was read and not returned yet, by task.
+        self._found: dict[str, AnyEvent] = {}
+
+    async def begin(self) -> None:
+        """Mark the place in the log from which on it is read."""
+        if self._read is None:
+            seq = await patiently(self._delegate.last_seq, "a dispatch")
+            self._read = seq if self._read is None else self._read
+
+    def expect(self, handle: TaskHandle[Any]) -> None:
+        """Listen for a task that was started after `begin`."""
+        self._alive[handle.id] = handle
+
+    def ack(self, *seqs: int) -> int:
+        """Skip events; return how many were not skipped before."""
+        before = len(self._acked)
+        self._acked.update(seqs)
+        return len(self._acked) - before
+
+    async def news(self) -> list[AnyEvent]:
+        """Wait for an end or a question, and a little for more of them."""
+        await self._listen(wait=True)
+        if self._found and self._alive:
+            await asyncio.sleep(COALESCE)
+            await self._listen(wait=False)
+        news, self._found = [*self._found.values()], {}
+        return news
+
+    async def _listen(self, *, wait: bool) -> None:
+        """Read what is there and, to wait, on until there is news."""
+        async with aclosing(self._delegate.pages(self._read or 0)) as pages:
+            while self._alive:
+                page = await anext(pages)
+                for event in [*await self._hidden(page), *page.events]:
+                    self._note(event)
+                if page.events:
+                    self._read = page.events[-1].seq
+                elif self._found or not wait:
+                    return
+
+    def _note(self, event: AnyEvent) -> None:
+        """Keep the last news of a task; a question that was answered meanwhile is none."""
+        task_id = event.task_id or ""
+        if task_id not in self._alive:
+            return
+        if event.type in (*TERMINAL_TYPES, "task.resumed", "task.input_required"):
+            self._found.pop(task_id, None)
+            if event.type != "task.resumed" and event.seq not in self._acked:
+                self._found[task_id] = event
+        if event.type in TERMINAL_TYPES:
+            del self._alive[task_id]
+
+    async def _hidden(self, page: Page) -> list[AnyEvent]:
+        """Return the ends that may be hidden in a gap of the log."""
+        if page.gap is None:
+            return []
+        alive = await asyncio.gather(*(handle.task() for handle in self._alive.values()))
+        return [end_of(task) for task in alive if task.status.is_terminal]
 
 
 async def _known(doing: Awaitable[Any]) -> None:

@@ -12,12 +12,13 @@ from pydantic import BaseModel, JsonValue
 
 from hermes_async.core.agent import Subagent
 from hermes_async.core.conversation import Conversation
+from hermes_async.core.delegator import Delegator
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.shape import Shape
 from hermes_async.core.signature import EVENT_BYTES, as_json
 from hermes_async.core.spending import Spending
 from hermes_async.domain.errors import UserError
-from hermes_async.domain.events import MessageData, PartialData
+from hermes_async.domain.events import AnyEvent, MessageData, PartialData
 from hermes_async.domain.question import Answer
 from hermes_async.domain.task import Progress, Task
 from hermes_async.domain.usage import Usage, checked_model, checked_usage
@@ -41,8 +42,8 @@ class Voice(Protocol):
         ...
 
 
-class Delegate(Protocol):
-    """How a context starts child tasks."""
+class Delegate(Delegator, Protocol):
+    """How a context starts child tasks, and hears of them."""
 
     async def dispatch(self, subagent: Any, /, *args: Any, **kwargs: Any) -> TaskHandle[Any]:
         """Start one."""
@@ -52,6 +53,10 @@ class Delegate(Protocol):
         self, subagent: Any, inputs: Sequence[Mapping[str, Any]]
     ) -> list[TaskHandle[Any]]:
         """Start many of a kind."""
+        ...
+
+    async def news(self) -> Sequence[AnyEvent]:
+        """Wait until a task of `submit` has ended or asks something, and return what is new."""
         ...
 
 
@@ -91,6 +96,15 @@ class TaskContext:
     @cached_property
     def _company(self) -> Company:
         return self._find_company()
+
+    @property
+    def children(self) -> Delegate:
+        """What `Delegation` takes, so that a model that works on this task can delegate parts of it.
+
+        `await ctx.children.news()` waits, without a slot, until a task that its tools have started has ended
+        or asks something; it returns these events, or nothing when there is no more to come.
+        """
+        return self._company.delegate
 
     def progress(self, percent: float | None = None, message: str = "") -> None:
         """Say how far the work is; may be called often, only the latest of each quarter second is sent.

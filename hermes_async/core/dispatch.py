@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import blake2b
 from itertools import chain
 from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
-from hermes_async.core.aside import Aside
+from hermes_async.core.aside import Aside, Waiting
 from hermes_async.core.feed import End, Feed
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.ids import checked_idempotency_key, new_task_id
 from hermes_async.core.journal import Journal, patiently
+from hermes_async.core.ports import Page
 from hermes_async.core.registry import Registry
 from hermes_async.core.subagent import Subagent
 from hermes_async.domain.agent import RunLimits, SubagentSpec
@@ -112,6 +115,14 @@ class Dispatcher:
         """Write many tasks at once."""
         with self._journal.tracing.sending(tasks):
             return await self._journal.create_all(tasks)
+
+    async def last_seq(self, session_id: str) -> int:
+        """Return how far the log of a session has come."""
+        return await self._journal.store.last_seq(session_id)
+
+    def pages(self, session_id: str, after: int) -> AsyncGenerator[Page, None]:
+        """Yield a session's log after `seq`, then what is added, for ever; an empty page: all is read."""
+        return self._feed.pages(session_id, after)
 
     def expect(self, task: Task) -> End | None:
         """Await the end of a task that is not written yet, if anybody listens."""
@@ -238,6 +249,20 @@ class Delegate:
             return self._dispatcher.handle(written, subagent, self._aside, None, repeated=True)
         return self._dispatcher.handle(written, subagent, self._aside, end)
 
+    async def start(
+        self,
+        subagent: str,
+        input: str | Mapping[str, JsonValue],
+        *,
+        priority: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> TaskHandle[Any]:
+        """Start a task from data: its arguments by name, or a text that means them."""
+        found = with_priority(self.resolve(subagent), priority)
+        signature = found.signature
+        bound = signature.bind_text(input) if isinstance(input, str) else signature.bind((), input)
+        return await self.submit(found, bound, idempotency_key=idempotency_key)
+
     async def _written(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write; in a chat, a store that is away is an error, but a running task waits for it."""
         return await write() if self._aside is None else await patiently(write, "a dispatch")
@@ -249,6 +274,25 @@ class Delegate:
     def subagents(self) -> list[Subagent[..., Any]]:
         """Return all that can be named."""
         return self._dispatcher.subagents(self.origin.parent)
+
+    def own(self, idempotency_key: str) -> str:
+        """Return a key that means something only within the attempt on whose behalf it is dispatched."""
+        whole = f"{self.origin.parent_task_id}:{self.origin.parent_attempt}:{idempotency_key}"
+        return blake2b(whole.encode(), digest_size=16).hexdigest()
+
+    async def last_seq(self) -> int:
+        """Return how far the session's log has come."""
+        return await self._dispatcher.last_seq(self.origin.session_id)
+
+    async def pages(self, after: int) -> AsyncGenerator[Page, None]:
+        """Yield the session's log after `seq`, then what is added, for ever; it steps aside to wait."""
+        waits: Waiting = nullcontext
+        async with aclosing(self._dispatcher.pages(self.origin.session_id, after)) as pages:
+            while True:
+                async with waits():
+                    page = await anext(pages)
+                waits = nullcontext if page.events else self._aside or nullcontext
+                yield page
 
 
 def _own_budget(task_id: str, limits: RunLimits) -> tuple[Budget, ...]:

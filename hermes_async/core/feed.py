@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
@@ -75,7 +75,7 @@ class Feed:
         reader.cancel()
         return True
 
-    async def pages(self, session_id: str, after: int) -> AsyncIterator[Page]:
+    async def pages(self, session_id: str, after: int) -> AsyncGenerator[Page, None]:
         """Yield the session's log after `seq`, then what is added, for ever; an empty page: all is read.
 
         A store that is away is waited for, once it could be listened to.

@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from pydantic import JsonValue
 
-from hermes_async.core.dispatch import Dispatcher, Origin, with_priority
+from hermes_async.core.dispatch import Dispatcher, Origin
 from hermes_async.core.feed import Feed
 from hermes_async.core.handle import TaskHandle, find, unknown
 from hermes_async.core.ids import new_traceparent
@@ -141,10 +141,7 @@ class Session:
         Raises:
             IdempotencyConflict: the key was used with another input.
         """
-        found = with_priority(self._delegate.resolve(subagent), priority)
-        signature = found.signature
-        bound = signature.bind_text(input) if isinstance(input, str) else signature.bind((), input)
-        return await self._delegate.submit(found, bound, idempotency_key=idempotency_key)
+        return await self._delegate.start(subagent, input, priority=priority, idempotency_key=idempotency_key)
 
     async def events(self, after: int = 0) -> AsyncIterator[AnyEvent | Gap]:
         """Yield the session's events with a `seq` beyond `after`, past and future, for ever.

@@ -242,6 +242,17 @@ def queued(task: Task) -> AnyEvent:
     return task_event(task, "task.queued", queued_data(task))
 
 
+def end_of(task: Task) -> AnyEvent:
+    """Return the last event of a task that has ended, from its record; it has no `seq`."""
+    error = task.error or ErrorInfo(type="")
+    data: dict[TaskStatus, BaseModel] = {
+        TaskStatus.COMPLETED: CompletedData(output=task.output, usage=task.usage),
+        TaskStatus.FAILED: FailedData(reason=task.reason or Reason.ERROR, error=error, usage=task.usage),
+        TaskStatus.REJECTED: RejectedData(reason=task.reason or Reason.LIMIT_EXCEEDED, error=error),
+    }
+    return task_event(task, f"task.{task.status}", data.get(task.status))
+
+
 def asked(task: Task, question: Question) -> AnyEvent:
     """Return the event of a question."""
     return task_event(task, "task.input_required", question, n=f"asked-{question.question_id}")

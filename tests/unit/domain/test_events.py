@@ -7,8 +7,8 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from hermes_async.domain.events import ADAPTER, CLASSES, INBOX_TYPES, parse, queued
-from hermes_async.domain.lifecycle import TERMINAL_TYPES
+from hermes_async.domain.events import ADAPTER, CLASSES, INBOX_TYPES, end_of, parse, queued
+from hermes_async.domain.lifecycle import TERMINAL_TYPES, apply
 from tests.support.values import DATA, make_event, make_task
 
 
@@ -52,6 +52,14 @@ def test_the_first_event_tells_who_was_asked() -> None:
 
 def test_a_parent_must_not_miss_ends_questions_and_messages() -> None:
     assert TERMINAL_TYPES | {"task.input_required", "session.message"} == INBOX_TYPES
+
+
+@pytest.mark.parametrize("type_", sorted(TERMINAL_TYPES))
+def test_a_record_tells_the_end_of_its_task(type_: str) -> None:
+    task = make_task()
+    begun = task if type_ == "task.rejected" else apply(task, make_event(task, "task.started"))
+    event = make_event(begun, type_)
+    assert end_of(apply(begun, event)) == event
 
 
 def test_an_unknown_type_or_field_is_refused() -> None:

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from hermes_async.core.delegation import INSTRUCTIONS, NAMES
+from hermes_async.core.delegation import IN_A_CHAT, NAMES
 from tests.support.delegating import delegating
 from tests.support.model import ScriptedModel
 from tests.support.servers import ROOT
@@ -46,7 +46,7 @@ def test_a_framework_delegates_and_hears_of_it(name: str) -> None:
     assert second == "It has ended: tea is hot water with leaves"
     asked, told, woken = model.requests
     assert tuple(asked.tools) == NAMES
-    assert asked.said("system") == [INSTRUCTIONS]
+    assert asked.said("system") == [IN_A_CHAT]
     delegate = asked.body["tools"][0]["function"]["parameters"]["properties"]
     assert (delegate["subagent"]["enum"], delegate["input"]["type"]) == (["research"], "string")
     assert json.loads(told.last)["status"] == "queued"

@@ -1,0 +1,196 @@
+"""A task that delegates by name: it hears once of each end and question, and knows only its own tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from hermes_async import testing
+from hermes_async.adapters.memory import MemoryStore
+from hermes_async.core import children
+from hermes_async.core.context import Delegate, TaskContext
+from hermes_async.core.delegation import IN_A_TASK, Delegation
+from hermes_async.core.subagent import Subagent, subagent
+from hermes_async.domain.agent import AgentsConfig, GateLimits
+from hermes_async.domain.errors import UnknownTask
+from hermes_async.domain.events import AnyEvent
+from hermes_async.domain.task import TaskStatus
+from hermes_async.testing import LocalHermes
+from tests.support.servers import wait_until_async
+
+pytestmark = pytest.mark.anyio
+
+
+@subagent
+async def nap(ctx: TaskContext, seconds: float = 0.0) -> str:
+    """Sleep."""
+    await asyncio.sleep(seconds)
+    return f"slept {seconds:g} s"
+
+
+@subagent
+async def fails(ctx: TaskContext) -> None:
+    raise ValueError("no")
+
+
+@subagent
+async def asks(ctx: TaskContext) -> str:
+    first, second = await ctx.ask("first?"), await ctx.ask("second?")
+    return f"{first}, {second}"
+
+
+async def within(
+    body: Callable[[TaskContext], Awaitable[Any]],
+    *agents: Subagent[..., Any],
+    slots: int = 100,
+    **options: Any,
+) -> Any:
+    """Run a body as the agent `parent`, and return what it returns."""
+
+    async def parent(ctx: TaskContext) -> Any:
+        return await body(ctx)
+
+    made = subagent(parent)
+    async with LocalHermes(made, *agents, slots=slots, **options) as hermes:
+        return await asyncio.wait_for(await hermes.session("chat").dispatch(made), 20)
+
+
+def types(news: Any) -> list[str]:
+    return [event.type.removeprefix("task.") for event in news]
+
+
+async def test_every_end_is_told_once_and_together_what_comes_together() -> None:
+    async def body(ctx: TaskContext) -> Any:
+        kin = ctx.children
+        assert await kin.news() == []
+        slow = await kin.submit("nap", {"seconds": 0.6})
+        for _ in range(3):
+            await kin.submit("nap", "0.01")
+        await kin.submit("fails", {})
+        first = await kin.news()
+        second = await kin.news()
+        assert [event.task_id for event in second] == [slow.id]
+        return [sorted(types(first)), types(second), await kin.news()]
+
+    assert await within(body, nap, fails) == [["completed"] * 3 + ["failed"], ["completed"], []]
+
+
+async def test_a_question_is_news_until_it_is_answered() -> None:
+    async def body(ctx: TaskContext) -> Any:
+        kin, told = ctx.children, []
+        handle = await kin.submit("asks", {})
+        for answer in ("a", "b"):
+            (event,) = await kin.news()
+            told.append(event.data.question)
+            await (await kin.handle(handle.id)).answer(answer)
+        (event,) = await kin.news()
+        return [*told, event.data.output]
+
+    assert await within(body, asks) == ["first?", "second?", "a, b"]
+
+
+async def test_a_question_that_was_answered_meanwhile_is_no_news() -> None:
+    async def body(ctx: TaskContext) -> Any:
+        handle = await ctx.children.submit("asks", {})
+        for question in ("first?", "second?"):
+            await wait_until_async(lambda question=question: _asks(handle, question))
+            if question == "first?":
+                await handle.answer("a")
+        (event,) = await ctx.children.news()
+        await handle.cancel()
+        return [event.data.question, types(await ctx.children.news())]
+
+    assert await within(body, asks) == ["second?", ["cancelled"]]
+
+
+async def _asks(handle: Any, question: str) -> bool:
+    asked = (await handle.task()).question
+    return asked is not None and asked.question == question
+
+
+async def test_waiting_for_news_takes_no_slot_and_no_place() -> None:
+    async def body(ctx: TaskContext) -> Any:
+        for _ in range(2):
+            await ctx.children.submit("nap", "0.01")
+        told = [*await ctx.children.news()]
+        return types([*told, *await ctx.children.news()])
+
+    one = AgentsConfig(limits=GateLimits(max_running=1))
+    assert await within(body, nap, slots=1, config=one) == ["completed"] * 2
+
+
+async def test_only_its_own_tasks_are_known() -> None:
+    async def body(ctx: TaskContext) -> Any:
+        kin = ctx.children
+        own = [await kin.submit("nap", {}), await ctx.dispatch(nap), await kin.submit("nap", "60")]
+        assert [task.id for task in await kin.tasks()] == [handle.id for handle in reversed(own)]
+        assert [task.id for task in await kin.tasks(limit=1)] == [own[-1].id]
+        await asyncio.gather(*own[:2])
+        await wait_until_async(lambda: _is(kin, own[-1].id, TaskStatus.RUNNING))
+        assert [task.id for task in await kin.tasks(status=TaskStatus.RUNNING)] == [own[-1].id]
+        await own[-1].cancel()
+        with pytest.raises(UnknownTask):
+            await kin.handle(ctx.task_id)
+        return [each.spec.id for each in kin.subagents()]
+
+    assert await within(body, nap) == ["parent", "nap"]
+
+
+async def _is(kin: Delegate, task_id: str, status: TaskStatus) -> bool:
+    return (await (await kin.handle(task_id)).task()).status is status
+
+
+async def test_the_six_tools_within_a_task() -> None:
+    async def body(ctx: TaskContext) -> Any:
+        tools = Delegation(ctx.children, instructions=IN_A_TASK)
+        given = {"subagent": "nap", "input": "0.01"}
+        one, same = [json.loads(await tools.call("delegate", given, call_id="c")) for _ in range(2)]
+        assert one["task_id"] == same["task_id"]
+        told = tools.news(await ctx.children.news())
+        assert told.count(one["task_id"]) == 1 and "slept 0.01 s" in told
+        waited = json.loads(await tools.call("delegate", {"subagent": "fails", "input": ""}))
+        assert (waited["status"], waited["error"]) == ("failed", "ValueError: no")
+        assert await ctx.children.news() == []  # what was waited for is no news
+        return json.loads(await tools.call("check", {"task_id": ctx.task_id}))["error"]
+
+    assert "no task of that id" in await within(body, nap, fails.options(async_=False))
+
+
+async def test_the_same_call_of_two_tasks_is_two() -> None:
+    @subagent
+    async def calls(ctx: TaskContext) -> str:
+        return str((await ctx.children.submit("nap", "0", idempotency_key="k")).id)
+
+    async def body(ctx: TaskContext) -> Any:
+        return await asyncio.gather(await ctx.dispatch(calls), await ctx.dispatch(calls))
+
+    first, second = await within(body, nap, calls)
+    assert first != second
+
+
+async def test_ends_that_the_log_has_lost_are_told_from_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(ctx: TaskContext) -> Any:
+        gone, fine = await ctx.children.submit("fails", {}), await ctx.children.submit("nap", "0.3")
+        await gone.ended()
+        for number in range(40):
+            await ctx.children.submit("nap", "0.2") if number % 20 == 0 else ctx.message("noise")
+        await asyncio.sleep(0.1)
+        told: list[AnyEvent] = []
+        while news := await ctx.children.news():
+            told += news
+        assert told[0].task_id == gone.id
+        return [
+            told[0].data.error.message,
+            len(told),
+            len({event.task_id for event in told}),
+            fine.id in str(told),
+        ]
+
+    monkeypatch.setattr(children, "COALESCE", 0.0)
+    monkeypatch.setattr(testing, "MemoryStore", partial(MemoryStore, max_length=10))
+    assert await within(body, nap, fails) == ["no", 4, 4, True]
