@@ -6,18 +6,17 @@ import functools
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 from hashlib import blake2b
 from typing import Annotated, Any, Concatenate, Final, ParamSpec
 
 from pydantic import Field, JsonValue, WithJsonSchema
 
-from hermes_async.core import function_calling
 from hermes_async.core.briefing import SENTENCE, Reply, brief, cut, entry, report, text_of
 from hermes_async.core.catalogue import catalogue
 from hermes_async.core.delegator import Delegator
 from hermes_async.core.framing import TAG, framed
-from hermes_async.core.function_calling import Function, Text
+from hermes_async.core.function_calling import Face, Function, Text
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.session import Delivery
 from hermes_async.core.subagent import Subagent
@@ -198,21 +197,25 @@ class Delegation:
         Raises:
             ConfigError: a subagent of the parent cannot be run.
         """
-        named = {
-            "type": "string",
-            "enum": [each.spec.id for each in self._subagents],
-            "description": f"Which one:\n{catalogue(self._subagents)}",
-        }
-        types: dict[str, Any] = {"subagent": Annotated[Text, WithJsonSchema(named)], "input": Input}
+        return [face.on(getattr(self, name)) for name, face in self.faces.items()]
+
+    @property
+    def schemas(self) -> Sequence[dict[str, Any]]:
+        """The six as OpenAI's chat completions take them under `tools`, strict."""
+        said = [(face.name, face.description, face.schema) for face in self.faces.values()]
         return [
-            function_calling.function_of(getattr(self, name), **(types if name == "delegate" else {}))
-            for name in NAMES
+            {
+                "type": "function",
+                "function": {"name": name, "description": text, "parameters": schema, "strict": True},
+            }
+            for name, text, schema in said
         ]
 
     @cached_property
-    def schemas(self) -> Sequence[dict[str, Any]]:
-        """The six as OpenAI's chat completions take them under `tools`, strict."""
-        return [function_calling.schema_of(function) for function in self.functions]
+    def faces(self) -> Mapping[str, Face]:
+        """The six as a model sees them, by name."""
+        names = tuple(each.spec.id for each in self._subagents)
+        return {"delegate": _delegate_face(names, catalogue(self._subagents)), **_other_faces()}
 
     async def call(
         self, name: str, arguments: str | Mapping[str, Any] | None, *, call_id: str | None = None
@@ -228,19 +231,30 @@ class Delegation:
 
     @_spoken
     async def _call(self, name: str, arguments: str | Mapping[str, Any] | None, call_id: str | None) -> Reply:
-        known = {function.__name__: function for function in self.functions}
-        if name not in known:
-            hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
+        if name not in NAMES:
+            hint = did_you_mean(name, NAMES) or f"; there are {', '.join(NAMES)}"
             raise InvalidInput(f"there is no tool {name[:80]!r}{hint}")
-        given = function_calling.arguments(known[name], arguments)
+        given = self.faces[name].arguments(arguments)
         own = {"call_id": call_id} if name == "delegate" else {}
-        reply: Reply = await known[name](**given, **own)
+        reply: Reply = await getattr(self, name)(**given, **own)
         return reply
 
     def news(self, batch: Iterable[Delivery | AnyEvent]) -> str:
         """Return deliveries or events as one message for a model: data in a frame that no subagent leaves."""
         events = (each.event if isinstance(each, Delivery) else each for each in batch)
         return framed(events, self._max_chars)
+
+
+@lru_cache(maxsize=256)
+def _delegate_face(names: tuple[str, ...], listing: str) -> Face:
+    """Return how `delegate` looks to the model of a parent with these subagents."""
+    named = {"type": "string", "enum": [*names], "description": f"Which one:\n{listing}"}
+    return Face.of(Delegation.delegate, subagent=Annotated[Text, WithJsonSchema(named)], input=Input)
+
+
+@cache
+def _other_faces() -> Mapping[str, Face]:
+    return {name: Face.of(getattr(Delegation, name)) for name in NAMES[1:]}
 
 
 def _key(call_id: str, subagent: str, input: str | Mapping[str, JsonValue]) -> str:

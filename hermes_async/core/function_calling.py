@@ -1,10 +1,12 @@
-"""Plain async functions as a model calls them: a name, a JSON Schema, and arguments that came as JSON."""
+"""Methods as a model calls them: a name, a JSON Schema, and arguments that came as JSON."""
 
 from __future__ import annotations
 
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, TypeAlias, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
@@ -24,72 +26,80 @@ def _as_text(value: Any) -> Any:
 Text = Annotated[str, BeforeValidator(_as_text)]
 
 
-def function_of(method: Function, **annotations: Any) -> Function:
-    """Return a plain function that calls a bound method and gives a dict, as frameworks want to look at it.
+@dataclass(frozen=True, eq=False)
+class Face:
+    """What a model sees of a method: making one is slow, so that one serves for all objects of a class."""
 
-    Args:
-        method: its name, signature and docstring are what a model reads; keyword-only parameters are hidden.
-        annotations: other types of its parameters.
-    """
+    name: str
+    description: str
+    signature: inspect.Signature
 
-    async def function(*args: Any, **kwargs: Any) -> Any:
-        return await method(*args, **kwargs)
+    @classmethod
+    def of(cls, method: Function, **annotations: Any) -> Face:
+        """Return that of a method of a class; what is keyword-only is not for models.
 
-    hints = get_type_hints(method, include_extras=True) | annotations | {"return": dict[str, Any]}
-    signature = inspect.signature(method)
-    seen = [each for each in signature.parameters.values() if each.kind is not each.KEYWORD_ONLY]
-    typed = [each.replace(annotation=hints[each.name]) for each in seen]
-    function.__name__ = function.__qualname__ = method.__name__
-    function.__doc__ = inspect.getdoc(method)
-    function.__annotations__ = {each.name: hints[each.name] for each in seen} | {"return": hints["return"]}
-    vars(function)["__signature__"] = inspect.Signature(typed, return_annotation=hints["return"])
-    return function
+        Args:
+            method: with a docstring that a model reads.
+            annotations: other types of its parameters.
+        """
+        hints = get_type_hints(method, include_extras=True) | annotations
+        _, *parameters = inspect.signature(method).parameters.values()
+        seen = [each for each in parameters if each.kind is not each.KEYWORD_ONLY]
+        typed = [each.replace(annotation=hints[each.name]) for each in seen]
+        signature = inspect.Signature(typed, return_annotation=dict[str, Any])
+        return cls(method.__name__, inspect.getdoc(method) or "", signature)
 
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of the parameters, strict: every one is given, or null."""
+        schema: dict[str, Any] = _plain(self._parameters.model_json_schema())
+        return {**schema, "required": [*schema["properties"]]}
 
-def schema_of(function: Function) -> dict[str, Any]:
-    """Return a function as OpenAI's chat completions want it, strict: every parameter is given, or null."""
-    parameters = _plain(_parameters(function).model_json_schema())
-    parameters["required"] = [*parameters["properties"]]
-    said = {
-        "name": function.__name__,
-        "description": inspect.getdoc(function),
-        "parameters": parameters,
-        "strict": True,
-    }
-    return {"type": "function", "function": said}
+    def arguments(self, given: str | Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return what a model gave, an object or the text of one, as arguments.
 
+        Raises:
+            InvalidInput: it does not fit.
+        """
+        try:
+            return dict(self._parameters.model_validate(self._object(given or {})))
+        except ValidationError as exc:
+            problem = exc.errors()[0]
+            takes = ", ".join(self.signature.parameters) or "no arguments"
+            place = ".".join(map(str, (self.name, *problem["loc"])))
+            raise InvalidInput(f"{place}: {problem['msg']}; {self.name} takes {takes}") from exc
 
-def arguments(function: Function, given: str | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what a model gave, an object or the text of one, as arguments of the function.
+    def on(self, method: Function) -> Function:
+        """Return a plain function that calls a bound method, and looks as frameworks want to see it."""
 
-    Raises:
-        InvalidInput: it does not fit.
-    """
-    try:
-        return dict(_parameters(function).model_validate(_object(function, given or {})))
-    except ValidationError as exc:
-        problem = exc.errors()[0]
-        takes = ", ".join(inspect.signature(function).parameters) or "no arguments"
-        place = ".".join(map(str, (function.__name__, *problem["loc"])))
-        raise InvalidInput(f"{place}: {problem['msg']}; {function.__name__} takes {takes}") from exc
+        async def function(*args: Any, **kwargs: Any) -> Any:
+            return await method(*args, **kwargs)
 
+        function.__name__ = function.__qualname__ = self.name
+        function.__doc__ = self.description
+        function.__annotations__ = {
+            **{each.name: each.annotation for each in self.signature.parameters.values()},
+            "return": self.signature.return_annotation,
+        }
+        vars(function)["__signature__"] = self.signature
+        return function
 
-def _object(function: Function, given: str | Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        found = json.loads(given) if isinstance(given, str) else given
-    except (ValueError, RecursionError) as exc:
-        raise InvalidInput(f"the arguments of {function.__name__} are not JSON: {exc}") from exc
-    if not isinstance(found, Mapping):
-        raise InvalidInput(f"the arguments of {function.__name__} are not a JSON object")
-    return dict(found)
+    def _object(self, given: str | Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            found = json.loads(given) if isinstance(given, str) else given
+        except (ValueError, RecursionError) as exc:
+            raise InvalidInput(f"the arguments of {self.name} are not JSON: {exc}") from exc
+        if not isinstance(found, Mapping):
+            raise InvalidInput(f"the arguments of {self.name} are not a JSON object")
+        return dict(found)
 
-
-def _parameters(function: Function) -> type[BaseModel]:
-    fields: dict[str, Any] = {
-        each.name: (each.annotation, ... if each.default is each.empty else each.default)
-        for each in inspect.signature(function).parameters.values()
-    }
-    return create_model(function.__name__, __config__=ConfigDict(extra="forbid"), **fields)
+    @cached_property
+    def _parameters(self) -> type[BaseModel]:
+        fields: dict[str, Any] = {
+            each.name: (each.annotation, ... if each.default is each.empty else each.default)
+            for each in self.signature.parameters.values()
+        }
+        return create_model(self.name, __config__=ConfigDict(extra="forbid"), **fields)
 
 
 def _plain(schema: Any) -> Any:

@@ -34,6 +34,8 @@ class Registry:
         self.config = config
         self._agents = {agent.name: agent for agent in agents}
         self._declare = declare
+        #: Kept, since what a subagent takes is worked out once for each value.
+        self._resolved: dict[tuple[str | None, str], Subagent[..., Any]] = {}
 
     def __iter__(self) -> Iterator[str]:
         """Yield the name of every agent that can run tasks."""
@@ -100,6 +102,11 @@ class Registry:
         Raises:
             UnknownAgent: there is none of that name.
         """
+        if (parent, name) not in self._resolved:
+            self._resolved[parent, name] = self._resolve(name, parent)
+        return self._resolved[parent, name]
+
+    def _resolve(self, name: str, parent: str | None) -> Subagent[..., Any]:
         spec = self._declared(name, parent)
         if spec is None:
             return self.agent(name)

@@ -18,6 +18,7 @@ from hermes_async.adapters.model.connections import Connections
 from hermes_async.adapters.model.names import full_name
 from hermes_async.adapters.model.prices import cost
 from hermes_async.adapters.model.show import Shown
+from hermes_async.adapters.model.subtasks import Subtasks, check_names
 from hermes_async.adapters.model.voice import Voice
 from hermes_async.core import tool as core_tool
 from hermes_async.core.context import TaskContext
@@ -74,8 +75,15 @@ class Runs:
         shown = Shown(ctx)
         voice = Voice(self._model(model, spec.base_url), ctx, shown)
         purse = Purse(ctx, full_name(voice.model_name, spec.base_url))
+        subtasks = Subtasks(ctx) if spec.subagents else None
         try:
-            async with self._agent(spec).iter(prompt, deps=ctx, model=voice, usage_limits=UNLIMITED) as run:
+            async with self._agent(spec).iter(
+                prompt,
+                deps=ctx,
+                model=voice,
+                usage_limits=UNLIMITED,
+                toolsets=[subtasks.toolset] if subtasks else None,
+            ) as run:
                 async for node in run:
                     if Agent.is_model_request_node(node):
                         await purse.ask()
@@ -84,6 +92,7 @@ class Runs:
                         await _answered(node.model_response, purse, shown)
                         if not node.model_response.tool_calls:
                             await _hear(voice, run)
+                            await _be_told(subtasks, run)
         except BaseException:
             shown.keep()
             raise
@@ -106,7 +115,9 @@ class Runs:
 
     def _agent(self, spec: AgentSpec) -> Agent[TaskContext, str]:
         if spec.name not in self._agents:
-            tools = [_offered(tool) for tool in self._tools(spec.tools).values()]
+            own = self._tools(spec.tools)
+            check_names(spec, own)
+            tools = [_offered(tool) for tool in own.values()]
             self._agents[spec.name] = Agent(
                 name=spec.name,
                 instructions=spec.instructions,
@@ -166,6 +177,14 @@ async def _hear(voice: Voice, run: AgentRun[TaskContext, str]) -> None:
     await voice.hear()
     while voice.heard:
         run.enqueue(_framed(voice.heard.popleft()))
+
+
+async def _be_told(subtasks: Subtasks | None, run: AgentRun[TaskContext, str]) -> None:
+    """Give the model the next news of what it has delegated, if it has nothing else to go on with."""
+    if subtasks is not None and not run.pending_messages:
+        news = await subtasks.news()
+        if news is not None:
+            run.enqueue(news)
 
 
 def _framed(message: MessageData) -> str:
