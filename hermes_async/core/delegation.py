@@ -18,7 +18,7 @@ from hermes_async.core.delegator import Delegator
 from hermes_async.core.framing import TAG, framed
 from hermes_async.core.function_calling import Face, Function, Text
 from hermes_async.core.handle import TaskHandle
-from hermes_async.core.session import Delivery
+from hermes_async.core.session import Delivery, Session
 from hermes_async.core.subagent import Subagent
 from hermes_async.domain.errors import HermesError, InvalidInput, UnknownTask, did_you_mean
 from hermes_async.domain.events import AnyEvent
@@ -92,13 +92,13 @@ class Delegation:
     Args:
         session: a Session; or, for a model that works on a task, its `ctx.children`.
         max_chars: characters of outputs in one answer, and in one frame of news.
-        instructions: what belongs into the system prompt of a model that has these tools.
     """
 
-    def __init__(self, session: Delegator, *, max_chars: int = 8_000, instructions: str = IN_A_CHAT) -> None:
+    def __init__(self, session: Delegator, *, max_chars: int = 8_000) -> None:
         self._session = session
         self._max_chars = max_chars
-        self.instructions = instructions
+        #: What belongs into the system prompt of a model that has these tools.
+        self.instructions = IN_A_CHAT if isinstance(session, Session) else IN_A_TASK
 
     @_spoken
     async def delegate(

@@ -6,18 +6,34 @@ import asyncio
 import json
 import statistics
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hermes_async.bootstrap import connect
 from hermes_async.core.delegation import Delegation
-from hermes_async.domain.task import Lane
+from hermes_async.domain.task import Lane, TaskStatus
 from hermes_async.settings import Settings
-from tests.support.servers import wait_until_async
-from tests.support.site import RECOVERY, Site
+from tests.support.model import Reply, Request, ScriptedModel, say
+from tests.support.model import call as call_tool
+from tests.support.servers import Process, wait_until_async
+from tests.support.site import RECOVERY, Site, site_over
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.anyio, pytest.mark.timeout(120)]
+
+
+LEAD = """
+agents:
+  lead:
+    model: gpt-4o-mini
+    base_url: {url}
+    subagents:
+      - id: nap_once
+  nap_once:
+    run: "tests.support.agents:nap_once"
+"""
 
 
 async def call(tools: Delegation, name: str, /, **arguments: Any) -> Any:
@@ -107,3 +123,31 @@ async def test_a_question_is_answered_by_a_tool(site: Site) -> None:
 async def _asks(tools: Delegation, task_id: str, question: str) -> bool:
     told = await call(tools, "check", task_id=task_id)
     return bool(told.get("question", {}).get("question") == question)
+
+
+def leading(request: Request) -> Reply:
+    """Delegate a nap, and say what came of it."""
+    if "<subagent_news>" in request.last:
+        return say("The process was ", str(json.loads(request.last.splitlines()[2])["output"]), ".")
+    if request.messages[-1]["role"] == "tool":
+        return say("I wait.")
+    return call_tool("delegate", subagent="nap_once", input=request.last)
+
+
+async def test_a_declared_agent_that_waits_for_its_child_survives_its_worker(
+    redis_url: str, tmp_path: Path, spawn: Callable[..., Process]
+) -> None:
+    with ScriptedModel(script=leading) as model:
+        config = LEAD.format(url=model.url)
+        async with site_over(redis_url, tmp_path, spawn, config=config) as site:
+            (worker,) = await site.workers(Lane.ASYNC)
+            handle = await site.session.dispatch("lead", "3")
+            await wait_until_async(lambda: len(model.requests) == 2, 20)
+            worker.kill()
+            await site.workers(Lane.ASYNC)
+            said = await asyncio.wait_for(handle, 60)
+            children = [task for task in await site.session.tasks() if task.agent == "nap_once"]
+    assert [task.status for task in children] == [TaskStatus.COMPLETED] * 2
+    assert {task.birth.parent_attempt for task in children} == {1, 2}
+    assert len(model.requests) == 5  # two before the kill, and all three after it
+    assert said in {f"The process was {task.output}." for task in children}

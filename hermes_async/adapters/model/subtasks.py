@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_ai import FunctionToolset, RunContext, Tool
 
 from hermes_async.core.context import TaskContext
-from hermes_async.core.delegation import IN_A_TASK, NAMES, Delegation
+from hermes_async.core.delegation import NAMES, Delegation
 from hermes_async.core.function_calling import Face
 from hermes_async.domain.agent import AgentSpec
 from hermes_async.domain.errors import ConfigError
@@ -19,7 +19,7 @@ class Subtasks:
 
     def __init__(self, ctx: TaskContext) -> None:
         self._children = ctx.children
-        self._delegation = Delegation(self._children, instructions=IN_A_TASK)
+        self._delegation = Delegation(self._children)
 
     @property
     def toolset(self) -> FunctionToolset[TaskContext]:

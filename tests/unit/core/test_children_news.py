@@ -147,7 +147,8 @@ async def _is(kin: Delegate, task_id: str, status: TaskStatus) -> bool:
 
 async def test_the_six_tools_within_a_task() -> None:
     async def body(ctx: TaskContext) -> Any:
-        tools = Delegation(ctx.children, instructions=IN_A_TASK)
+        tools = Delegation(ctx.children)
+        assert tools.instructions == IN_A_TASK
         given = {"subagent": "nap", "input": "0.01"}
         one, same = [json.loads(await tools.call("delegate", given, call_id="c")) for _ in range(2)]
         assert one["task_id"] == same["task_id"]
