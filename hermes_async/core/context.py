@@ -256,12 +256,14 @@ class TaskContext:
             raise
 
     @overload
-    async def dispatch(
+    def dispatch(
         self, subagent: Subagent[P, R], /, *args: P.args, **kwargs: P.kwargs
-    ) -> TaskHandle[R]: ...
+    ) -> Coroutine[Any, Any, TaskHandle[R]]: ...
     @overload
-    async def dispatch(self, subagent: str, /, *args: Any, **kwargs: Any) -> TaskHandle[Any]: ...
-    async def dispatch(self, subagent: Any, /, *args: Any, **kwargs: Any) -> TaskHandle[Any]:
+    def dispatch(
+        self, subagent: str, /, *args: Any, **kwargs: Any
+    ) -> Coroutine[Any, Any, TaskHandle[Any]]: ...
+    def dispatch(self, subagent: Any, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, TaskHandle[Any]]:
         """Start a child task in the same session and return its handle at once.
 
         A task that waits for its child takes no slot meanwhile, and a cancel of it reaches the child. It ends
@@ -270,22 +272,30 @@ class TaskContext:
 
         Raises:
             TaskRejected: a limit says no, or this task is to be cancelled.
+            UserError: this is a `def`, where it is `ctx.wait(ctx.dispatch, ...)`.
         """
-        return await self._company.delegate.dispatch(subagent, *args, **kwargs)
+        self._check_loop("dispatch")
+        return self._company.delegate.dispatch(subagent, *args, **kwargs)
 
     @overload
-    async def dispatch_many(
+    def dispatch_many(
         self, subagent: Subagent[..., R], inputs: Sequence[Mapping[str, Any]]
-    ) -> list[TaskHandle[R]]: ...
+    ) -> Coroutine[Any, Any, list[TaskHandle[R]]]: ...
     @overload
-    async def dispatch_many(
+    def dispatch_many(
         self, subagent: str, inputs: Sequence[Mapping[str, Any]]
-    ) -> list[TaskHandle[Any]]: ...
-    async def dispatch_many(
+    ) -> Coroutine[Any, Any, list[TaskHandle[Any]]]: ...
+    def dispatch_many(
         self, subagent: Any, inputs: Sequence[Mapping[str, Any]]
-    ) -> list[TaskHandle[Any]]:
-        """Start a child task for each input (its arguments by name) in a few round trips."""
-        return await self._company.delegate.dispatch_many(subagent, inputs)
+    ) -> Coroutine[Any, Any, list[TaskHandle[Any]]]:
+        """Start a child task for each input (its arguments by name) in a few round trips.
+
+        Raises:
+            TaskRejected: a limit says no, or this task is to be cancelled.
+            UserError: this is a `def`, where it is `ctx.wait(ctx.dispatch_many, ...)`.
+        """
+        self._check_loop("dispatch_many")
+        return self._company.delegate.dispatch_many(subagent, inputs)
 
     @staticmethod
     def _check_loop(name: str) -> None:

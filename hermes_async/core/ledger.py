@@ -36,7 +36,7 @@ class Endpoints(Protocol):
     """What all callers together know of the endpoints of webhooks: one that fails is left alone for a while.
 
     An endpoint is whatever callers agree on, such as the origin of a URL. It is closed to calls for a pause
-    when so many of them failed in a row; after the pause one more failure closes it again.
+    when so many of them failed in a row; after the pause one caller tries it, and a failure closes it again.
     """
 
     async def endpoint_failed(self, endpoint: str, threshold: int, pause: float) -> float:
@@ -53,8 +53,14 @@ class Endpoints(Protocol):
         """Note that a call went through: the endpoint is open, and its failures are forgotten."""
         ...
 
-    async def endpoint_closed_for(self, endpoint: str) -> float:
-        """Return for how many seconds the endpoint is closed to calls, 0 when it is open."""
+    async def endpoint_closed_for(self, endpoint: str, threshold: int, probe: float) -> float:
+        """Return for how many seconds the endpoint is closed to calls, 0 when it is open to whoever asks.
+
+        Args:
+            endpoint: which one.
+            threshold: failures in a row that close it.
+            probe: seconds for which it stays closed to others when its pause is over and who asks tries it.
+        """
         ...
 
 

@@ -453,19 +453,39 @@ async def test_an_endpoint_that_fails_often_is_closed_for_a_while(told: Told) ->
     ledger = told.ledger
     for _ in range(2):
         assert await ledger.endpoint_failed("https://a", 3, 0.2) == 0.0
-    assert await ledger.endpoint_closed_for("https://a") == 0.0
+    assert await ledger.endpoint_closed_for("https://a", 3, LEASE) == 0.0
     assert 0.1 < await ledger.endpoint_failed("https://a", 3, 0.2) <= 0.2
-    assert 0.0 < await ledger.endpoint_closed_for("https://a") <= 0.2
-    assert await ledger.endpoint_closed_for("https://b") == 0.0
+    assert 0.0 < await ledger.endpoint_closed_for("https://a", 3, LEASE) <= 0.2
+    assert await ledger.endpoint_closed_for("https://b", 3, LEASE) == 0.0
 
     async def is_open() -> bool:
-        return await ledger.endpoint_closed_for("https://a") == 0.0
+        return await ledger.endpoint_closed_for("https://a", 3, LEASE) == 0.0
 
     await wait_until_async(is_open)
     assert await ledger.endpoint_failed("https://a", 3, LEASE) > 0.0  # one more is enough
     await ledger.endpoint_ok("https://a")
-    assert await ledger.endpoint_closed_for("https://a") == 0.0
+    assert await ledger.endpoint_closed_for("https://a", 3, LEASE) == 0.0
     assert await ledger.endpoint_failed("https://a", 3, LEASE) == 0.0
+
+
+async def test_one_caller_at_a_time_tries_an_endpoint_that_was_closed(told: Told) -> None:
+    ledger = told.ledger
+
+    async def asked(count: int) -> list[bool]:
+        """Whether each of so many callers may try."""
+        waits = [ledger.endpoint_closed_for("https://a", 1, 0.2) for _ in range(count)]
+        return sorted(wait == 0.0 for wait in await asyncio.gather(*waits))
+
+    async def somebody_tries() -> bool:
+        return (await asked(5)) == [False, False, False, False, True]
+
+    await ledger.endpoint_failed("https://a", 1, 0.1)
+    assert await asked(5) == [False] * 5
+    await wait_until_async(somebody_tries)
+    assert await asked(5) == [False] * 5
+    await wait_until_async(somebody_tries)  # the first may have died
+    await ledger.endpoint_ok("https://a")
+    assert await asked(5) == [True] * 5
 
 
 # -- nothing is left, nothing is forgotten too early -----------------------------------------------------

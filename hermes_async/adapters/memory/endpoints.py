@@ -27,11 +27,18 @@ class MemoryEndpoints:
         self._failures[endpoint] = (count, now + pause + ENDPOINT_MEMORY)
         if count >= threshold:
             self._closed_until[endpoint] = now + pause
-        return await self.endpoint_closed_for(endpoint)
+        return self._left(endpoint)
 
     async def endpoint_ok(self, endpoint: str) -> None:
         self._failures.pop(endpoint, None)
         self._closed_until.pop(endpoint, None)
 
-    async def endpoint_closed_for(self, endpoint: str) -> float:
+    async def endpoint_closed_for(self, endpoint: str, threshold: int, probe: float) -> float:
+        left, now = self._left(endpoint), self._now()
+        count, until = self._failures.get(endpoint, (0, 0.0))
+        if not left and count >= threshold and until > now:
+            self._closed_until[endpoint] = now + probe
+        return left
+
+    def _left(self, endpoint: str) -> float:
         return max(0.0, self._closed_until.get(endpoint, 0.0) - self._now())

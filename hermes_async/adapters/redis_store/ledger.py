@@ -22,8 +22,9 @@ from hermes_async.domain.errors import UnknownTask
 from hermes_async.domain.events import CallbackData, MessageData
 from hermes_async.domain.failure import ErrorInfo
 
-CALL, HOLD, SETTLE, REVIVE, KEEP, CALLER, ENDPOINT = (
-    Script(name, "ledger") for name in ("call", "hold", "settle", "revive", "keep", "caller", "endpoint")
+CALL, HOLD, SETTLE, REVIVE, KEEP, CALLER, ENDPOINT, PROBE = (
+    Script(name, "ledger")
+    for name in ("call", "hold", "settle", "revive", "keep", "caller", "endpoint", "probe")
 )
 _KEPT = "kept:"
 #: Rows that are looked at together.
@@ -129,9 +130,9 @@ class RedisLedger:
         ledger = self._keys.ledger
         await self._reads.read("DEL", f"{ledger}failures:{endpoint}", f"{ledger}closed:{endpoint}")
 
-    async def endpoint_closed_for(self, endpoint: str) -> float:
-        left = await self._reads.read("PTTL", f"{self._keys.ledger}closed:{endpoint}")
-        return max(0, int(left)) / 1000
+    async def endpoint_closed_for(self, endpoint: str, threshold: int, probe: float) -> float:
+        left = await self._pen(PROBE, self._anywhere, endpoint, threshold, int(probe * 1000))
+        return int(left) / 1000
 
     @property
     def _anywhere(self) -> str:

@@ -76,7 +76,7 @@ class WebhookSender:
     ) -> None:
         self._tracing = tracing
         self._registry = registry
-        self._breaker = Breaker(endpoints)
+        self._breaker = Breaker(endpoints, probe=timeout)
         self._allow = allow
         self._tls = tls
         self._timeout = ClientTimeout(total=timeout)

@@ -334,6 +334,16 @@ def ask_without_waiting(ctx: TaskContext) -> Any:
 
 
 @subagent
+def dispatch_without_waiting(ctx: TaskContext) -> Any:
+    return ctx.dispatch("anybody")
+
+
+@subagent
+def dispatch_many_without_waiting(ctx: TaskContext) -> Any:
+    return ctx.dispatch_many("anybody", [{}])
+
+
+@subagent
 async def wait_in_async(ctx: TaskContext) -> Any:
     return ctx.wait(ctx.ask, "Which?")
 
@@ -349,6 +359,11 @@ async def test_a_def_waits_for_its_answer() -> None:
     ("agent", "told"),
     [
         (ask_without_waiting, "in a `def`, write `ctx.wait\\(ctx.ask, ...\\)` instead of `ctx.ask\\(...\\)`"),
+        (dispatch_without_waiting, "in a `def`, write `ctx.wait\\(ctx.dispatch, ...\\)` instead of"),
+        (
+            dispatch_many_without_waiting,
+            "in a `def`, write `ctx.wait\\(ctx.dispatch_many, ...\\)` instead of",
+        ),
         (wait_in_async, "in an `async def`, write `await` instead of `ctx.wait`"),
     ],
 )
