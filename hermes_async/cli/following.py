@@ -46,6 +46,7 @@ def until_ctrl_c() -> Iterator[anyio.CancelScope]:
 async def so_far(hermes: Hermes, task: Task, after: int, view: View) -> None:
     """Show the events that a task has had until now."""
     with view:
+        after = max(after, await hermes.store.born(task.id) - 1)
         while (page := await hermes.store.events(task.session_id, after, _PAGE)).events:
             if page.gap:
                 view.gap(*page.gap)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, Final
 
@@ -19,31 +19,36 @@ from hermes_async.domain.events import AnyEvent, end_of
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
 from hermes_async.domain.task import Task, TaskStatus
 
+Handles = list[TaskHandle[Any]]
+
 #: Seconds that the first news wait for others.
 COALESCE: Final = 0.25
 
 
 class Children:
-    """Dispatches on behalf of an attempt, and remembers what it has dispatched."""
+    """Dispatches on behalf of an attempt, and remembers what it has dispatched.
+
+    A dispatch goes on when whoever asked for it is cancelled: else there might be a child that nobody knows.
+    Nobody wants it either, so it is asked to stop.
+    """
 
     def __init__(self, delegate: Delegate) -> None:
         self._delegate = delegate
-        self._handles: list[TaskHandle[Any]] = []
+        self._handles: Handles = []
+        self._ids: set[str] = set()
+        #: Those of them of which `news` tells.
+        self._told: set[str] = set()
+        #: Dispatches, and what follows those that were cut short.
+        self._underway: set[asyncio.Task[Any]] = set()
         self._hearing = Hearing(delegate)
 
     async def dispatch(self, subagent: Any, /, *args: Any, **kwargs: Any) -> TaskHandle[Any]:
         """Start one."""
-        handle = await self._delegate.dispatch(subagent, *args, **kwargs)
-        self._handles.append(handle)
-        return handle
+        return await self._born(self._delegate.dispatch(subagent, *args, **kwargs))
 
-    async def dispatch_many(
-        self, subagent: Any, inputs: Sequence[Mapping[str, Any]]
-    ) -> list[TaskHandle[Any]]:
+    async def dispatch_many(self, subagent: Any, inputs: Sequence[Mapping[str, Any]]) -> Handles:
         """Start many of a kind."""
-        handles = await self._delegate.dispatch_many(subagent, inputs)
-        self._handles += handles
-        return handles
+        return await self._all_born(self._delegate.dispatch_many(subagent, inputs))
 
     def subagents(self) -> Sequence[Subagent[..., Any]]:
         """Return those that the agent may name."""
@@ -55,9 +60,9 @@ class Children:
         """Start one from data, by the name of its subagent; `news` tells of it."""
         await self._hearing.begin()
         own = idempotency_key and self._delegate.own(idempotency_key)
-        handle = await self._delegate.start(subagent, input, idempotency_key=own)
-        if handle.id not in (each.id for each in self._handles):
-            self._handles.append(handle)
+        handle = await self._born(self._delegate.start(subagent, input, idempotency_key=own))
+        if handle.id not in self._told:
+            self._told.add(handle.id)
             self._hearing.expect(handle)
         return handle
 
@@ -87,17 +92,51 @@ class Children:
 
     async def ended(self) -> None:
         """Wait until all have ended, however they end."""
-        await self._with_each(TaskHandle.ended)
-
-    async def stop(self) -> None:
-        """Ask those that have not ended to stop, and what they have dispatched in turn."""
-        await self._with_each(
-            lambda handle: patiently(handle.cancel, f"the end of {handle.id}, whose parent failed")
-        )
-
-    async def _with_each(self, do: Callable[[TaskHandle[Any]], Awaitable[Any]]) -> None:
+        await self.known()
         alive = [handle for handle in self._handles if not handle.has_ended]
-        await asyncio.gather(*(_known(do(handle)) for handle in alive))
+        await asyncio.gather(*(_forgiving(handle.ended()) for handle in alive))
+
+    async def known(self) -> None:
+        """Wait until no dispatch is under way any more."""
+        while self._underway:
+            await asyncio.wait(self._underway)
+
+    async def _born(self, birth: Coroutine[Any, Any, TaskHandle[Any]]) -> TaskHandle[Any]:
+        async def one() -> Handles:
+            return [await birth]
+
+        [handle] = await self._all_born(one())
+        return handle
+
+    async def _all_born(self, birth: Coroutine[Any, Any, Handles]) -> Handles:
+        writing: asyncio.Task[Handles] = self._begin(birth)
+        try:
+            handles: Handles = await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            self._begin(self._unwanted(writing))
+            raise
+        self._note(handles)
+        return handles
+
+    async def _unwanted(self, writing: asyncio.Task[Handles]) -> None:
+        await asyncio.wait({writing})
+        if writing.cancelled() or writing.exception():
+            return
+        for handle in self._note(writing.result()):
+            await _forgiving(patiently(handle.cancel, f"the end of {handle.id}, which nobody waits for"))
+
+    def _note(self, handles: Handles) -> Handles:
+        """Remember children; return those that are new."""
+        new = [handle for handle in handles if handle.id not in self._ids]
+        self._handles += new
+        self._ids.update(handle.id for handle in new)
+        return new
+
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._underway.add(task)
+        task.add_done_callback(self._underway.discard)
+        return task
 
 
 class Hearing:
@@ -170,6 +209,6 @@ class Hearing:
         return [end_of(task) for task in alive if task.status.is_terminal]
 
 
-async def _known(doing: Awaitable[Any]) -> None:
+async def _forgiving(doing: Awaitable[Any]) -> None:
     with suppress(UnknownTask):  # it ended so long ago that it was forgotten
         await doing

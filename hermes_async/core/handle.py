@@ -127,8 +127,10 @@ class TaskHandle(Generic[R]):
 
         A `Gap` (its `type` is `gap`) takes the place of events that are no longer kept.
         """
-        place = _Place(self.id, after)
-        pages = self._feed.pages(self.session_id, after)
+        born = await self._feed.store.born(self.id)
+        begin = max(after, born - 1)  # nothing of it lies before that
+        place = _Place(self.id, begin)
+        pages = self._feed.pages(self.session_id, begin)
         waits: Waiting = nullcontext
         while not place.has_ended:
             async with waits():

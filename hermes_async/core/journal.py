@@ -33,6 +33,7 @@ class Journal:
         self.tracing = tracing
         self._publisher = Publisher(store, queue)
         store.on_admitted(self._publisher.publish)
+        store.on_cancelled(self._publisher.revoke)
 
     async def create(self, task: Task, idempotency_key: str | None = None) -> Task:
         """Write a new task; return the record that now stands.

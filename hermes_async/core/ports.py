@@ -116,6 +116,10 @@ class Store(Dialogue, Accounts, Measured, Protocol):
         """Call `publish` with tasks that are let through the gate and have no parcel: see `published`."""
         ...
 
+    def on_cancelled(self, revoke: Callable[[Sequence[str]], None]) -> None:
+        """Call `revoke` with running tasks that are to stop: the attempt that dispatched them has failed."""
+        ...
+
     async def create(self, task: Task, parcel: Parcel | None, idempotency_key: str | None) -> Task:
         """Write a new queued task with its `task.queued` event; return the record that now stands.
 
@@ -252,6 +256,10 @@ class Store(Dialogue, Accounts, Measured, Protocol):
 
     async def unread(self, session_id: str) -> int:
         """Return how many entries the inbox has."""
+        ...
+
+    async def born(self, task_id: str) -> int:
+        """Return the `seq` of a task's first event; 0: there is no such task."""
         ...
 
     def watch(self, session_id: str) -> AbstractAsyncContextManager[Hint]:

@@ -1,4 +1,4 @@
-"""Handing to the broker what the gate has let in, where the pen cannot add the message itself."""
+"""Handing to the broker what the pen cannot: tasks that the gate has let in, and those that are to stop."""
 
 from __future__ import annotations
 
@@ -16,33 +16,46 @@ logger = logging.getLogger("hermes.journal")
 class Publisher:
     """Publishes in the background and in batches: a broker that is slow or down holds up nobody.
 
-    What cannot be published, or is lost with this process, the janitor finds unconfirmed in the record.
+    What cannot be published, or is lost with this process, the janitor finds unconfirmed in the record; that
+    a task is to stop, its worker reads when it renews the lease.
     """
 
     def __init__(self, store: Store, queue: Queue) -> None:
         self._store = store
         self._queue = queue
         self._waiting: list[str] = []
+        self._stopping: list[str] = []
         self._work: asyncio.Task[None] | None = None
 
     def publish(self, task_ids: Sequence[str]) -> None:
         """Publish these tasks soon."""
         self._waiting += task_ids
-        if self._work is None or self._work.done():
-            self._work = asyncio.create_task(self._run(), name="hermes-publisher")
+        self._begin()
+
+    def revoke(self, task_ids: Sequence[str]) -> None:
+        """Tell the workers soon that these tasks are to stop."""
+        self._stopping += task_ids
+        self._begin()
 
     async def close(self) -> None:
         """Wait until everything is published, or has failed to be."""
         if self._work is not None:
             await asyncio.wait({self._work})
 
+    def _begin(self) -> None:
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._run(), name="hermes-publisher")
+
     async def _run(self) -> None:
-        while self._waiting:
+        while self._waiting or self._stopping:
             ids, self._waiting = self._waiting, []
+            stopping, self._stopping = self._stopping, []
             try:
+                if stopping:
+                    await self._queue.revoke(stopping, force=False)
                 await self._hand_over(ids)
             except ServiceError as exc:
-                logger.warning("%d tasks wait for the broker: %s", len(ids), exc)
+                logger.warning("%d tasks wait for the broker: %s", len(ids) + len(stopping), exc)
 
     async def _hand_over(self, ids: Sequence[str]) -> None:
         found = await asyncio.gather(*map(self._store.load, ids))

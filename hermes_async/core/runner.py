@@ -199,8 +199,8 @@ class Runner:
         if attempt.is_lost:  # even if it is in nobody's hands yet
             attempt.tracing.ended(task, None)
             return None
-        if isinstance(outcome, Raised) and attempt.children is not None:
-            await attempt.children.stop()
+        if attempt.children is not None:  # the pen stops those that it knows, if the attempt has failed
+            await attempt.children.known()
         if not isinstance(outcome, Returned):  # only then it matters whether somebody asked to cancel
             task = await self._latest(task)
         if attempt.spending is not None:

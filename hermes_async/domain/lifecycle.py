@@ -101,6 +101,9 @@ TARGET: dict[str, TaskStatus] = {
     "task.rejected": S.REJECTED,
 }
 
+#: What ends an attempt in vain: the tasks that it has dispatched are asked to stop.
+IN_VAIN = frozenset({"task.failed", "task.retrying", "task.attempt_lost"})
+
 #: The field that takes the event's time.
 STAMP: dict[str, str] = {
     "task.queued": "created_at",

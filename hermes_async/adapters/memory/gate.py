@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import NamedTuple
@@ -63,7 +64,7 @@ class MemoryGate:
         self._turns: Counter[str] = Counter()
         self._turn = 0
         #: By worker: its lane and its slots.
-        self._workers: dict[str, tuple[Lane, int]] = {}
+        self._workers: dict[str, tuple[Lane, int, float]] = {}
 
     @property
     def waiting(self) -> int:
@@ -78,9 +79,10 @@ class MemoryGate:
         """Return whether a task waits."""
         return task.id in self._lines.get(Line.of(task), {})
 
-    def enlist(self, worker: str, lane: Lane, slots: int) -> None:
-        """A worker has so many slots."""
-        self._workers[worker] = (lane, slots)
+    def enlist(self, worker: str, lane: Lane, slots: int, now: float = 0.0, until: float = math.inf) -> None:
+        """A worker has so many slots until some moment; of others that moment may be over."""
+        self._workers[worker] = (lane, slots, until)
+        self._workers = {name: its for name, its in self._workers.items() if its[1] and its[2] > now}
         self.let_in()
 
     def traffic(self) -> Traffic:
@@ -221,7 +223,7 @@ class MemoryGate:
         return limit is not None and self._held[holder] >= limit
 
     def _slots(self, lane: Lane) -> int:
-        return sum(slots for its_lane, slots in self._workers.values() if its_lane is lane)
+        return sum(slots for its_lane, slots, _ in self._workers.values() if its_lane is lane)
 
 
 def _held_by(task: Task) -> Iterator[Hashable]:

@@ -12,6 +12,7 @@ from hermes_async.adapters.memory.accounts import MemoryAccounts
 from hermes_async.adapters.memory.census import census
 from hermes_async.adapters.memory.dialogue import MemoryDialogue
 from hermes_async.adapters.memory.entry import Entry, admits, is_over, is_repeated, matches, same
+from hermes_async.adapters.memory.family import MemoryFamily
 from hermes_async.adapters.memory.gate import MemoryGate
 from hermes_async.adapters.memory.ledger import MemoryLedger
 from hermes_async.core.metrics import Metrics
@@ -29,14 +30,13 @@ from hermes_async.domain.agent import NO_LIMITS, GateLimits
 from hermes_async.domain.budget import Spent
 from hermes_async.domain.events import (
     AnyEvent,
-    CancelRequestedData,
     StartedData,
     queued,
     task_event,
 )
 from hermes_async.domain.failure import Reason
-from hermes_async.domain.lifecycle import TARGET, UNFENCED, apply
-from hermes_async.domain.refusals import parent_has_ended, too_many_wait
+from hermes_async.domain.lifecycle import IN_VAIN, TARGET, UNFENCED, apply
+from hermes_async.domain.refusals import too_many_wait
 from hermes_async.domain.task import Lane, Task, TaskStatus
 from hermes_async.domain.usage import Usage
 
@@ -57,8 +57,10 @@ class MemoryStore(MemoryDialogue):
         super().__init__(max_length, now)
         self._max_queued = limits.max_queued
         self._gate = MemoryGate(lambda task_id: self._entries[task_id].task, self._send, limits.max_running)
+        self._family = MemoryFamily(self._entries, self._write)
         self._accounts = MemoryAccounts(self._entries, self._counts)
         self._publish: Callable[[Sequence[str]], None] = lambda task_ids: None
+        self._revoke: Callable[[Sequence[str]], None] = lambda task_ids: None
         self._leader: tuple[str, float] = ("", 0.0)
         self._swept: Counter[str] = Counter()
         self._keys: dict[tuple[str, str], str] = {}
@@ -69,13 +71,16 @@ class MemoryStore(MemoryDialogue):
     def on_admitted(self, publish: Callable[[Sequence[str]], None]) -> None:
         self._publish = publish
 
+    def on_cancelled(self, revoke: Callable[[Sequence[str]], None]) -> None:
+        self._revoke = revoke
+
     async def create(self, task: Task, parcel: Parcel | None, idempotency_key: str | None) -> Task:
         key = (task.session_id, idempotency_key or "")
         known = self._keys.get(key) if idempotency_key else task.id
         if known in self._entries:
             return same(self._entries[known].task, task, idempotency_key)
         self._check_room(task)
-        self._join_family(task)
+        self._family.join(task, self._accounts.check)
         event = self._stamped(queued(task))
         entry = Entry(task.model_copy(update={"created_at": event.time}))
         if idempotency_key:
@@ -89,6 +94,10 @@ class MemoryStore(MemoryDialogue):
 
     async def create_all(self, tasks: Sequence[Task], parcels: Sequence[Parcel | None]) -> Sequence[Task]:
         return [await self.create(task, parcel, None) for task, parcel in zip(tasks, parcels, strict=True)]
+
+    async def born(self, task_id: str) -> int:
+        entry = self._entries.get(task_id)
+        return entry.born if entry else 0
 
     async def load(self, task_id: str) -> Task | None:
         entry = self._entries.get(task_id)
@@ -140,22 +149,7 @@ class MemoryStore(MemoryDialogue):
         return entry.seq
 
     async def cancel(self, task_id: str, *, force: bool, cascade: bool) -> Cancelled:
-        tree = [task_id] if task_id in self._entries else []
-        for parent in tree if cascade else ():
-            tree += (child for child in self._entries[parent].children if child in self._entries)
-        running, ended = [], []
-        for entry in [self._entries[each] for each in reversed(tree)]:
-            if entry.task.status.is_terminal:
-                continue
-            if not entry.task.cancel_requested:
-                asked = CancelRequestedData(force=force)
-                self._write(entry, task_event(entry.task, "task.cancel_requested", asked))
-            if entry.task.status is TaskStatus.QUEUED:
-                self._write(entry, task_event(entry.task, "task.cancelled"))
-                ended.append(entry.task.id)
-            else:
-                running.append(entry.task.id)
-        return Cancelled(running, ended)
+        return self._family.cancel([task_id], below=cascade, force=force)
 
     async def spend(
         self, task: Task, ordinal: int, amount: Usage, *, asks: bool, model: str = ""
@@ -177,7 +171,8 @@ class MemoryStore(MemoryDialogue):
         return self._gate.has_admitted(task.id)
 
     async def enlist(self, worker: str, lane: Lane, slots: int, ttl: float) -> None:
-        self._gate.enlist(worker, lane, slots)
+        now = self._now()
+        self._gate.enlist(worker, lane, slots, now, now + ttl)
 
     async def lead(self, worker: str, ttl: float, swept: Mapping[str, int] = NOTHING_SWEPT) -> bool:
         leader, until = self._leader
@@ -278,19 +273,6 @@ class MemoryStore(MemoryDialogue):
         if self._max_queued is not None and waiting >= self._max_queued:
             raise too_many_wait(task, waiting)
 
-    def _join_family(self, task: Task) -> None:
-        """Note a task with its parent task, which must be running."""
-        birth = task.birth
-        if birth.parent_task_id is None:
-            return
-        parent = self._entries.get(birth.parent_task_id)
-        if parent is not None and parent.task.cancel_requested:
-            raise parent_has_ended(task, "to be cancelled")
-        if parent is None or not parent.is_begun(birth.parent_attempt):
-            raise parent_has_ended(task, "not running this attempt any more")
-        self._accounts.check(task)
-        parent.children.append(task.id)
-
     def _attempt(self, task: Task) -> Entry | None:
         """Return the entry of a task if that attempt of it is running."""
         entry = self._entries.get(task.id)
@@ -314,6 +296,10 @@ class MemoryStore(MemoryDialogue):
 
     def _write(self, entry: Entry, event: AnyEvent) -> None:
         """Apply an event that is allowed, log it, and keep lease, place and due time as the status wants."""
+        if event.type in IN_VAIN and entry.task.status.is_begun:
+            stopped = self._family.cancel(entry.children, below=True, force=False)
+            if stopped.running:
+                self._revoke(stopped.running)
         event = self._stamped(event).model_copy(update={"attempt": entry.task.attempt})
         was, entry.task = entry.task, apply(entry.task, event)
         ends = was.status.is_begun and not entry.task.status.is_begun

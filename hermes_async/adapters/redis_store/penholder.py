@@ -31,10 +31,14 @@ class Penholder(RedisReaders):
         #: What every script is told.
         self._rules = (log_length, max_running, int(RESEND_AFTER * 1000), int(PUBLISH_GRACE * 1000))
         self._pipe = Pipe(client, shown(url))
-        self._publish: Callable[[Sequence[str]], None] = _nobody_publishes
+        self._publish: Callable[[Sequence[str]], None] = _nobody
+        self._revoke: Callable[[Sequence[str]], None] = _nobody
 
     def on_admitted(self, publish: Callable[[Sequence[str]], None]) -> None:
         self._publish = publish
+
+    def on_cancelled(self, revoke: Callable[[Sequence[str]], None]) -> None:
+        self._revoke = revoke
 
     def _pen(self, script: Script, prefix: str, *args: str | int) -> asyncio.Future[Any]:
         return self._pipe.call(script, prefix, *self._rules, *args)
@@ -48,5 +52,5 @@ class Penholder(RedisReaders):
         return answer
 
 
-def _nobody_publishes(task_ids: Sequence[str]) -> None:
-    """The janitor of another process has to."""
+def _nobody(task_ids: Sequence[str]) -> None:
+    """The janitor of another process publishes them; a worker hears of a cancel with its lease."""

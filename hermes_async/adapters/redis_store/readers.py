@@ -42,6 +42,10 @@ class RedisReaders:
         fields = await self._reads.read("HGETALL", f"{self._keys.of_task(task_id)}task:{task_id}")
         return decode_task(fields) if fields else None
 
+    async def born(self, task_id: str) -> int:
+        key = f"{self._keys.of_task(task_id)}task:{task_id}"
+        return int(await self._reads.read("HGET", key, "born") or 0)
+
     async def events(self, session_id: str, after: int, limit: int) -> Page:
         found = await self._range("events", session_id, after, limit)
         missed = bool(found) and found[0].seq > after + 1

@@ -46,7 +46,7 @@ from hermes_async.domain.events import (
     queued_data,
 )
 from hermes_async.domain.failure import Reason
-from hermes_async.domain.lifecycle import DIALOGUE, STAMP, TARGET, UNFENCED, allowed_from, changes
+from hermes_async.domain.lifecycle import DIALOGUE, IN_VAIN, STAMP, TARGET, UNFENCED, allowed_from, changes
 from hermes_async.domain.refusals import nothing_left, parent_has_ended, too_many_wait
 from hermes_async.domain.task import Lane, Task
 from hermes_async.domain.trusted import trusted
@@ -58,7 +58,7 @@ ENLIST, ASIDE, BACK, TEND, RESEND = (
     Script(name, "gate") for name in ("enlist", "aside", "back", "tend", "resend")
 )
 CREATE = Script("create", "gate", "accounts")
-APPEND, CANCEL = (Script(name, "gate", "ledger") for name in ("append", "cancel"))
+APPEND, CANCEL = (Script(name, "gate", "ledger", "cascade") for name in ("append", "cancel"))
 PRUNE = Script("prune", "ledger")
 
 #: For each event, the statuses in which it may be appended, as the script reads them.
@@ -71,6 +71,8 @@ _OWN = {
 }
 #: For each event, the kinds of callbacks that it makes due.
 _DUE = {type_: ",".join(AFTER.get(type_, ())) for type_ in CLASSES}
+#: For each event that ends an attempt in vain, those that a child makes due which is cancelled because of it.
+_STOPS = dict.fromkeys(IN_VAIN, f",{_DUE['task.cancelled']}")
 
 #: Events kept per session at least; older ones are trimmed and show as a gap.
 LOG_LENGTH = 10_000
@@ -176,7 +178,7 @@ class RedisStore(RedisDialogue, RedisAccounts):
     ) -> int:
         assert event.task_id is not None
         delay = getattr(event.data, "delay", 0.0) if event.type == "task.retrying" else 0.0
-        seq = await self._admitting(
+        seq, *stopped = await self._admitting(
             APPEND,
             self._keys.of_session(event.session_id),
             event.task_id,
@@ -193,10 +195,13 @@ class RedisStore(RedisDialogue, RedisAccounts):
             event.data.model_dump_json(),
             _DUE[event.type],
             counted_as(event),
+            _STOPS.get(event.type, ""),
             *encode_changes(event, changes(event)),
             *encode_move(moved, parcel),
         )
-        return int(seq[0])
+        if stopped and stopped[0]:
+            self._revoke(stopped[0])
+        return int(seq)
 
     async def cancel(self, task_id: str, *, force: bool, cascade: bool) -> Cancelled:
         data = CancelRequestedData(force=force).model_dump_json()

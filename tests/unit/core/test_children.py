@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from hermes_async.adapters.memory import MemoryStore
 from hermes_async.core.context import TaskContext
+from hermes_async.core.ports import Parcel
 from hermes_async.core.subagent import subagent
 from hermes_async.domain.agent import AgentsConfig, GateLimits, RetryPolicy
-from hermes_async.domain.task import TaskStatus
+from hermes_async.domain.task import Task, TaskStatus
 from hermes_async.testing import LocalHermes
 from tests.support.bench import Bench, MakeBench
 from tests.support.servers import wait_until_async
@@ -142,3 +145,61 @@ async def _all_run(session: Any, count: int) -> bool:
 
 async def _all_are(session: Any, status: TaskStatus) -> bool:
     return {task.status for task in await session.tasks()} == {status}
+
+
+# -- a dispatch that is cut short ------------------------------------------------------------------------
+@subagent
+async def hurried(ctx: TaskContext, fails: bool = False) -> str:
+    """Give a dispatch up while it is under way."""
+    dispatching = asyncio.create_task(ctx.dispatch(child))
+    await asyncio.sleep(0)
+    dispatching.cancel()
+    with suppress(asyncio.CancelledError):
+        await dispatching
+    if fails:
+        raise ValueError("no")
+    return "done"
+
+
+class SlowStore(MemoryStore):
+    """Writes tasks slowly: whoever asked for one may be gone."""
+
+    async def create(self, task: Task, parcel: Parcel | None, idempotency_key: str | None) -> Task:
+        await asyncio.sleep(0.05)
+        return await super().create(task, parcel, idempotency_key)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_child_whose_dispatch_was_cut_short_does_not_outlive_its_parent(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    monkeypatch.setattr("hermes_async.testing.MemoryStore", SlowStore)
+    async with LocalHermes(hurried, child) as hermes:
+        session = hermes.session("chat")
+        handle = await session.dispatch(hurried, fails=fails)
+        ended = await asyncio.wait_for(handle.ended(), 5)
+        assert ended.status is (TaskStatus.FAILED if fails else TaskStatus.COMPLETED)
+        [born] = [task for task in await session.tasks() if task.agent == "child"]
+        assert born.cancel_requested
+        await asyncio.wait_for((await hermes.handle(born.id)).ended(), 5)
+        if not fails:  # it has waited for its end
+            assert born.status is TaskStatus.CANCELLED
+
+
+async def test_workers_are_told_at_once_of_children_that_a_dead_parent_has_left(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench(careless, child)
+    told: list[tuple[str, bool]] = []
+    bench.queue.on_revoke(lambda *what: told.append(what))
+    parent = await bench.dispatch(careless)
+    running = asyncio.create_task(bench.runner.run(parent.id))
+    first = await bench.store.claim(await bench.queue.get(), "w2", 3600.0)
+    assert first is not None
+    await wait_until_async(lambda: bench.awaited == 2)
+    bench.clock.ahead += 61
+    assert (await bench.hermes.janitor.sweep()).lost == 1
+    await wait_until_async(lambda: told == [(first.id, False)])
+    assert (await bench.record(first)).cancel_requested
+    running.cancel()
+    await asyncio.wait({running})

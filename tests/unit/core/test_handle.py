@@ -11,6 +11,7 @@ import pytest
 from hermes_async.core.context import TaskContext
 from hermes_async.core.dispatch import Origin
 from hermes_async.core.handle import TaskHandle
+from hermes_async.core.ports import Page
 from hermes_async.core.subagent import subagent
 from hermes_async.domain.errors import TaskCancelled, TaskFailed, TaskRejected, UnknownTask
 from hermes_async.domain.events import MessageData, SessionMessage
@@ -283,6 +284,28 @@ async def test_a_task_younger_than_what_is_gone_has_no_gap(make_bench: MakeBench
     await bench.runner.run(task.id)
     events = await soon(_items(await bench.hermes.handle(task.id), 0))
     assert [event.type for event in events] == [f"task.{each}" for each in LIFE]
+
+
+async def test_who_asks_for_a_young_task_reads_nothing_of_a_long_chat(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(report)
+    await noise(bench, 40)
+    task = await bench.dispatch(report, "t")
+    await bench.runner.run(task.id)
+    assert await bench.store.born(task.id) == 41
+    assert await bench.store.born("t00-nobody") == 0
+    asked: list[int] = []
+    read = bench.store.events
+
+    async def events(session_id: str, after: int, limit: int) -> Page:
+        asked.append(after)
+        return await read(session_id, after, limit)
+
+    monkeypatch.setattr(bench.store, "events", events)
+    events = await soon(_items(await bench.hermes.handle(task.id), 0))
+    assert events[0].seq == 41
+    assert min(asked) == 40
 
 
 async def _items(handle: TaskHandle[Any], after: int) -> list[Any]:

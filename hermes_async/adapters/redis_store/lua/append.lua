@@ -1,6 +1,7 @@
--- Apply an event to its task and log it; returns {its seq, or 0 when it is refused, READY}.
+-- Apply an event to its task and log it; returns {its seq, READY}, with what runs of the tasks that were asked to stop
+-- because of it between the two, or {0, READY} when it is refused.
 local id, allowed, fence, ordinal, lapsed = unpack(ARGV, 5, 9)
-local status, stamp, delay, inbox, event_id, type_, data, due, what = unpack(ARGV, 10, 18)
+local status, stamp, delay, inbox, event_id, type_, data, due, what, stops = unpack(ARGV, 10, 19)
 local task = key('task', id)
 local was = redis.call('HMGET', task, 'status', 'attempt', 'n', 'session', 'agent', 'trace', 'last', 'last_seq',
                        'cancel_requested', 'created_at', 'has_deadline', 'lane', 'subagent', 'slots', 'agent_slots',
@@ -16,10 +17,14 @@ if fence ~= '' and fence ~= attempt then return {0, READY} end
 if type_ == 'task.cancel_requested' and was[9] == '1' then return {0, READY} end
 if lapsed == '1' and tonumber(redis.call('ZSCORE', key('leases'), id) or NOW + 1) > NOW then return {0, READY} end
 
+local stopped = {}
+if stops ~= '' and now_status ~= 'queued' then -- the attempt has failed: what it has dispatched is wanted no more
+  stopped = cascade(redis.call('LRANGE', key('children', id), 0, -1), true, '{"force":false}', stops)
+end
 local ends = status == 'queued' or stamp == 'finished_at'
 local took = ends and now_status ~= 'queued' and NOW - was[18]
 local seq = log(was[4], inbox, event_id, type_, id, was[5], attempt, was[6], data, what, took)
-local patch = {'last', event_id, 'last_seq', tostring(seq), unpack(ARGV, 19)}
+local patch = {'last', event_id, 'last_seq', tostring(seq), unpack(ARGV, 20)}
 if ordinal > 0 then patch[#patch + 1] = 'n'; patch[#patch + 1] = ordinal end
 if stamp ~= '' then patch[#patch + 1] = stamp; patch[#patch + 1] = STAMP end
 if status ~= '' then patch[#patch + 1] = 'status'; patch[#patch + 1] = status end
@@ -51,4 +56,4 @@ elseif status == 'queued' then
     enter(id, facts(id))
   end
 end
-return {seq, READY}
+return {seq, stopped, READY}
