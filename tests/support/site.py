@@ -19,6 +19,8 @@ from tests.support import asking
 from tests.support.servers import Process, celery_command, is_alive, wait_until_async
 
 LEASE = 2.0
+#: Where the agents are.
+MODULES = ("agents", "askers", "families", "spenders")
 #: How long after a crash the next attempt may begin: the lease, and what a busy machine adds.
 RECOVERY = LEASE + 5.0
 
@@ -73,7 +75,7 @@ async def site_over(
     env = {
         "HERMES_CONFIG": str(file),
         "HERMES_TASK_QUEUE": broker or state,
-        "HERMES_MODULES": "tests.support.agents,tests.support.askers,tests.support.families",
+        "HERMES_MODULES": ",".join(f"tests.support.{name}" for name in MODULES),
         "HERMES_LEASE": str(LEASE),
         **({"HERMES_STATE": state} if broker else {}),
     }
