@@ -140,5 +140,9 @@ def _agent_as_json(counted: Metrics, agent: str) -> dict[str, Any]:
 
 def _times_as_json(times: Histogram | None) -> dict[str, float | None]:
     times = times or Histogram()
-    shares = {name: times.quantile(share) for name, share in _SHARES.items()}
+    shares = {name: _rounded(times.quantile(share)) for name, share in _SHARES.items()}
     return {"count": times.count, "seconds": round(times.seconds, 3), **shares}
+
+
+def _rounded(took: float | None) -> float | None:
+    return None if took is None else round(took, 3)

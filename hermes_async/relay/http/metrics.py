@@ -8,12 +8,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
+from typing import Final
 
 from hermes_async.core.ledger import Backlog
 from hermes_async.core.metrics import Counted, Histogram, Metrics
 from hermes_async.core.ports import Traffic
 from hermes_async.domain.lifecycle import TARGET, TERMINAL_TYPES
 from hermes_async.relay.http.exposition import Labels, histogram, metric
+
+#: Told of every agent that has had a task, be it 0: Prometheus sees no increase of what was not there before.
+_TOLD: Final = (
+    *(("task.completed", ""), ("task.cancelled", ""), ("task.failed", "error"), ("task.failed", "timeout")),
+    *(("task.retrying", "error"), ("task.attempt_lost", "worker_lost"), ("task.attempt_lost", "shutdown")),
+)
+_OUTCOMES: Final = ("callback.succeeded", "callback.failed", "callback.dead")
 
 Samples = Iterable[tuple[Labels, float]]
 
@@ -32,8 +40,10 @@ def page(counted: Metrics, traffic: Traffic, backlog: Backlog, relay: Mapping[st
 
 
 def _counts(counted: Metrics) -> Iterator[str]:
+    known = {**_zeros(counted), **counted.counts}
+
     def of(*types: str) -> Iterator[tuple[Counted, int]]:
-        return ((what, number) for what, number in sorted(counted.counts.items()) if what.type in types)
+        return ((what, number) for what, number in sorted(known.items()) if what.type in types)
 
     def by_agent(type_: str, why: str = "") -> Samples:
         for what, number in of(type_):
@@ -43,10 +53,6 @@ def _counts(counted: Metrics) -> Iterator[str]:
         ({"agent": what.agent, "status": TARGET[what.type], "reason": what.detail}, number)
         for what, number in of(*TERMINAL_TYPES)
     ]
-    told: Counter[tuple[str, str]] = Counter()
-    for what, number in of("callback.succeeded", "callback.failed", "callback.dead"):
-        told[what.detail, what.type.removeprefix("callback.")] += number
-    calls = [({"kind": kind, "outcome": outcome}, number) for (kind, outcome), number in told.items()]
     yield from metric("hermes_dispatched_total", "Tasks that were accepted.", by_agent("task.queued"))
     yield from metric("hermes_tasks_total", "Tasks that have ended.", ends)
     yield from metric("hermes_attempts_total", "Attempts that were started.", by_agent("task.started"))
@@ -58,8 +64,23 @@ def _counts(counted: Metrics) -> Iterator[str]:
         "Attempts that ended without a word.",
         by_agent("task.attempt_lost", "cause"),
     )
-    yield from metric("hermes_callbacks_total", "Calls of callbacks, by what they came to.", calls)
+    yield from metric("hermes_callbacks_total", "Calls of callbacks, by what they came to.", _calls(counted))
     yield from metric("hermes_events_total", "Events that were logged.", _events(counted))
+
+
+def _zeros(counted: Metrics) -> dict[Counted, int]:
+    agents = {what.agent for what in counted.counts if what.type == "task.queued"}
+    return {Counted(*what, agent): 0 for agent in agents for what in _TOLD}
+
+
+def _calls(counted: Metrics) -> Samples:
+    told: Counter[tuple[str, str]] = Counter()
+    for what, number in counted.counts.items():
+        if what.type in _OUTCOMES:
+            told.update({(what.detail, outcome): 0 for outcome in _OUTCOMES})
+            told[what.detail, what.type] += number
+    for (kind, type_), number in sorted(told.items()):
+        yield {"kind": kind, "outcome": type_.removeprefix("callback.")}, number
 
 
 def _events(counted: Metrics) -> Samples:

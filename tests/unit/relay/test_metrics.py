@@ -72,13 +72,18 @@ def test_tasks_are_told_by_agent_status_and_reason(families: dict[str, Any]) -> 
     assert samples(families["hermes_tasks"]) == {
         ("hermes_tasks_total", "echo", "cancelled"): 1,
         ("hermes_tasks_total", "echo", "completed"): 1,
+        ("hermes_tasks_total", "echo", "failed", "timeout"): 0,
         ("hermes_tasks_total", "other", "completed"): 2,
         ("hermes_tasks_total", "echo", "failed", "error"): 1,
         ("hermes_tasks_total", "echo", "rejected", "limit_exceeded"): 1,
     }
-    assert samples(families["hermes_retries"]) == {("hermes_retries_total", "echo", "timeout"): 1}
+    assert samples(families["hermes_retries"]) == {
+        ("hermes_retries_total", "echo", "error"): 0,
+        ("hermes_retries_total", "echo", "timeout"): 1,
+    }
     assert samples(families["hermes_attempts_lost"]) == {
-        ("hermes_attempts_lost_total", "echo", "worker_lost"): 1
+        ("hermes_attempts_lost_total", "echo", "shutdown"): 0,
+        ("hermes_attempts_lost_total", "echo", "worker_lost"): 1,
     }
     assert samples(families["hermes_callbacks"]) == {
         ("hermes_callbacks_total", "webhook", outcome): 1 for outcome in ("succeeded", "failed", "dead")
