@@ -68,6 +68,7 @@ NOT_RUN = {
     ("README.md", "How a task travels"): "a picture",
     ("docs/architecture.md", "The house"): "a picture",
     ("docs/relay.md", "Behind a proxy"): "the configuration of nginx",
+    ("docs/metrics.md", "For people"): "as a terminal shows it",
 }
 #: Played in an empty folder with an `up` of its own; other consoles are played in a copy of the repository.
 FROM_NOTHING = ("README.md", "Fifteen lines")
