@@ -28,6 +28,7 @@ from hermes_async.sdk import (
     TaskProgress,
     TaskResult,
     Tool,
+    ToolFailed,
     subagent,
     tool,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "TaskRejected",
     "TaskResult",
     "Tool",
+    "ToolFailed",
     "UserError",
     "connect",
     "subagent",

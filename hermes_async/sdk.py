@@ -4,7 +4,7 @@ from hermes_async.core.context import TaskContext
 from hermes_async.core.parent_context import ParentContext
 from hermes_async.core.subagent import Subagent, subagent
 from hermes_async.core.tool import Tool, tool
-from hermes_async.domain.errors import BudgetExceeded, QuestionTimeout, RetryAfter
+from hermes_async.domain.errors import BudgetExceeded, QuestionTimeout, RetryAfter, ToolFailed
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.task import TaskProgress, TaskResult
 
@@ -19,6 +19,7 @@ __all__ = [
     "TaskProgress",
     "TaskResult",
     "Tool",
+    "ToolFailed",
     "subagent",
     "tool",
 ]

@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from hermes_async.adapters.agents_file import json_schema
+from hermes_async.adapters.guarded import Refused, target
 from hermes_async.adapters.tools import ToolNames, load_tools
-from hermes_async.adapters.webhook.guard import Refused, target
+from hermes_async.adapters.webhook.errand import ERRAND
 from hermes_async.bootstrap import registry
 from hermes_async.cli import exits
 from hermes_async.cli.bridge import settings_of
@@ -100,7 +101,7 @@ def _unposted(known: Registry, allow: Collection[str]) -> Iterator[str]:
         for subagent in agent.subagents:
             try:
                 if subagent.webhook is not None:
-                    target(subagent.webhook.url, allow)
+                    target(subagent.webhook.url, ERRAND, allow)
             except Refused as refused:
                 yield f"agents.{name}.subagents.{subagent.id}.webhook is not posted: {refused}"
 

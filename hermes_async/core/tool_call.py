@@ -13,7 +13,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from hermes_async.core.context import TaskContext
 from hermes_async.core.left_thread import TooManyStrays, run_in_thread
 from hermes_async.core.tool import Tool
-from hermes_async.domain.errors import InvalidInput, RetryAfter
+from hermes_async.domain.errors import BudgetExceeded, InvalidInput, RetryAfter, ToolFailed
 
 #: Characters of what is told of an exception.
 LONGEST_FAULT: Final = 500
@@ -32,6 +32,7 @@ async def call(tool: Tool, context: TaskContext | None, arguments: Mapping[str, 
         arguments: by name, as the model has chosen them.
 
     Raises:
+        BudgetExceeded: what the task may spend is spent.
         RetryAfter: the tool asks that the whole attempt be tried again later.
         CancelledError: the task is to end. A `def` goes on in its thread until it ends by itself.
     """
@@ -42,7 +43,7 @@ async def call(tool: Tool, context: TaskContext | None, arguments: Mapping[str, 
     try:
         async with asyncio.timeout(tool.timeout) as limit:
             return framed(tool, cut(as_text(await _value(tool, context, given)), tool.max_chars))
-    except (asyncio.CancelledError, RetryAfter):  # a soft limit is both a CancelledError and an Exception
+    except (asyncio.CancelledError, BudgetExceeded, RetryAfter):  # a soft limit is both a CancelledError and an Exception
         raise
     except TooManyStrays as error:
         return f"{tool.name} was not called: {error}; go on without it"
@@ -92,5 +93,5 @@ def _told(error: BaseException) -> str:
         message = " ".join(str(error).split())
     except Exception as fault:
         message = f"its message cannot be read: {type(fault).__name__}"
-    line = f"{type(error).__name__}: {message}".removesuffix(": ").encode("utf-8", "replace").decode()
-    return line[:LONGEST_FAULT]
+    line = message if isinstance(error, ToolFailed) else f"{type(error).__name__}: {message}"
+    return line.removesuffix(": ").encode("utf-8", "replace").decode()[:LONGEST_FAULT]

@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import threading
-from typing import Final
+from typing import Any, Final
 
 import arxiv
+from requests.adapters import HTTPAdapter
 
 from hermes_async.adapters.tools.found import Found, amount, listed
 from hermes_async.adapters.tools.options import ToolOptions
 from hermes_async.core.tool import Tool
+from hermes_async.domain.errors import ToolFailed
 
-#: Seconds; several calls of one process wait for each other.
+#: Seconds of a call; those in which it waits for its turn; those of one request.
 TIMEOUT: Final = 60.0
+PATIENCE: Final = 35.0
+ANSWER_WITHIN: Final = 15.0
+#: Authors that are named.
+_AUTHORS: Final = 5
 
-#: One for the process: it waits 3 s between two requests, as arXiv's terms ask.
-_client: Final = arxiv.Client(page_size=20, delay_seconds=3.0, num_retries=1)
-_turn: Final = threading.Lock()
+
+class _Patient(HTTPAdapter):
+    """Waits for a bounded time, as the package does not."""
+
+    def send(self, request: Any, stream: bool = False, timeout: Any = None, *args: Any, **said: Any) -> Any:
+        return super().send(request, stream, timeout or ANSWER_WITHIN, *args, **said)
+
+
+def _client() -> arxiv.Client:
+    client = arxiv.Client(page_size=20, delay_seconds=3.0, num_retries=1)
+    for scheme in ("https://", "http://"):
+        client._session.mount(scheme, _Patient())
+    return client
+
+
+#: One for the process, used by one thread at a time: it waits 3 s between two requests, as arXiv's terms ask.
+_CLIENT: Final = _client()
+_TURN: Final = threading.Lock()
 
 
 def make(options: ToolOptions) -> Tool:
@@ -32,14 +53,16 @@ def arxiv_api(query: str, max_results: int = 5) -> str:
         max_results: how many papers, from 1 to 20.
     """
     search = arxiv.Search(query, max_results=amount(max_results))
-    with _turn:
-        papers = list(_client.results(search))
+    if not _TURN.acquire(timeout=PATIENCE):
+        raise ToolFailed("too many wait for arXiv, which wants to be asked once in 3 s; try again later")
+    try:
+        papers = list(_CLIENT.results(search))
+    finally:
+        _TURN.release()
     return listed(query, map(_found, papers))
 
 
 def _found(paper: arxiv.Result) -> Found:
-    authors = ", ".join(author.name for author in paper.authors[:5])
-    more = " and others" if len(paper.authors) > 5 else ""
-    return Found(
-        paper.title, paper.entry_id, f"{authors}{more} ({paper.published:%Y-%m-%d}): {paper.summary}"
-    )
+    names = [author.name for author in paper.authors]
+    authors = ", ".join(names[:_AUTHORS]) + (" and others" if len(names) > _AUTHORS else "")
+    return Found(paper.title, paper.entry_id, f"{authors} ({paper.published:%Y-%m-%d}): {paper.summary}")

@@ -8,6 +8,7 @@ from ddgs import DDGS
 from ddgs.exceptions import DDGSException
 
 from hermes_async.adapters.tools.found import Found, amount, listed
+from hermes_async.domain.errors import ToolFailed
 
 #: Its other engines are left out: some scrape what forbids it, and one looks for pirated books.
 BACKENDS: Final = "duckduckgo,wikipedia"
@@ -30,5 +31,8 @@ def web_search(query: str, max_results: int = 5) -> str:
     except DDGSException as error:
         if str(error) != _NOTHING:
             raise
-        found = []
+        raise ToolFailed(
+            f"DuckDuckGo and Wikipedia give nothing for {query[:100]!r}; try other words (they say "
+            "the same when they are asked too often)"
+        ) from None
     return listed(query, (Found(each["title"], each["href"], each["body"]) for each in found))

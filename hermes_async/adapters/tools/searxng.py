@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 from aiohttp import ClientSession, ClientTimeout, DummyCookieJar
 
+from hermes_async.adapters.tools import body
 from hermes_async.adapters.tools.found import Found, amount, listed
+from hermes_async.domain.errors import ToolFailed
 
 #: Seconds.
 TIMEOUT: Final = 15.0
-#: Bytes of an answer.
-LONGEST: Final = 2_000_000
-
-
-class SearchFailed(Exception):
-    """The SearXNG gave no results; the message says why."""
 
 
 class Searxng:
@@ -36,20 +33,24 @@ class Searxng:
             max_results: how many results, from 1 to 20.
         """
         results = (await self._asked(query)).get("results") or []
-        found = [_found(each) for each in results[: amount(max_results)]]
-        return listed(query, found)
+        return listed(query, map(_found, results[: amount(max_results)]))
 
     async def _asked(self, query: str) -> Any:
-        session = ClientSession(cookie_jar=DummyCookieJar(), timeout=ClientTimeout(total=TIMEOUT))
+        session = ClientSession(
+            cookie_jar=DummyCookieJar(),
+            timeout=ClientTimeout(total=TIMEOUT),
+            headers={"accept": "application/json", "accept-encoding": "gzip"},
+            auto_decompress=False,
+        )
         asked = {"q": query, "format": "json"}
         async with session, session.get(self._url, params=asked, allow_redirects=False) as answer:
             if answer.status == 403:
-                raise SearchFailed("the SearXNG answers 403: add `json` to `search.formats` in its settings")
+                raise ToolFailed("the SearXNG answers 403: add `json` to `search.formats` in its settings")
             if answer.status != 200:
-                raise SearchFailed(f"the SearXNG answers {answer.status}")
-            if (answer.content_length or 0) > LONGEST:
-                raise SearchFailed("the SearXNG answers with too much")
-            return await answer.json()
+                raise ToolFailed(f"the SearXNG answers {answer.status}")
+            body.check(answer)
+            found, _ = await body.read(answer)
+        return json.loads(found)
 
 
 def _found(each: dict[str, Any]) -> Found:

@@ -19,8 +19,9 @@ from aiohttp import (
 )
 from aiohttp.abc import AbstractResolver
 
+from hermes_async.adapters.guarded import Refused, Target, connector, target
 from hermes_async.adapters.webhook.breaker import Breaker
-from hermes_async.adapters.webhook.guard import Refused, Target, connector, target
+from hermes_async.adapters.webhook.errand import ERRAND
 from hermes_async.adapters.webhook.message import body
 from hermes_async.adapters.webhook.schedule import delay_after, retry_after
 from hermes_async.adapters.webhook.signature import headers
@@ -100,7 +101,7 @@ class WebhookSender:
 
     async def _tried(self, webhook: Webhook, call: Call, result: TaskResult) -> Outcome:
         try:
-            to = target(webhook.url, self._allow)
+            to = target(webhook.url, ERRAND, self._allow)
             return _outcome(call, await self._post(to, webhook, call, body(call, result)))
         except Refused as error:
             return Dead(ErrorInfo(type="Refused", message=str(error)))

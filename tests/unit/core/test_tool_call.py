@@ -16,7 +16,7 @@ from hermes_async.core.context import TaskContext
 from hermes_async.core.subagent import subagent
 from hermes_async.core.tool import Tool
 from hermes_async.core.tool_call import LONGEST_FAULT, call
-from hermes_async.domain.errors import RetryAfter
+from hermes_async.domain.errors import BudgetExceeded, RetryAfter, ToolFailed
 from hermes_async.testing import LocalHermes
 from tests.support.servers import wait_until
 
@@ -106,6 +106,7 @@ async def test_exceptions_are_sentences() -> None:
     for make in (failing, failing_async):
         assert await say(make(ValueError("two\nlines"))) == framed("tool failed: ValueError: two lines")
         assert await say(make(TimeoutError())) == framed("tool failed: TimeoutError")
+        assert await say(make(ToolFailed("no such tea"))) == framed("tool failed: no such tea")
         assert "SystemExit: 3" in await say(make(SystemExit(3)))
         assert "cannot be read: KeyError" in await say(make(Unreadable()))
     assert "StopIteration" in await say(failing(StopIteration(3)))
@@ -132,7 +133,7 @@ async def test_what_ends_the_run_passes() -> None:
     class SoftLimit(SoftTimeLimitExceeded, asyncio.CancelledError):  # as the pool throws it
         pass
 
-    for error in (RetryAfter(5), asyncio.CancelledError(), SoftLimit(3)):
+    for error in (RetryAfter(5), BudgetExceeded("all is spent"), asyncio.CancelledError(), SoftLimit(3)):
         with pytest.raises(type(error)):
             await say(failing_async(error))
 

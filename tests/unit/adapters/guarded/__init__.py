@@ -1,0 +1,1 @@
+"""Where one may go, whatever a URL or the DNS says."""
