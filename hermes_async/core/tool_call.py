@@ -43,7 +43,11 @@ async def call(tool: Tool, context: TaskContext | None, arguments: Mapping[str, 
     try:
         async with asyncio.timeout(tool.timeout) as limit:
             return framed(tool, cut(as_text(await _value(tool, context, given)), tool.max_chars))
-    except (asyncio.CancelledError, BudgetExceeded, RetryAfter):  # a soft limit is both a CancelledError and an Exception
+    except (
+        asyncio.CancelledError,
+        BudgetExceeded,
+        RetryAfter,
+    ):  # a soft limit is both a CancelledError and an Exception
         raise
     except TooManyStrays as error:
         return f"{tool.name} was not called: {error}; go on without it"
