@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -102,6 +102,21 @@ class Receiver:
         finally:
             self._talks.discard(talk)
             writer.close()
+
+
+@asynccontextmanager
+async def sinkhole() -> AsyncIterator[Receiver]:
+    """Listen on every address of this machine, IPv4 and IPv6, at one port, where nobody may call."""
+    while True:
+        async with AsyncExitStack() as stack:
+            six = await stack.enter_async_context(Receiver(host="::"))
+            try:
+                four = await stack.enter_async_context(Receiver(host="0.0.0.0", port=six.port))
+            except OSError:  # the port is somebody else's in IPv4
+                continue
+            yield four
+            assert (six.connections, four.connections) == (0, 0)
+            return
 
 
 async def _post(reader: asyncio.StreamReader) -> Post:

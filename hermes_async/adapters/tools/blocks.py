@@ -19,7 +19,7 @@ class _Link(NamedTuple):
     """A link that is open: where its text begins, and where it leads."""
 
     start: int
-    where: str
+    href: str
 
 
 class Blocks:
@@ -95,8 +95,7 @@ class Blocks:
 
     def link(self, href: str | None) -> None:
         """Begin a link."""
-        where = None if self.pre else _address(self._url, href)
-        self._link = _Link(len(self._pieces), where) if where else None
+        self._link = _Link(len(self._pieces), href) if href and not self.pre else None
 
     def end_link(self) -> None:
         """End a link."""
@@ -139,17 +138,20 @@ class Blocks:
         if self._link is None:
             return
         raw = "".join(self._pieces[self._link.start :]).replace(_BREAK, " ")
-        said, where = " ".join(raw.split()), self._link.where
-        if said:
+        said = " ".join(raw.split())
+        if not said:
+            return
+        where = _address(self._url, self._link.href)
+        if where is not None:
             before, after = (" " if one.isspace() else "" for one in (raw[0], raw[-1]))
             self._pieces[self._link.start :] = [f"{before}[{said}]({where}){after}"]
             self.size += len(where)
-            self._link = None
+        self._link = None
 
 
-def _address(base: str, href: str | None) -> str | None:
+def _address(base: str, href: str) -> str | None:
     """Return where a link leads, if that is a page that can be read and not a place on this one."""
-    if not href or href.startswith("#") or len(href) > _LONGEST_LINK:
+    if href.startswith("#") or len(href) > _LONGEST_LINK:
         return None
     try:
         found = urljoin(base, href.strip())

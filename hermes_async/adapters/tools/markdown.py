@@ -5,6 +5,7 @@ Libraries for this walk recursively and search anew at each element; some pages 
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from lxml.etree import ParserError, XMLSyntaxError, iterwalk
@@ -12,6 +13,8 @@ from lxml.html import HTMLParser, document_fromstring
 
 from hermes_async.adapters.tools.blocks import Blocks
 
+#: Of an encoding that was used already.
+_DECLARATION: Final = re.compile(r"<\?xml[^>]*>")
 #: Elements of which nothing is read.
 _SKIPPED: Final = frozenset(
     (
@@ -55,8 +58,13 @@ def markdown(html: str, url: str, most: int) -> str:
         url: where it is; its links are told in full.
         most: characters after which no more is read.
     """
+    text = html.replace("\0", "").lstrip()
+    declaration = _DECLARATION.match(text)
     try:
-        root = document_fromstring(html, HTMLParser(remove_comments=True, remove_pis=True, no_network=True))
+        root = document_fromstring(
+            text[declaration.end() if declaration else 0 :],
+            HTMLParser(remove_comments=True, remove_pis=True, no_network=True),
+        )
     except (ParserError, XMLSyntaxError, ValueError):  # nothing but markup
         return ""
     page = _Page(Blocks(url), most)
@@ -78,6 +86,7 @@ class _Page:
         self.blocks.heading(1)
         self.blocks.say(text)
         self.blocks.end()
+        self.blocks.marker = ""
 
     def read(self, root: Any) -> None:
         """Say all that is seen within an element."""
