@@ -23,7 +23,7 @@ class AttemptIds(logging.Filter):
         task = present()
         ids = ids_of(task) if task is not None else _told_by_celery(record)
         record.attempt_ids = ids
-        record.ids = "".join(f" {name}={ids[key]}" for name, key in _SHOWN if key in ids)
+        record.ids = "".join(f" {name}={ids[key]}" for name, key in _SHOWN) if task is not None else ""
         return True
 
 
@@ -46,7 +46,7 @@ def _told_by_celery(record: logging.LogRecord) -> dict[str, Any]:
     """Return the task of which a line of Celery's own tells; the text of such a line names it anyway."""
     data = getattr(record, "data", None)
     id_ = data.get("id") if isinstance(data, dict) else None
-    return {} if id_ is None else {"celery_task_id": id_}
+    return {} if id_ is None else {"task_id": id_}
 
 
 class JsonLines(logging.Formatter):

@@ -30,13 +30,15 @@ def drawn(rows: Sequence[Stretch], now: float, width: int | None = None) -> list
     """
     columns = width or shutil.get_terminal_size().columns
     names = [_name(row) for row in rows]
-    widest = min(max(map(len, names), default=0), _LONGEST_NAME)
+    longest_said = min(max((len(_said(row, 200)) for row in rows), default=0), max(14, columns // 4))
+    room = columns - longest_said - _LEAST_BAR - _LENGTH - 3
+    widest = min(max(map(len, names), default=0), _LONGEST_NAME, room)
     first = min((row.start for row in rows), default=0.0)
     last = max((_end(row, now) for row in rows), default=0.0)
-    space = max(_LEAST_BAR, columns - widest - _LENGTH - 3 - _said_width(rows))
+    space = columns - widest - _LENGTH - 3 - longest_said
     scale = space / max(last - first, 0.001)
     return [
-        _line(row, f"{_cut(name, widest):<{widest}}", _bar(row, first, scale, space, now), now)
+        _line(row, f"{_cut(name, widest):<{widest}}", _bar(row, first, scale, space, now), now, longest_said)
         for row, name in zip(rows, names, strict=True)
     ]
 
@@ -74,14 +76,10 @@ def _said(row: Stretch, longest: int) -> str:
     return line(" ".join(filter(None, (row.fault and f"✗ {row.fault}", row.note, going_on))), longest)
 
 
-def _said_width(rows: Sequence[Stretch]) -> int:
-    return min(max((len(_said(row, 200)) for row in rows), default=0), 30)
-
-
-def _line(row: Stretch, name: str, bar: str, now: float) -> str:
+def _line(row: Stretch, name: str, bar: str, now: float, longest: int) -> str:
     colour = "red" if row.fault else "cyan" if row.end is None else "green"
     took = _took(_end(row, now) - row.start)
-    text, said = f"{name} {click.style(bar, fg=colour)} {took:>{_LENGTH}}", _said(row, 200)
+    text, said = f"{name} {click.style(bar, fg=colour)} {took:>{_LENGTH}}", _said(row, longest)
     return f"{text} {click.style(said, fg='red' if row.fault else None, dim=not row.fault)}" if said else text
 
 

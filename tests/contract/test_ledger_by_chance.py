@@ -284,7 +284,7 @@ class TwoLedgers(RuleBasedStateMachine):
 def timeless(value: Any) -> Any:
     """What two stores can agree on: the clocks differ."""
     if isinstance(value, Task):
-        times = ("created_at", "started_at", "finished_at")
+        times = ("created_at", "queued_at", "started_at", "finished_at")
         return value.model_copy(update={name: getattr(value, name) is None for name in times})
     if isinstance(value, Callback):
         log = tuple(each.error for each in value.log)

@@ -20,6 +20,7 @@ from hermes_async.adapters.model.prices import cost
 from hermes_async.adapters.model.show import Shown
 from hermes_async.adapters.model.subtasks import Subtasks, check_names
 from hermes_async.adapters.model.voice import Voice
+from hermes_async.adapters.otel.model import model_spans
 from hermes_async.core import tool as core_tool
 from hermes_async.core.context import TaskContext
 from hermes_async.core.tool_call import call
@@ -83,6 +84,7 @@ class Runs:
                 model=voice,
                 usage_limits=UNLIMITED,
                 toolsets=[subtasks.toolset] if subtasks else None,
+                conversation_id=ctx.session_id,
             ) as run:
                 async for node in run:
                     if Agent.is_model_request_node(node):
@@ -124,6 +126,7 @@ class Runs:
                 deps_type=TaskContext,
                 tools=tools,
                 model_settings=SETTINGS,
+                capabilities=model_spans(),
             )
         return self._agents[spec.name]
 

@@ -42,7 +42,7 @@ async def receiving(
             raise web.HTTPUnsupportedMediaType(text=f"only {_PROTOBUF} is understood here")
         try:
             on_spans(decoded(await request.read()))
-        except DecodeError:
+        except (DecodeError, web.RequestPayloadError):
             raise web.HTTPBadRequest(text="that is no ExportTraceServiceRequest") from None
         return web.Response(body=ExportTraceServiceResponse().SerializeToString(), content_type=_PROTOBUF)
 

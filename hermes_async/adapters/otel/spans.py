@@ -16,7 +16,7 @@ from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import ErrorInfo
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
 from hermes_async.domain.spans import ATTEMPT, DEPTH, STATUS, TASK_ID, Part, span_id
-from hermes_async.domain.task import Task
+from hermes_async.domain.task import Task, TaskStatus
 
 #: Characters of an error's message.
 _LONGEST: Final = 500
@@ -54,7 +54,7 @@ class Spans:
 
     def wait(self, task: Task) -> Span:
         """Start the span of the time in the queue before the present attempt, or before any."""
-        attempt = task.attempt + (task.status.value == "queued")
+        attempt = task.attempt + (task.status is TaskStatus.QUEUED)
         start = task.created_at if task.queued_at is None or attempt <= 1 else task.queued_at
         return self._start(
             *(names.wait(task.agent), SpanKind.INTERNAL, self.dispatch(task), start),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from opentelemetry import context as contexts
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanContext
+from opentelemetry.trace import Span, SpanContext, TracerProvider
 
 from hermes_async.adapters.otel import names
 from hermes_async.adapters.otel.ids import read_back
@@ -42,10 +42,12 @@ class OtelTracing:
 
     Args:
         system: what `messaging.system` is: the broker's kind.
+        provider: whose tracer is used; by default that of the process, once there is one.
     """
 
-    def __init__(self, system: str = "redis") -> None:
+    def __init__(self, system: str = "redis", provider: TracerProvider | None = None) -> None:
         self._system = system
+        self._provider = provider
         self._spans: Spans | None = None
         #: The attempts that run in this process, by task id and number.
         self._live: dict[tuple[str, int], _Attempt] = {}
@@ -158,7 +160,7 @@ class OtelTracing:
     def _found(self) -> Spans | None:
         """Return what makes spans, once somebody has set a provider."""
         if self._spans is None:
-            provider = trace.get_tracer_provider()
+            provider = self._provider or trace.get_tracer_provider()
             if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
                 return None
             self._spans = Spans(provider.get_tracer(names.SCOPE), self._system)
