@@ -40,7 +40,7 @@ class Part(StrEnum):
 
 def span_id(task_id: str, attempt: int, part: Part) -> str:
     """Return the 16 hex digits of a span that several processes must agree on."""
-    return blake2b(f"{task_id}:{attempt}:{part}".encode(), digest_size=8).hexdigest()
+    return blake2b(f"{task_id}:{attempt}:{part.value}".encode(), digest_size=8).hexdigest()
 
 
 class Span(BaseModel):
