@@ -15,6 +15,7 @@ from benchmarks import (
     batching,
     burst,
     crowd,
+    declared,
     dispatching,
     draining,
     fairness,
@@ -48,6 +49,7 @@ FIGURES = {
         waking.FIGURE,
         crowd.FIGURE,
         footprint.FIGURE,
+        declared.FIGURE,
     )
 }
 RUNS = 5

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import redis
@@ -24,6 +25,7 @@ from hermes_async.worker.command import worker_command
 AGENTS = Path(__file__).with_name("agents.yaml")
 #: Both kinds of worker log as little.
 LOGLEVEL = "WARNING"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Stage:
@@ -73,9 +75,11 @@ class Stage:
             child.kill()
 
     @contextmanager
-    def ours(self, *, slots: int, processes: int = 1, lease: float | None = None) -> Iterator[list[Child]]:
+    def ours(
+        self, *, slots: int, processes: int = 1, lease: float | None = None, env: Mapping[str, str] = NOTHING
+    ) -> Iterator[list[Child]]:
         """Run async workers of hermes_async, each with so many slots, and begin when they wait for tasks."""
-        env = {"HERMES_LEASE": str(lease)} if lease else {}
+        env = {**env, **({"HERMES_LEASE": str(lease)} if lease else {})}
         before = self._consumers()
         with ExitStack() as stack:
             workers = [
