@@ -84,7 +84,7 @@ FIGURE = Figure(
     [
         Row(
             "wall",
-            "300 declared agents, 2 tool calls each: all ended after",
+            "300 declared agents: all ended after",
             "s",
             Goal("≤", 1.15, 1.0, of="ratio"),
         ),

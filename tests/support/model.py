@@ -165,6 +165,10 @@ class ScriptedModel:
         """Add replies."""
         self._replies.extend(replies)
 
+    def script(self, answer: Callable[[Request], Any]) -> None:
+        """Have a function answer from now on."""
+        self._script = answer
+
     def __enter__(self) -> Self:
         ready: Future[int] = Future()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="scripted-model")

@@ -144,6 +144,17 @@ async def test_a_limit_ends_it_for_good_and_keeps_what_was_said(
     assert len(scripted.requests) == requests
 
 
+async def test_a_limit_in_seconds_ends_it(start: Start, scripted: ScriptedModel) -> None:
+    scripted.then(hang("So far "))
+    async with start(limits=RunLimits(seconds=0.5)) as hermes:
+        handle = await dispatched(hermes, "Where?")
+        with pytest.raises(TaskFailed) as failed:
+            await handle
+        assert failed.value.reason is Reason.BUDGET_EXCEEDED
+        assert (await handle.task()).partials == {"output": "So far "}
+        await wait_until_async(lambda: scripted.dropped == 1)
+
+
 async def test_a_model_that_goes_in_circles_ends(
     start: Start, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
