@@ -86,7 +86,7 @@ FIGURE = Figure(
             "wall",
             "300 declared agents: all ended after",
             "s",
-            Goal("≤", 1.15, 1.0, of="ratio"),
+            Goal("≤", 1.1, 0.9, of="ratio"),
         ),
         Row("max_wait", "  longest wait for a start", "s", Goal("<", 1.5, 0.5)),
         Row("median_wait", "  half of the waits are below", "s"),
