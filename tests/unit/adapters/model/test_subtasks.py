@@ -159,8 +159,10 @@ async def test_a_limit_of_depth_is_a_sentence_for_the_model() -> None:
 
 
 async def test_its_budget_ends_it_while_it_delegates(scripted: ScriptedModel) -> None:
-    scripted.then(call("delegate", subagent="size", input={"package": "x", "seconds": 60}), say("Wait."))
-    async with start(scripted, limits=RunLimits(requests=1)) as hermes:
+    scripted.then(
+        call("delegate", subagent="size", input={"package": "x", "seconds": 60}), call("list", status=None)
+    )
+    async with start(scripted, limits=RunLimits(requests=2)) as hermes:
         with pytest.raises(TaskFailed) as failed:
             await run(hermes)
         assert failed.value.reason is Reason.BUDGET_EXCEEDED
