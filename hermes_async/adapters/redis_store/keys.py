@@ -5,7 +5,7 @@ the session, so that a session's keys share a slot and the sessions spread over 
 
 | kind                | type        | holds                                                            |
 |---------------------|-------------|------------------------------------------------------------------|
-| `task:<id>`         | hash        | the record                                                       |
+| `task:<id>`         | hash        | the record, and what its tree has consumed, if it has limits     |
 | `session:<id>`      | hash        | `seq`, the number of its newest event; the last post; `fence`    |
 | `events:<id>`       | stream      | the session's log; an entry's id is `<seq>-0`                    |
 | `inbox:<id>`        | stream      | what the parent has not acknowledged, with the same ids          |
