@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, TypeAlias, get_type_hints
@@ -49,11 +50,9 @@ class Face:
         signature = inspect.Signature(typed, return_annotation=dict[str, Any])
         return cls(method.__name__, inspect.getdoc(method) or "", signature)
 
-    @cached_property
     def schema(self) -> dict[str, Any]:
-        """The JSON Schema of the parameters, strict: every one is given, or null."""
-        schema: dict[str, Any] = _plain(self._parameters.model_json_schema())
-        return {**schema, "required": [*schema["properties"]]}
+        """Return the JSON Schema of the parameters, strict: every one is given, or null."""
+        return deepcopy(self._schema)  # some frameworks write into what they are given
 
     def arguments(self, given: str | Mapping[str, Any] | None) -> dict[str, Any]:
         """Return what a model gave, an object or the text of one, as arguments.
@@ -92,6 +91,11 @@ class Face:
         if not isinstance(found, Mapping):
             raise InvalidInput(f"the arguments of {self.name} are not a JSON object")
         return dict(found)
+
+    @cached_property
+    def _schema(self) -> dict[str, Any]:
+        schema: dict[str, Any] = _plain(self._parameters.model_json_schema())
+        return {**schema, "required": [*schema["properties"]]}
 
     @cached_property
     def _parameters(self) -> type[BaseModel]:

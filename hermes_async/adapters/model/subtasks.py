@@ -36,7 +36,7 @@ class Subtasks:
         async def use(run: RunContext[TaskContext], **arguments: Any) -> str:
             return await self._delegation.call(face.name, arguments, call_id=run.tool_call_id)
 
-        return Tool.from_schema(use, face.name, face.description, face.schema, takes_ctx=True)
+        return Tool.from_schema(use, face.name, face.description, face.schema(), takes_ctx=True)
 
 
 def check_names(spec: AgentSpec, tools: Iterable[str]) -> None:

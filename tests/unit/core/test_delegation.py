@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hermes_async.core.context import TaskContext
 from hermes_async.core.delegation import NAMES, Delegation
@@ -310,6 +312,33 @@ async def test_what_does_not_fit_is_told_in_a_sentence(
     assert len(told.get("error", "")) <= 500
 
 
+PARAMETERS = ("subagent", "input", "task_id", "text", "question_id", "offset", "status")
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=6,
+)
+
+
+@given(
+    name=st.sampled_from(NAMES) | st.text(st.characters()),
+    known=st.fixed_dictionaries({}, optional=dict.fromkeys(PARAMETERS, JSON)),
+    as_text=st.booleans(),
+    call_id=st.none() | st.text(st.characters()),
+)
+def test_whatever_a_model_says_it_gets_an_answer(
+    name: str, known: dict[str, Any], as_text: bool, call_id: str | None
+) -> None:
+    async def ask() -> str:
+        async with LocalHermes(research, survey) as hermes:
+            tools = Delegation(hermes.session("chat"))
+            return await tools.call(name, json.dumps(known) if as_text else known, call_id=call_id)
+
+    told = asyncio.run(ask())
+    assert isinstance(json.loads(told), dict)
+    assert len(told.encode()) < 2_000
+
+
 async def test_a_limit_says_no_in_words_for_a_model() -> None:
     config = AgentsConfig.model_validate({"limits": {"max_running": 1, "max_queued": 1}})
     async with LocalHermes(sits, config=config) as hermes:
@@ -349,11 +378,15 @@ async def test_a_subagent_that_cannot_be_run_is_told_to_the_developer_and_to_the
             }
         }
     )
-    async with LocalHermes(config=config) as hermes:
+    async with LocalHermes(research, config=config) as hermes:
         tools = Delegation(hermes.session("chat", parent="boss"))
         with pytest.raises(ConfigError, match="no_such_module"):
             _ = tools.functions
         assert "no_such_module" in (await tools.delegate("ghost", ""))["error"]
+        assert (
+            "no_such_module" in (await Delegation(hermes.session("chat")).delegate("research", "x"))["error"]
+        )
+        assert await hermes.tasks() == []  # what is said to have failed was not started
 
 
 # -- how frameworks see them -----------------------------------------------------------------------------
@@ -362,6 +395,8 @@ def test_schemas_are_strict_and_name_the_subagents() -> None:
     tools = Delegation(_only(registry))
     said = {each["function"]["name"]: each["function"] for each in tools.schemas}
     assert tuple(said) == NAMES
+    tools.schemas[0]["function"]["parameters"].clear()  # as some frameworks do, and worse
+    assert tools.schemas == [{"type": "function", "function": function} for function in said.values()]
     for function in said.values():
         parameters = function["parameters"]
         assert function["strict"] is True and 20 < len(function["description"]) < 200
