@@ -167,7 +167,7 @@ async def _drawn(hermes: Hermes, wish: Wish, session: Session) -> int:
             left = asyncio.Event()
             talking = asyncio.create_task(_talks(hermes, wish, session, talk, left))
             talking.add_done_callback(lambda _: screen.leave())
-            async for said in screen.lines(talking.done):
+            async for said in screen.lines():
                 if not await talk.take(said):
                     break
             left.set()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from prompt_toolkit import PromptSession, print_formatted_text
+from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition
@@ -69,6 +70,9 @@ class Screen:
         self._markup = Markup()
         self._tail = ""
         self._is_thinking = False
+        #: What was typed and has no turn yet.
+        self._waiting: list[str] = []
+        self._typed: asyncio.Queue[str | None] = asyncio.Queue()
         self._lines: list[str] = []
         self._printing: asyncio.Task[None] | None = None
         kept: History = InMemoryHistory() if history is None else FileHistory(history)
@@ -91,18 +95,29 @@ class Screen:
         with patch_stdout(raw=True):
             yield
 
-    async def lines(self, is_over: Callable[[], bool]) -> AsyncIterator[str]:
-        """Yield what is typed, to Ctrl-D, or until it is over anyhow."""
-        while not is_over():
-            try:
-                said = await self._prompt.prompt_async()
-            except EOFError:
-                return
-            except KeyboardInterrupt:
-                continue
-            if said.strip():
-                self._print(f"{BOLD}› {harmless(said)}{PLAIN}")
+    async def lines(self) -> AsyncIterator[str]:
+        """Yield what is typed, to Ctrl-D."""
+        # One prompt for all lines: between two of them the terminal would be its own master for a moment.
+        self._prompt.default_buffer.accept_handler = self._accept
+        prompting = asyncio.create_task(self._prompt.prompt_async(), name="hermes-chat-prompt")
+        prompting.add_done_callback(lambda _: self._typed.put_nowait(None))
+        try:
+            while (said := await self._typed.get()) is not None:
                 yield said
+        finally:
+            self.leave()
+            with suppress(EOFError):
+                await prompting
+
+    def _accept(self, buffer: Buffer) -> bool:
+        said = buffer.text.strip()
+        if said.startswith("/"):
+            self._print(f"{BOLD}› {harmless(said)}{PLAIN}")
+        elif said:
+            self._waiting.append(said)
+        if said:
+            self._typed.put_nowait(said)
+        return False  # nothing of it stays on the line
 
     def show_status(self, text: str) -> None:
         """Show something behind the footer for the time being."""
@@ -110,9 +125,11 @@ class Screen:
         self._prompt.app.invalidate()
 
     def leave(self) -> None:
-        """End `lines`."""
-        if self._prompt.app.is_running:
-            self._prompt.app.exit(exception=EOFError)
+        """End `lines`, now or as soon as they begin."""
+        self._typed.put_nowait(None)
+        app = self._prompt.app
+        if app.is_running and app.future is not None and not app.future.done():
+            app.exit(exception=EOFError)
 
     async def flush(self) -> None:
         """Print what is left to be printed."""
@@ -124,6 +141,8 @@ class Screen:
         """Show it."""
         if isinstance(piece, TurnBegan):
             self._is_thinking = True
+            if piece.said is not None:
+                self._echo(piece.said)
             for event in piece.news:
                 self.news(event)
         elif isinstance(piece, Text):
@@ -157,7 +176,15 @@ class Screen:
     def fault(self, error: Exception) -> None:
         """Print it."""
         self._end_line()
+        if self._waiting:
+            self._echo(self._waiting[0])
         self._print(f"{RED}{harmless(str(error))}{PLAIN}")
+
+    def _echo(self, said: str) -> None:
+        """Print what was typed: its turn has come."""
+        if said in self._waiting:
+            self._waiting.remove(said)
+        self._print(f"{BOLD}› {harmless(said)}{PLAIN}")
 
     def note(self, text: str) -> None:
         """Print it."""
@@ -169,11 +196,8 @@ class Screen:
         *whole, self._tail = (self._tail + text).split("\n")
         for each in whole:
             self._print(self._markup.draw(each))
-        width = self._width
-        while get_cwidth(self._tail) >= width:
-            place = self._tail.rfind(" ", 1, width) if self._tail.isascii() else -1
-            place = place if place > 0 else max(1, width // 2)
-            line, self._tail = self._tail[:place], self._tail[place:].removeprefix(" ")
+        while get_cwidth(self._tail) >= self._width:
+            line, self._tail = broken(self._tail, self._width)
             self._print(self._markup.draw(line))
 
     def _end_line(self) -> None:
@@ -207,6 +231,7 @@ class Screen:
         if self._is_thinking and not self._tail:
             drawn.append(("class:dim", "…\n"))
         drawn += bars(self._board.rows.values(), self._width)
+        drawn += [("class:dim", f"› {cut(harmless(said), self._width - 3)}\n") for said in self._waiting]
         if self._status:
             drawn.append(("class:dim", f"{cut(self._status, self._width)}\n"))
         return [*drawn, ("class:mark", "› ")]
@@ -263,3 +288,11 @@ class SlashCompleter(Completer):
         rows = self._board.rows.values()
         chosen = [row for row in rows if row.question] if name == "answer" else rows
         return [(short(row.id), f"{row.name} {row.question or row.message}".strip()) for row in chosen]
+
+
+def broken(text: str, width: int) -> tuple[str, str]:
+    """Return what fits on a line of so many cells, up to a space if there is one, and the rest."""
+    fits = max(1, len(cut(text, width)) - 1)
+    space = text.rfind(" ", 1, fits + 1)
+    place = space if space > 0 else fits
+    return text[:place], text[place:].removeprefix(" ")

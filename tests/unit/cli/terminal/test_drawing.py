@@ -10,6 +10,7 @@ from prompt_toolkit.utils import get_cwidth
 from hermes_async.cli.terminal.bars import MOST, bars, cut
 from hermes_async.cli.terminal.board import Row, found
 from hermes_async.cli.terminal.markup import BOLD, CODE, DIM, PLAIN, Markup
+from hermes_async.cli.terminal.screen import broken
 from hermes_async.domain.task import TaskStatus
 
 
@@ -90,3 +91,18 @@ def test_a_task_is_found_by_the_beginning_of_its_id() -> None:
     assert found("xy", ids) == ["t07-xyz"]
     assert found("ab", ids) == ["t07-abc", "t07-abd"]
     assert found("q", ids) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "line", "rest"),
+    [
+        ("one two three", 9, "one two", "three"),
+        ("one two", 4, "one", "two"),
+        ("abcdefgh", 4, "abc", "defgh"),
+        (" abcdefgh", 4, " ab", "cdefgh"),
+        ("漢字漢字", 5, "漢字", "漢字"),
+        ("漢", 1, "漢", ""),
+    ],
+)
+def test_a_line_breaks_where_it_may(text: str, width: int, line: str, rest: str) -> None:
+    assert broken(text, width) == (line, rest)
