@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import NamedTuple, Protocol
 
 from hermes_async.domain.callback import Call
-from hermes_async.domain.errors import InvalidInput
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import ErrorInfo
 from hermes_async.domain.spans import Part, span_id
 from hermes_async.domain.task import Task
 
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}", re.ASCII)
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})", re.ASCII)
+#: Characters of a tracestate that is kept.
+_LONGEST = 512
 
 
 class TraceContext(NamedTuple):
@@ -35,16 +37,13 @@ class TraceContext(NamedTuple):
         return self.traceparent[36:52]
 
     @classmethod
-    def read(cls, traceparent: str, tracestate: str | None = None) -> TraceContext:
-        """Return the context that a header names.
-
-        Raises:
-            InvalidInput: it is none.
-        """
+    def read(cls, traceparent: str, tracestate: str | None = None) -> TraceContext | None:
+        """Return the context that the headers of a request name; None: none, which is no error."""
         found = _TRACEPARENT.fullmatch(traceparent)
         if not found or not int(found[1], 16) or not int(found[2], 16):
-            raise InvalidInput(f"{traceparent[:80]!r} is not a W3C traceparent")
-        return cls(traceparent, tracestate)
+            return None
+        kept = tracestate if tracestate and len(tracestate) <= _LONGEST and tracestate.isprintable() else None
+        return cls(f"00-{found[1]}-{found[2]}-{int(found[3], 16) & 1:02x}", kept)
 
 
 def made_up(task_id: str, trace_id: str | None = None) -> TraceContext:
@@ -57,6 +56,25 @@ def made_up(task_id: str, trace_id: str | None = None) -> TraceContext:
     return TraceContext(
         f"00-{trace_id or secrets.token_hex(16)}-{span_id(task_id, 0, Part.SEND)}-01",
     )
+
+
+#: Where the request that is served here was made, as its headers say.
+_asked: ContextVar[TraceContext | None] = ContextVar("hermes_request_trace", default=None)
+
+
+def asked() -> TraceContext | None:
+    """Return where the request that is served here was made, if it says so."""
+    return _asked.get()
+
+
+@contextmanager
+def asking(context: TraceContext | None) -> Iterator[None]:
+    """Within this, a request is served that was made in that place of a trace."""
+    token = _asked.set(context)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
 
 
 #: Is told what became of a call: None, or its error.
@@ -104,8 +122,8 @@ class Untraced:
     """Traces nothing."""
 
     def context(self, task_id: str, trace_id: str | None) -> TraceContext:
-        """Return a context that a worker may trace all the same."""
-        return made_up(task_id, trace_id)
+        """Return that of the request, or one that a worker may trace all the same."""
+        return asked() or made_up(task_id, trace_id)
 
     def sending(self, tasks: Sequence[Task]) -> AbstractContextManager[object]:
         """Do nothing."""

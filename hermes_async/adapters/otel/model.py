@@ -12,6 +12,7 @@ from pydantic_ai.capabilities import Instrumentation
 from pydantic_ai.models.instrumented import InstrumentationSettings
 
 from hermes_async.adapters.otel import names
+from hermes_async.core.present import present
 
 
 def model_spans() -> Sequence[Instrumentation]:
@@ -49,11 +50,11 @@ class _Tracer(Tracer):
 
     @contextmanager
     def start_as_current_span(self, name: str, *args: Any, **kwargs: Any) -> Iterator[Span]:  # type: ignore[override]
-        """Start a span and let it be the current one; a run of an agent is the current one already.
+        """Start a span and let it be the current one; within an attempt, that of the agent is it already.
 
         That one has the id that is known wherever it may have to be written again.
         """
-        if name.startswith(names.INVOKE_AGENT):
+        if name.startswith(names.INVOKE_AGENT) and present() is not None:
             yield trace.NonRecordingSpan(trace.get_current_span().get_span_context())
             return
         with self._tracer.start_as_current_span(name, *args, **kwargs) as span:

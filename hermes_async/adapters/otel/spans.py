@@ -149,12 +149,12 @@ class Spans:
         id_: str = "",
         context: TraceContext | None = None,
     ) -> Span:
-        within = _within(parent)
+        place = within(parent)
         options: dict[str, Any] = {"kind": kind, "attributes": attributes, "start_time": nanoseconds(start)}
         if context is None or not self._takes_ids:
-            return self.tracer.start_span(name, within, **options)
+            return self.tracer.start_span(name, place, **options)
         with chosen(context.trace_id, id_):
-            return self.tracer.start_span(name, within, **options)
+            return self.tracer.start_span(name, place, **options)
 
     def _messaging(self, task: Task) -> dict[str, str]:
         return {
@@ -195,7 +195,7 @@ def nanoseconds(moment: float) -> int:
     return int(moment * 1e9)
 
 
-def _within(parent: SpanContext | None) -> Context:
+def within(parent: SpanContext | None) -> Context:
     """Return a context in which a span is the current one, and nothing else is."""
     return trace.set_span_in_context(trace.NonRecordingSpan(parent), Context()) if parent else Context()
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 from opentelemetry import context as contexts
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanContext, TracerProvider
 
 from hermes_async.adapters.otel import names
-from hermes_async.adapters.otel.ids import read_back
-from hermes_async.adapters.otel.spans import Spans, failed, nanoseconds, settled
-from hermes_async.core.tracing import Told, TraceContext, made_up
+from hermes_async.adapters.otel.ids import read_back, span_context
+from hermes_async.adapters.otel.spans import Spans, failed, nanoseconds, settled, within
+from hermes_async.core.tracing import Told, TraceContext, asked, made_up
 from hermes_async.domain.callback import Call
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import ErrorInfo
@@ -54,14 +55,13 @@ class OtelTracing:
 
     def context(self, task_id: str, trace_id: str | None) -> TraceContext:
         """Return the context of a new task: below the current span, if there is one."""
-        here = trace.get_current_span().get_span_context()
-        spans = self._found()
+        here, spans = _here(), self._found()
         if spans is None or not hasattr(spans.tracer, "sampler"):
             return read_back(here) if here.is_valid else made_up(task_id, trace_id)
         if not here.is_valid and trace_id:
             return made_up(task_id, trace_id)
         chosen = f"{here.trace_id:032x}" if here.is_valid else secrets.token_hex(16)
-        result = spans.samples(chosen, names.SCOPE, contexts.get_current())
+        result = spans.samples(chosen, names.SCOPE, within(here) if here.is_valid else Context())
         flags = int(result.decision.is_sampled())
         state = (result.trace_state and result.trace_state.to_header()) or None
         return TraceContext(f"00-{chosen}-{secrets.token_hex(8)}-{flags:02x}", state)
@@ -69,8 +69,7 @@ class OtelTracing:
     @contextmanager
     def sending(self, tasks: Sequence[Task]) -> Iterator[None]:
         """Write a span for each task that is written within this, if its context asks for one."""
-        spans, began, error = self._found(), time.time(), None
-        here = trace.get_current_span().get_span_context()
+        spans, here, began, error = self._found(), _here(), time.time(), None
         try:
             yield
         except Exception as raised:
@@ -165,3 +164,9 @@ class OtelTracing:
                 return None
             self._spans = Spans(provider.get_tracer(names.SCOPE), self._system)
         return self._spans
+
+
+def _here() -> SpanContext:
+    """Return the place of the current span, or else that of the request that is served."""
+    here, request = trace.get_current_span().get_span_context(), asked()
+    return here if here.is_valid or request is None else span_context(request)

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
 
+from hermes_async.core.tracing import TraceContext, asking
 from hermes_async.domain.errors import InvalidInput
 from hermes_async.domain.task import TaskResult, TaskStatus
 from hermes_async.relay.http.answer import Json, bounded, described
@@ -35,13 +36,16 @@ async def create_task(
     session: str,
     task: NewTask,
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+    traceparent: Annotated[str, Header()] = "",
+    tracestate: Annotated[str, Header()] = "",
 ) -> Response:
-    """Start a task in a session."""
+    """Start a task in a session; it is part of the trace that the headers name."""
     if task.idempotency_key is not None and idempotency_key not in (None, task.idempotency_key):
         raise InvalidInput("the header Idempotency-Key and the body name two keys: give one")
     key = idempotency_key if task.idempotency_key is None else task.idempotency_key
     there = visitor.session(session, task.parent)
-    handle = await there.submit(task.subagent, task.input, priority=task.priority, idempotency_key=key)
+    with asking(TraceContext.read(traceparent, tracestate)):
+        handle = await there.submit(task.subagent, task.input, priority=task.priority, idempotency_key=key)
     record = await handle.task()
     headers = {"location": f"/v1/tasks/{record.id}"}
     return Json(record.as_json(), 200 if handle.repeated else 201, headers)

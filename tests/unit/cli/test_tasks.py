@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 
+from hermes_async.adapters.trace_files import TraceFiles
 from hermes_async.bootstrap import connect
 from hermes_async.cli import relayed
 from hermes_async.core.hermes import Hermes
+from hermes_async.domain.spans import Span
+from hermes_async.settings import Settings
 from tests.support.servers import wait_until
 from tests.unit.cli.conftest import HERMES, Cli, with_hermes
 
@@ -229,3 +232,27 @@ def test_ctrl_c_asks_the_task_to_stop(online: Path) -> None:
     _, err = process.communicate(timeout=10)
     assert (process.returncode, err) == (130, f"asked task {task.id} to stop\n")
     assert asyncio.run(with_hermes(tasks))[0].status == "cancelled"
+
+
+def test_trace_draws_what_the_log_knows(online: Path, cli: Cli) -> None:
+    task_id = create(cli, "parent_agent", "research", "--input", "0")
+    work(task_id)
+    said = cli("task", "trace", task_id)
+    rows = [line.split("\t") for line in said.out.splitlines()]
+    assert [row[0] for row in rows] == ["task research_agent", "  wait", "  attempt 1 of research_agent"]
+    assert rows[0][3] == "completed"
+    assert said.code == 0
+    told = json.loads(cli("task", "trace", task_id, "--json").out)
+    assert (told["task_id"], told["source"], told["status"]) == (task_id, "log", "completed")
+    assert len(told["trace_id"]) == 32
+    assert told["rows"][2]["attempt"] == 1
+    assert cli("task", "trace", "t00-1").code == 2
+
+
+def test_trace_draws_the_spans_that_were_kept(online: Path, cli: Cli) -> None:
+    task_id = create(cli, "parent_agent", "research", "--input", "0")
+    trace_id = json.loads(cli("task", "status", task_id, "--json").out)["trace_id"]
+    span = Span(trace_id=trace_id, span_id="a" * 16, name="send research_agent", start=1.0, end=3.0)
+    TraceFiles(Settings.read().traces_dir).add([span])
+    assert cli("task", "trace", task_id).out == "send research_agent\t0.000\t2.000\t\n"
+    assert cli("task", "trace", task_id, "--log").out.startswith("task research_agent\t")

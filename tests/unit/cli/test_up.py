@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -18,10 +19,11 @@ from tests.unit.cli.conftest import HERMES, Cli
 
 
 @pytest.fixture
-def up(project: Path, spawn: Callable[..., Process]) -> Iterator[Process]:
-    """A running `up` with an embedded Redis."""
-    env = {"HERMES_CONFIG": str(project / "agents.yaml")}
-    process = spawn([*HERMES, "up", "--port", "0"], env)
+def up(project: Path, spawn: Callable[..., Process], request: pytest.FixtureRequest) -> Iterator[Process]:
+    """A running `up` with an embedded Redis; a parameter may be further options and variables."""
+    options, more = getattr(request, "param", ((), {}))
+    env = {"HERMES_CONFIG": str(project / "agents.yaml"), **more}
+    process = spawn([*HERMES, "up", "--port", "0", *options], env)
     process.wait_for_log("ready after")
     yield process
     if url := running_url(project / ".hermes" / "redis"):  # only after a test that failed
@@ -52,6 +54,24 @@ def test_up_runs_tasks_brings_back_what_dies_and_stops_all(project: Path, up: Pr
     assert up.log.endswith("stopped\n")
     assert not any(child.is_running() for child in children)
     assert running_url(project / ".hermes" / "redis") is None
+
+
+@pytest.mark.parametrize("up", [(["--trace"], {"HERMES_LOG_FORMAT": "json"})], indirect=True)
+def test_up_with_trace_draws_a_task_once_it_has_ended(project: Path, up: Process, cli: Cli) -> None:
+    said = cli("invoke", "subagent", "slow", "--parent", "parent_agent", "--input", "0", "--json")
+    task = json.loads(said.out)
+    up.wait_for_log(f"task {task['id']} completed, trace {task['trace_id']}")
+    up.wait_for_log("invoke_agent slow_agent")
+    rows = [line.split("\t")[0] for line in cli("task", "trace", task["id"]).out.splitlines()]
+    assert rows == [
+        "send slow_agent",
+        "  wait slow_agent",
+        "  process slow_agent",
+        "    invoke_agent slow_agent",
+    ]
+    assert "OTEL_" not in up.log
+    up.signal(signal.SIGTERM)
+    assert up.wait() == 0
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="the kernel's help is Linux'")

@@ -76,6 +76,18 @@ async def test_a_task_is_created_looked_at_and_cancelled(hermes: Hermes, call: C
     assert types == ["task.queued", "task.cancel_requested", "task.cancelled"]
 
 
+async def test_a_task_is_in_the_trace_that_the_request_names(call: Caller) -> None:
+    where = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": "vendor=x"}
+    made = await call("POST", "/v1/sessions/s/tasks", {"subagent": "echo", "input": "x"}, headers=where)
+    assert made.said["trace_id"] == "a" * 32
+    assert "traceparent" not in made.said
+    assert "tracestate" not in made.said
+    wrong = {"traceparent": "00-nothing", "tracestate": "x"}
+    made = await call("POST", "/v1/sessions/s/tasks", {"subagent": "echo", "input": "x"}, headers=wrong)
+    assert made.status == 201
+    assert made.said["trace_id"] != "a" * 32
+
+
 async def test_an_idempotency_key_gives_one_task_however_it_is_said(call: Caller) -> None:
     wanted = {"subagent": "echo", "input": {"text": "hello"}}
     first = await call("POST", "/v1/sessions/s/tasks", {**wanted, "idempotency_key": "k"})

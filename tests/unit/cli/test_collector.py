@@ -1,0 +1,87 @@
+"""What `up --trace` keeps and draws."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+import pytest
+
+from hermes_async.cli import collector as place
+from hermes_async.cli.collector import QUIET, Collector
+from hermes_async.cli.supervisor import ChildSpec
+from hermes_async.domain.errors import UserError
+from hermes_async.domain.spans import DEPTH, STATUS, TASK_ID, Span
+
+TRACE = "a" * 32
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def collector(tmp_path: Path, said: list[str]) -> Iterator[Collector]:
+    found = Collector(tmp_path, said.append)
+    yield found
+    found._listener.close()
+
+
+def span(name: str, id_: str, parent: str | None = None, **attributes: Any) -> Span:
+    return Span(
+        trace_id=TRACE, span_id=id_, parent_id=parent, name=name, start=1.0, end=2.0, attributes=attributes
+    )
+
+
+def test_an_ended_task_is_drawn_once_nothing_more_comes_of_its_trace(
+    collector: Collector, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(place.time, "monotonic", lambda: now[0])
+    collector.take([span("process x", "2", "1", **{TASK_ID: "t1", STATUS: "completed", DEPTH: 0})])
+    collector.draw_quiet(now[0] + QUIET - 0.1)
+    assert said == []
+    now[0] += 1
+    collector.take([span("send x", "1", **{TASK_ID: "t1"})])
+    collector.draw_quiet(100 + QUIET)
+    assert said == []
+    collector.draw_quiet(101 + QUIET)
+    collector.draw_quiet(200)
+    plain = [click.unstyle(line) for line in said]
+    assert plain[0] == f"task t1 completed, trace {TRACE}"
+    assert [line.split()[0] for line in plain[1:]] == ["send", "process"]
+
+
+def test_child_tasks_are_drawn_with_their_roots_only(collector: Collector, said: list[str]) -> None:
+    collector.take([span("process x", "2", **{TASK_ID: "t1", STATUS: "completed", DEPTH: 1})])
+    collector.draw_quiet(1e12)
+    assert said == []
+
+
+def test_memory_is_bounded(collector: Collector) -> None:
+    for number in range(place.KEPT + 50):
+        collector.take([span("x", "1").model_copy(update={"trace_id": f"{number:032x}"})])
+    assert len(collector._spans) == len(collector._moved) == place.KEPT
+
+
+def test_children_send_their_spans_here_whatever_else_is_said(collector: Collector) -> None:
+    spec = collector.traced(ChildSpec("async", ["x"], env={"A": "1"}))
+    assert spec.env["A"] == "1"
+    assert spec.env["OTEL_EXPORTER_OTLP_ENDPOINT"] == collector.address
+    assert spec.env["OTEL_SERVICE_NAME"] == "async"
+
+
+def test_without_opentelemetry_there_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> ModuleType:
+        if name.startswith("hermes_async.adapters.otel"):
+            raise ModuleNotFoundError("No module named 'opentelemetry'")
+        return importlib.import_module(name)
+
+    monkeypatch.setattr(place, "import_module", missing)
+    with pytest.raises(UserError, match=r"pip install 'hermes_async\[otel\]'"):
+        Collector(tmp_path, print)
