@@ -9,7 +9,7 @@ import pytest
 
 from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.core.ports import Store
-from hermes_async.domain.callback import CALLER_LOST, KEPT_TRIES, Call, CallbackKind
+from hermes_async.domain.callback import CALLER_LOST, KEPT_TRIES, TRIES, Call, CallbackKind
 from hermes_async.domain.events import AnyEvent, MessageData
 from hermes_async.domain.failure import ErrorInfo
 from hermes_async.domain.task import Task
@@ -556,3 +556,50 @@ async def test_what_is_known_of_endpoints_expires(redis_url: str) -> None:
         assert [key.rpartition("ledger:")[2] for key in keys] == ["closed:https://a", "failures:https://a"]
         for key in keys:
             assert await store._reads.read("PTTL", key) > 0
+
+
+# -- rows that cannot be read ----------------------------------------------------------------------------
+@pytest.mark.parametrize("damage", ["birth", "status", "log"])
+async def test_a_row_that_cannot_be_read_holds_up_its_line_for_its_tries_only(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr("hermes_async.domain.callback.FIRST_DELAY", 0.0)
+    async with closing(RedisStore(redis_url)) as store:
+        told = Told(store)
+        bad, good = await told.ended(), await told.ended()
+        task, row = f"{store._keys.of_task(bad.id)}task:{bad.id}", f"{bad.id}:on_complete"
+        if damage == "log":
+            task = f"{store._keys.of_task(bad.id)}callback:{row}"
+        await store._reads.read("HSET", task, damage, "of the future")
+        call = await told.claimed()
+        assert call.task.id == good.id
+        tries = (await told.log())[-TRIES:]
+        assert tries[-1].data.error.message.startswith("this row, or the record of its task, cannot be read")
+        assert [event.type for event in tries] == [
+            *["callback.failed"] * (TRIES - 1),
+            "callback.dead",
+        ]
+        [dead] = await store.ledger.callbacks(dead=True)
+        assert (dead.id, dead.session_id, dead.dead) == (row, "chat", True)
+        await told.ledger.succeed(call)
+        assert await told.nobody()
+        assert await store.ledger.redeliver(row)
+        assert await told.nobody() is (damage != "log")  # it has had its tries again; an old log is forgotten
+        if damage == "log":
+            return
+        assert await store.ledger.discard(row)
+        assert await store.ledger.callbacks() == []
+
+
+@pytest.mark.parametrize("lost", ["record", "rows"])
+async def test_a_ledger_in_pieces_goes_on(redis_url: str, lost: str) -> None:
+    async with closing(RedisStore(redis_url)) as store:
+        told = Told(store)
+        gone = await told.ended(ordered=False)
+        prefix = store._keys.of_task(gone.id)
+        await store._reads.read("DEL", f"{prefix}{'task' if lost == 'record' else 'line'}:{gone.id}")
+        there = await told.ended()
+        call = await told.claimed()
+        assert call.task.id == there.id
+        await told.ledger.succeed(call)
+        assert await told.nobody()

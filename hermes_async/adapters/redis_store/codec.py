@@ -168,6 +168,21 @@ def decode_callback(callback_id: str, task: Task, fields: Mapping[str, str]) -> 
     )
 
 
+def decode_damaged(callback_id: str, record: Mapping[str, str], fields: Mapping[str, str]) -> Callback:
+    """Return what can be said of a row that cannot be read, or the record of whose task cannot."""
+    task_id, kind = callback_id.split(":")[:2]
+    return Callback.model_construct(
+        id=callback_id,
+        kind=CallbackKind(kind),
+        name=kind,
+        session_id=record.get("session", ""),
+        task_id=task_id,
+        seq=int(fields.get("seq", 0)),
+        failures=int(fields.get("failures", 0)),
+        dead="dead" in fields,
+    )
+
+
 def _model(cls: type[BaseModel], text: str | None) -> Any:
     return cls.model_validate_json(text) if text else None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain
@@ -11,13 +13,13 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from hermes_async.adapters.redis_store.codec import decode_callback, decode_task
+from hermes_async.adapters.redis_store.codec import decode_callback, decode_damaged, decode_task
 from hermes_async.adapters.redis_store.keys import Keys
 from hermes_async.adapters.redis_store.nudges import RedisNudges
 from hermes_async.adapters.redis_store.pipe import Pipe, Script
 from hermes_async.core.hint import Hint
 from hermes_async.core.ledger import ENDPOINT_MEMORY, Backlog
-from hermes_async.domain.callback import CALLER_LOST, Call, Callback, public_name
+from hermes_async.domain.callback import CALLER_LOST, Call, Callback, delay_after, public_name
 from hermes_async.domain.errors import UnknownTask
 from hermes_async.domain.events import CallbackData, MessageData
 from hermes_async.domain.failure import ErrorInfo
@@ -27,8 +29,13 @@ CALL, HOLD, SETTLE, REVIVE, KEEP, CALLER, ENDPOINT, PROBE = (
     for name in ("call", "hold", "settle", "revive", "keep", "caller", "endpoint", "probe")
 )
 _KEPT = "kept:"
+#: Characters of what is told of a row that cannot be read.
+LONGEST_TOLD = 500
 #: Rows that are looked at together.
 PAGE = 100
+
+
+logger = logging.getLogger("hermes.callbacks")
 
 
 class RedisLedger:
@@ -50,14 +57,16 @@ class RedisLedger:
         self._keys = keys
 
     async def claim(self, lease: float, *, webhooks: bool = False) -> Call | None:
-        lost = CALLER_LOST.model_dump_json()
-        reply = await self._pen(CALL, self._anywhere, int(lease * 1000), _ready(webhooks), lost)
-        if not reply:
-            return None
-        callback_id, fence, seq, failures, log, record = reply
-        task = decode_task(_pairs(record))
-        row = decode_callback(callback_id, task, {"seq": seq, "failures": failures, "log": log})
-        return Call(row, task, int(fence))
+        what = (int(lease * 1000), _ready(webhooks), CALLER_LOST.model_dump_json())
+        while reply := await self._pen(CALL, self._anywhere, *what):
+            callback_id, fence, seq, failures, log, record = reply
+            try:
+                task = decode_task(_pairs(record))
+                row = decode_callback(callback_id, task, {"seq": seq, "failures": failures, "log": log})
+                return Call(row, task, int(fence))
+            except Exception as exc:  # another version wrote it, or it is damaged: its line must go on
+                await self._cannot_read(callback_id, fence, int(failures), exc)
+        return None
 
     async def renew(self, calls: Sequence[Call], lease: float) -> Sequence[str]:
         claims = [value for call in calls for value in (call.id, call.fence)]
@@ -147,16 +156,36 @@ class RedisLedger:
         delay: float = 0.0,
         messages: Sequence[MessageData] = (),
     ) -> bool:
-        data = CallbackData(name=public_name(call.callback), error=error).model_dump_json()
+        data = CallbackData(name=public_name(call.callback), error=error)
+        return await self._write(how, call.id, call.fence, data, delay, messages)
+
+    async def _cannot_read(self, callback_id: str, fence: int, failures: int, exc: Exception) -> None:
+        """Count a failed try, as of any other row; after the last one it is dead."""
+        logger.warning("callback %s cannot be read: %s", callback_id, exc)
+        told = f"this row, or the record of its task, cannot be read by this version of hermes_async: {exc}"
+        error = ErrorInfo(type=type(exc).__name__, message=told[:LONGEST_TOLD])
+        delay = delay_after(failures + 1, random.random())
+        data = CallbackData(name=callback_id.split(":")[1], error=error)
+        await self._write("give_up" if delay is None else "fail", callback_id, fence, data, delay or 0.0)
+
+    async def _write(
+        self,
+        how: str,
+        callback_id: str,
+        fence: int,
+        data: CallbackData,
+        delay: float,
+        messages: Sequence[MessageData] = (),
+    ) -> bool:
         answer = await self._pen(
             SETTLE,
-            self._keys.of_task(call.callback.task_id),
+            self._keys.of_task(callback_id.partition(":")[0]),
             how,
-            call.id,
-            call.fence,
+            callback_id,
+            fence,
             int(delay * 1000),
-            data,
-            error.model_dump_json() if error else "",
+            data.model_dump_json(),
+            data.error.model_dump_json() if data.error else "",
             *(message.model_dump_json() for message in messages),
         )
         return bool(answer)
@@ -193,7 +222,12 @@ class RedisLedger:
         task_id = callback_id.partition(":")[0]
         record = self._reads.read("HGETALL", f"{self._keys.of_task(task_id)}task:{task_id}")
         fields, task = await asyncio.gather(self._row(callback_id), record)
-        return decode_callback(callback_id, decode_task(task), fields) if fields and task else None
+        if not fields or not task:
+            return None
+        try:
+            return decode_callback(callback_id, decode_task(task), fields)
+        except Exception:  # who lists it, or redelivers it, is to see it all the same
+            return decode_damaged(callback_id, task, fields)
 
     async def _row(self, callback_id: str) -> Mapping[str, str]:
         prefix = self._keys.of_task(callback_id.partition(":")[0])

@@ -8,6 +8,16 @@ local function next_row()
   local line = redis.call('ZRANGEBYSCORE', ready, '-inf', NOW, 'LIMIT', 0, 1)[1]
   if not line then return end
   local cid = redis.call('ZRANGE', L.rows(line), 0, 0)[1]
+  if not cid or not redis.call('HGET', L.record(cid), 'session') then -- a server that lost some keys has it in pieces
+    redis.call('HDEL', L.key('claims'), line)
+    if cid then
+      L.step_out(cid, line)
+      redis.call('DEL', L.row(cid))
+    else
+      redis.call('ZREM', ready, line)
+    end
+    return next_row()
+  end
   local ran_out = L.claimed(line)
   if ran_out then L.note(ran_out, lost) end
   if L.kind(cid) ~= 'on_progress' or redis.call('HEXISTS', L.record(cid), 'finished_at') == 0 then return line, cid end

@@ -11,7 +11,7 @@ if not line or redis.call('HGET', L.key('claims'), line) ~= fence .. '/' .. cid 
 redis.call('HSET', record, 'receipt:' .. kind, receipt)
 
 local function tell(inbox, event_id, type_, what, as)
-  log(session, inbox, cid .. ':' .. event_id, type_, id, is[2], is[3], is[4], what, as)
+  log(session, inbox, cid .. ':' .. event_id, type_, id, is[2] or '', is[3] or '0', is[4] or '', what, as)
 end
 
 if how == 'succeed' then
