@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -71,7 +71,7 @@ def check(shell: Shell) -> int:
     """Import every agent and resolve every subagent; exit code 1 when one cannot be loaded."""
     settings = settings_of(shell)
     known = registry(settings)
-    found = [_with_tools(entry, known, settings.tool_names) for entry in entries(known)]
+    found = [_with_tools(entry, known, settings.tool_names) for entry in entries(known, known.prepare)]
     idle = [
         *(
             f"agents.{entry.name} cannot run: it has neither `run` nor `model`"
@@ -106,19 +106,24 @@ def _unposted(known: Registry, allow: Collection[str]) -> Iterator[str]:
                 yield f"agents.{name}.subagents.{subagent.id}.webhook is not posted: {refused}"
 
 
-def entries(known: Registry) -> list[Entry]:
-    """Return every agent, imported; what cannot be imported says so in its `problem`."""
+#: Looks whether an agent has what it needs.
+Look = Callable[[Subagent[..., Any]], object]
+
+
+def entries(known: Registry, look: Look = lambda agent: None) -> list[Entry]:
+    """Return every agent, imported and looked at; what is wrong with one is its `problem`."""
     names = dict.fromkeys((*known.config.agents, *known))
-    return [_entry(known, name, known.config.agents.get(name, AgentSpec(name=name))) for name in names]
+    specs = (known.config.agents.get(name, AgentSpec(name=name)) for name in names)
+    return [_entry(known, name, spec, look) for name, spec in zip(names, specs, strict=True)]
 
 
-def _entry(known: Registry, name: str, spec: AgentSpec) -> Entry:
+def _entry(known: Registry, name: str, spec: AgentSpec, look: Look) -> Entry:
     uses = {subagent.id: subagent.agent for subagent in spec.subagents}
     tells = {each.id: told for each in spec.subagents if (told := _callbacks(each))}
     try:
         found = known.agent(name) if known.can_run(name) else None
         if found is not None:
-            known.prepare(found)
+            look(found)
         return Entry(name, spec.type, subagents=uses, callbacks=tells, **_function(found, spec))
     except Exception as error:  # the module of an agent may raise anything
         what = {"run": spec.run or "", "problem": _sentence(name, error)}

@@ -72,7 +72,8 @@ def _guarantee(answered: bool, found: list[Finding]) -> Finding:
 
 
 def _agents(settings: Settings) -> Finding:
-    found = entries(registry(settings))
+    known = registry(settings)
+    found = entries(known, known.check)
     problems = [entry.problem for entry in found if entry.problem]
     if problems:
         return Finding("agents", "broken", "; ".join(problems))

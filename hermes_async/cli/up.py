@@ -82,7 +82,8 @@ def up(shell: Shell, port: int | None, workers: int, trace: bool) -> None:
 
 def _checked(settings: Settings) -> list[Entry]:
     """Return the agents, or raise the first fault: nothing starts half-configured."""
-    found = entries(registry(settings))
+    known = registry(settings)
+    found = entries(known, known.check)
     for entry in found:
         if entry.problem:
             raise ConfigError(entry.problem)

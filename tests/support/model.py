@@ -9,114 +9,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
-import itertools
-import json
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from inspect import isawaitable
-from typing import Any, Final, Literal, Self
+from typing import Any, Self
 
 from aiohttp import web
 
-_ids = itertools.count(1)
+from tests.support.completions import written
+from tests.support.replies import Reply, Request, broken, call, calls, hang, say, status
 
-#: What a reply says that it has consumed, unless it says otherwise: input and output tokens.
-TOKENS: Final = (100, 20)
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request, as it came."""
-
-    body: Mapping[str, Any]
-    headers: Mapping[str, str]
-    path: str = ""
-
-    @property
-    def messages(self) -> list[dict[str, Any]]:
-        return list(self.body.get("messages", ()))
-
-    @property
-    def model(self) -> str:
-        return str(self.body["model"])
-
-    @property
-    def streamed(self) -> bool:
-        return bool(self.body.get("stream"))
-
-    @property
-    def tools(self) -> list[str]:
-        """The names of the tools that the model may call."""
-        return [tool["function"]["name"] for tool in self.body.get("tools", ())]
-
-    @property
-    def last(self) -> str:
-        """The text of the last message."""
-        return _text(self.messages[-1])
-
-    def said(self, role: str) -> list[str]:
-        """The texts of the messages of one role: system, user, assistant or tool."""
-        return [_text(message) for message in self.messages if message["role"] == role]
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What a request gets."""
-
-    #: Each is one piece of the stream.
-    chunks: tuple[str, ...] = ()
-    #: Tools to call: their names and arguments.
-    calls: tuple[tuple[str, dict[str, Any]], ...] = ()
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-    #: Seconds before the first byte, and between two pieces.
-    delay: float = 0.0
-    pause: float = 0.0
-    #: Input and output tokens; None: it does not say.
-    tokens: tuple[int, int] | None = TOKENS
-    #: What happens after the pieces instead of an end: silence, or a connection that breaks.
-    ending: Literal["", "hang", "break"] = ""
-
-    def but(self, **changes: Any) -> Reply:
-        return replace(self, **changes)
-
+__all__ = ["Reply", "Request", "Script", "ScriptedModel", "broken", "call", "calls", "hang", "say", "status"]
 
 #: Answers each request; or replies that are given one after the other.
 Script = Callable[[Request], Any] | Sequence[Reply]
-
-
-def say(*chunks: str, **more: Any) -> Reply:
-    """Text; streamed, each chunk is one event."""
-    return Reply(chunks=chunks, **more)
-
-
-def call(name: str, /, **arguments: Any) -> Reply:
-    """A call of one tool."""
-    return Reply(calls=((name, arguments),))
-
-
-def calls(*wanted: tuple[str, dict[str, Any]]) -> Reply:
-    """Calls of several tools at once."""
-    return Reply(calls=wanted)
-
-
-def status(code: int, **headers: str) -> Reply:
-    """An error; `status(429, retry_after="2")`."""
-    return Reply(status=code, headers={name.replace("_", "-"): value for name, value in headers.items()})
-
-
-def hang(*chunks: str) -> Reply:
-    """Some text, and then nothing more."""
-    return Reply(chunks=chunks, ending="hang")
-
-
-def broken(*chunks: str) -> Reply:
-    """Some text, and then the connection breaks."""
-    return Reply(chunks=chunks, ending="break")
 
 
 def echo(request: Request) -> Reply:
@@ -186,6 +95,7 @@ class ScriptedModel:
         self._stopping = asyncio.Event()
         app = web.Application(client_max_size=64 << 20)
         app.router.add_post("/v1/chat/completions", self._completions)
+        app.router.add_post("/v1/responses", self._completions)
         app.router.add_get("/stats", self._stats)
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.0)
         await runner.setup()
@@ -210,9 +120,7 @@ class ScriptedModel:
         with self._counted():
             reply = await self._reply(request)
             await asyncio.sleep(reply.delay)
-            if reply.status != 200:
-                return _error(reply)
-            return await (_streamed if request.streamed else _whole)(came, request, reply)
+            return await written(came, request, reply)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -230,89 +138,6 @@ class ScriptedModel:
             said = self._script(request)
             return await said if isawaitable(said) else said  # type: ignore[no-any-return]
         return self._replies.popleft() if self._replies else status(400)
-
-
-def _text(message: Mapping[str, Any]) -> str:
-    content = message.get("content") or ""
-    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-
-
-def _error(reply: Reply) -> web.Response:
-    body = {"error": {"message": f"scripted {reply.status}", "type": "scripted", "code": None}}
-    return web.json_response(body, status=reply.status, headers=dict(reply.headers))
-
-
-def _tool_calls(reply: Reply) -> list[dict[str, Any]]:
-    return [
-        {
-            "index": index,
-            "id": f"call_{next(_ids)}",
-            "type": "function",
-            "function": {"name": name, "arguments": json.dumps(arguments)},
-        }
-        for index, (name, arguments) in enumerate(reply.calls)
-    ]
-
-
-def _usage(reply: Reply) -> dict[str, int]:
-    came, went = reply.tokens or (0, 0)
-    return {"prompt_tokens": came, "completion_tokens": went, "total_tokens": came + went}
-
-
-async def _whole(came: web.Request, request: Request, reply: Reply) -> web.StreamResponse:
-    if reply.ending == "hang":
-        await asyncio.Event().wait()
-    if reply.ending == "break":
-        _break(came)
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(reply.chunks) or None}
-    if reply.calls:
-        message["tool_calls"] = _tool_calls(reply)
-    reason = "tool_calls" if reply.calls else "stop"
-    choice = {"index": 0, "message": message, "finish_reason": reason}
-    usage = {} if reply.tokens is None else {"usage": _usage(reply)}
-    return web.json_response({**_head(request, "chat.completion"), "choices": [choice], **usage})
-
-
-async def _streamed(came: web.Request, request: Request, reply: Reply) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"content-type": "text/event-stream"})
-    await response.prepare(came)
-    head = _head(request, "chat.completion.chunk")
-    async for piece in _pieces(reply):
-        await response.write(f"data: {json.dumps({**head, **piece})}\n\n".encode())
-    if reply.ending == "hang":
-        await asyncio.Event().wait()
-    if reply.ending == "break":
-        _break(came)
-        return response
-    await response.write(b"data: [DONE]\n\n")
-    return response
-
-
-async def _pieces(reply: Reply) -> AsyncIterator[dict[str, Any]]:
-    yield _piece({"role": "assistant", "content": ""})
-    for number, chunk in enumerate(reply.chunks):
-        if number:
-            await asyncio.sleep(reply.pause)
-        yield _piece({"content": chunk})
-    if reply.calls:
-        yield _piece({"tool_calls": _tool_calls(reply)})
-    if not reply.ending:
-        yield _piece({}, "tool_calls" if reply.calls else "stop")
-        if reply.tokens is not None:
-            yield {"choices": [], "usage": _usage(reply)}
-
-
-def _piece(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
-    return {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
-
-
-def _head(request: Request, kind: str) -> dict[str, Any]:
-    return {"id": f"chatcmpl-{next(_ids)}", "object": kind, "created": 1, "model": request.model}
-
-
-def _break(came: web.Request) -> None:
-    assert came.transport is not None
-    came.transport.abort()
 
 
 async def _serve(script: str, port: int) -> None:

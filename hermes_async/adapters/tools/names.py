@@ -23,7 +23,7 @@ from hermes_async.domain.errors import ConfigError, UserError, did_you_mean
 
 KIND: Final = Kind("tool", "hermes_async.tools")
 #: Our own: each is a module of this room, with a `make(options)`.
-BUILT_IN: Final = ("arxiv_api", "web_fetch", "web_search")
+BUILT_IN: Final = ("arxiv_api", "ask_parent", "web_fetch", "web_search")
 EXTRA: Final = "pip install 'hermes_async[llm]'"
 _PLACE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 

@@ -299,6 +299,23 @@ async def test_what_is_said_during_the_last_answer_makes_another(
     assert "One more thing." in scripted.requests[1].last
 
 
+async def test_openais_own_api_is_spoken_where_a_name_says_so(
+    start: Start, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    scripted.then(call("capital", country="France"), say("Par", "is.", pause=0.3))
+    async with start(model="openai-responses:gpt-4o-mini", tools=(f"{TOOLS}:capital",)) as hermes:
+        handle = await dispatched(hermes, "Where?")
+        assert await handle == "Paris."
+        assert [data.value for data in await told(handle, "task.partial")] == ["Par", "Paris."]
+        usage = (await handle.task()).usage
+    assert usage is not None
+    assert (usage.requests, usage.tool_calls, usage.input_tokens, usage.output_tokens) == (2, 1, 200, 40)
+    assert usage.cost_usd == pytest.approx(200 * 0.15e-6 + 40 * 0.6e-6)
+    assert {request.path for request in scripted.requests} == {"/v1/responses"}
+    assert "Paris" in scripted.requests[1].said("tool")[0]
+
+
 async def test_of_a_long_text_the_end_is_shown_and_the_beginning_kept(
     start: Start, scripted: ScriptedModel
 ) -> None:
@@ -420,3 +437,20 @@ def test_dispatching_imports_no_pydantic_ai() -> None:
         check=True,
     )
     assert done.stdout == "{'input': 'chips'} False\n"
+
+
+async def test_a_model_asks_its_parent_and_goes_on_with_the_answer(
+    start: Start, scripted: ScriptedModel
+) -> None:
+    scripted.then(call("ask_parent", question="Which year?"), say("Since 2020."))
+    async with start(tools=("ask_parent",)) as hermes:
+        handle = await dispatched(hermes, "Go.")
+        await wait_until_async(lambda: _asked(handle))
+        await handle.answer(2020)
+        assert await handle == "Since 2020."
+    assert "2020" in scripted.requests[1].said("tool")[0]
+
+
+async def _asked(handle: TaskHandle[Any]) -> bool:
+    question = (await handle.task()).question
+    return question is not None and question.question == "Which year?"
