@@ -55,13 +55,16 @@ class Inbox:
         try:
             await self._ack()
             found = await self._session.pending(MOST + len(self.told))
+            fresh = [each for each in found if each.event.seq not in self.told]
+            inner = await asyncio.gather(*(each.is_inner() for each in fresh[:MOST]))
+            self.used |= {each.event.seq for each, is_it in zip(fresh, inner, strict=False) if is_it}
+            await self._ack()
         except StoreUnavailable as error:
             logger.warning("the inbox of session %s has to wait: %s", self._session.id, error)
             self.has_news = True
             return ()
-        fresh = [each for each in found if each.event.seq not in self.told]
         self.has_news = len(fresh) > MOST
-        return fresh[:MOST]
+        return [each for each, is_it in zip(fresh, inner, strict=False) if not is_it]
 
     def settle(self) -> None:
         """Note that a turn has ended well: what was told is dealt with."""

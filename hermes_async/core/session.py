@@ -16,9 +16,10 @@ from hermes_async.core.journal import Journal
 from hermes_async.core.listeners import Handler, Listeners
 from hermes_async.core.signature import as_json
 from hermes_async.core.subagent import Subagent
-from hermes_async.domain.errors import InvalidInput
+from hermes_async.domain.errors import InvalidInput, UnknownTask
 from hermes_async.domain.events import AnyEvent, MessageData, SessionMessage
 from hermes_async.domain.gap import Gap
+from hermes_async.domain.lifecycle import TERMINAL_TYPES
 from hermes_async.domain.task import Task, TaskStatus
 
 P = ParamSpec("P")
@@ -40,6 +41,16 @@ class Delivery:
     async def ack(self) -> bool:
         """Take it out of the inbox; return False when it was out already."""
         return bool(await self.session.ack(self.event.seq))
+
+    async def is_inner(self) -> bool:
+        """Tell whether it is the end of a task that another task has delegated, which hears of it itself."""
+        if self.event.type not in TERMINAL_TYPES or self.event.task_id is None:
+            return False
+        try:
+            task = await (await self.session.handle(self.event.task_id)).task()
+        except UnknownTask:  # forgotten meanwhile
+            return False
+        return task.birth.parent_task_id is not None
 
 
 @dataclass(frozen=True)

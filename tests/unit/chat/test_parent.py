@@ -101,6 +101,24 @@ async def test_ends_between_a_call_and_its_result_wait(
     assert [request.messages[-1]["role"] for request in model.requests] == ["user", "tool", "tool", "user"]
 
 
+async def test_ends_below_a_task_are_its_own_affair_but_questions_are_everybody_s(
+    hermes: Hermes, model: ScriptedModel, gates: Gates
+) -> None:
+    for number in range(3):
+        gates[f"part {number}"].set()
+    model.then(call("delegate", subagent="leads", input="3"), say("under way"), say("Blue?"), say("all done"))
+    async with chatting(hermes) as chat:
+        await chat.say("go")
+        await wait_until_async(lambda: len(model.requests) == 3)
+        (asked,) = _lines(model.requests[2].last)
+        assert (asked["news"], asked["question"]) == ("input_required", "which colour?")
+        await (await chat.session.handle(asked["task_id"])).answer("blue")
+        await wait_until_async(lambda: len(model.requests) == 4)
+        await rest(chat)
+    assert [(one["news"], one["agent"]) for one in _lines(model.requests[3].last)] == [("completed", "leads")]
+    assert len(model.requests) == 4
+
+
 async def test_hostile_output_stays_in_its_frame(hermes: Hermes, model: ScriptedModel) -> None:
     model.then(
         call("delegate", subagent="hostile", input="t00-x"), say("under way"), say("It says nonsense.")

@@ -73,6 +73,30 @@ async def _is_empty(bench: Bench) -> bool:
     return not await drained(bench)
 
 
+async def test_an_end_below_a_task_is_inner(make_bench: MakeBench) -> None:
+    @subagent
+    async def outer(ctx: TaskContext) -> None:
+        ctx.message("hello")
+        await ctx.dispatch(echo, "x")
+
+    bench = make_bench(outer, echo)
+    parent = await bench.dispatch(outer)
+    running = asyncio.create_task(bench.runner.run(parent.id))
+    await bench.runner.run(await bench.queue.get())
+    await running
+    found = await drained(bench)
+    told = [(each.event.type, each.event.agent, await each.is_inner()) for each in found]
+    assert sorted(told) == [
+        ("session.message", "echo", False),
+        ("session.message", "outer", False),
+        ("task.completed", "echo", True),
+        ("task.completed", "outer", False),
+    ]
+    bench.clock.ahead = 1e9
+    assert await bench.store.prune(1.0) == 2
+    assert [await each.is_inner() for each in found] == [False] * 4
+
+
 # -- batches ---------------------------------------------------------------------------------------------
 def numbers(batch: Batch) -> list[int]:
     return [int(each.event.data.text) for each in batch]
