@@ -232,7 +232,8 @@ class Delegate:
         Args:
             subagent: what is to be run, with its options.
             arguments: the bound input, as JSON values.
-            idempotency_key: the same key in the same session gives the same task.
+            idempotency_key: the same key in the same session, or the circle that agents.yaml names, gives the
+                same task.
 
         Raises:
             StoreUnavailable: nothing was accepted.

@@ -123,11 +123,14 @@ class Store(Dialogue, Accounts, Measured, Protocol):
     async def create(self, task: Task, parcel: Parcel | None, idempotency_key: str | None) -> Task:
         """Write a new queued task with its `task.queued` event; return the record that now stands.
 
-        With an idempotency key that the session has used before, that is the earlier task, unchanged.
+        With an idempotency key that was used before in its circle (`domain/idempotency.py`), that is the
+        earlier task, unchanged.
         It goes on the broker at once, or waits in line when a limit or the want of workers says so.
 
         Raises:
-            TaskRejected: too many tasks wait already, or its parent task has ended or is to be cancelled.
+            IdempotencyConflict: the key stands for another input, or for a task of another session.
+            TaskRejected: too many tasks wait already, nothing is left of a budget, or its parent task has ended
+                or is to be cancelled.
         """
         ...
 

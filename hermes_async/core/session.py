@@ -147,7 +147,8 @@ class Session:
             subagent: its name.
             input: the arguments by name, or a text: a JSON object of arguments, or the first argument.
             priority: from 0 to 9, 9 is first; the subagent's own by default.
-            idempotency_key: the same key in the same session gives the same task.
+            idempotency_key: the same key in the same session, or the circle that agents.yaml names, gives the
+                same task.
 
         Raises:
             IdempotencyConflict: the key was used with another input.

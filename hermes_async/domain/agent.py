@@ -330,11 +330,7 @@ def _listing(names: Mapping[str, object]) -> str:
 _LATER: Final = "comes with a later version"
 
 #: Keys that are understood and checked, but do nothing yet in this version (`*` is any name).
-NOT_YET: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "agents.*.subagents.*.idempotency": _LATER,
-    }
-)
+NOT_YET: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def not_yet(config: AgentsConfig) -> Iterator[str]:

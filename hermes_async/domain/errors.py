@@ -6,7 +6,7 @@ HermesError
 │   ├── UnknownAgent            no agent or subagent of that name
 │   ├── UnknownTask             no such task (or not yours)
 │   ├── InvalidInput            the input does not fit the agent's signature
-│   ├── IdempotencyConflict     same key, different input
+│   ├── IdempotencyConflict     same key, different input or session
 │   ├── NotTaken                the task does not take this answer or message
 │   ├── Unauthorized            the token is missing, wrong or expired
 │   └── Forbidden               the token does not allow it
@@ -59,7 +59,7 @@ class InvalidInput(UserError):
 
 
 class IdempotencyConflict(UserError):
-    """The idempotency key was used before with another input."""
+    """The idempotency key was used before with another input, or in another session of its circle."""
 
 
 class NotTaken(UserError):

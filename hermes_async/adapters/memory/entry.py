@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hermes_async.adapters.memory.nudges import Nudges
-from hermes_async.domain.errors import IdempotencyConflict
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import DIALOGUE, LEGAL, UNFENCED
@@ -49,18 +48,6 @@ class Entry:
     def is_begun(self, attempt: int) -> bool:
         """Return whether that attempt is under way."""
         return self.task.status.is_begun and self.task.attempt == attempt
-
-
-def same(known: Task, task: Task, key: str | None) -> Task:
-    """Return the known task of an idempotency key, or raise because the input is another."""
-    if _asked(known) != _asked(task):
-        raise IdempotencyConflict(f"idempotency key {key!r} was used with another input, by task {known.id}")
-    return known
-
-
-def _asked(task: Task) -> tuple[str, object]:
-    """Return what was asked for; another agent may have taken over since."""
-    return task.birth.options.agent or task.birth.subagent, task.birth.input
 
 
 def admits(task: Task, event: AnyEvent) -> bool:

@@ -11,9 +11,10 @@ from itertools import islice
 from hermes_async.adapters.memory.accounts import MemoryAccounts
 from hermes_async.adapters.memory.census import census
 from hermes_async.adapters.memory.dialogue import MemoryDialogue
-from hermes_async.adapters.memory.entry import Entry, admits, is_over, is_repeated, matches, same
+from hermes_async.adapters.memory.entry import Entry, admits, is_over, is_repeated, matches
 from hermes_async.adapters.memory.family import MemoryFamily
 from hermes_async.adapters.memory.gate import MemoryGate
+from hermes_async.adapters.memory.idempotency import MemoryKeys, same
 from hermes_async.adapters.memory.ledger import MemoryLedger
 from hermes_async.core.metrics import Metrics
 from hermes_async.core.ports import (
@@ -63,7 +64,7 @@ class MemoryStore(MemoryDialogue):
         self._revoke: Callable[[Sequence[str]], None] = lambda task_ids: None
         self._leader: tuple[str, float] = ("", 0.0)
         self._swept: Counter[str] = Counter()
-        self._keys: dict[tuple[str, str], str] = {}
+        self._keys = MemoryKeys(now)
         self.ledger = MemoryLedger(
             lambda task_id: self._entries[task_id].task, self._log_now, self._next_fence, now
         )
@@ -75,16 +76,14 @@ class MemoryStore(MemoryDialogue):
         self._revoke = revoke
 
     async def create(self, task: Task, parcel: Parcel | None, idempotency_key: str | None) -> Task:
-        key = (task.session_id, idempotency_key or "")
-        known = self._keys.get(key) if idempotency_key else task.id
+        known = self._keys.find(task, idempotency_key) if idempotency_key else task.id
         if known in self._entries:
             return same(self._entries[known].task, task, idempotency_key)
         self._check_room(task)
         self._family.join(task, self._accounts.check)
         event = self._stamped(queued(task))
         entry = Entry(task.model_copy(update={"created_at": event.time}))
-        if idempotency_key:
-            self._keys[key] = task.id
+        self._keys.note(task, idempotency_key)
         self._entries[task.id] = entry
         entry.seq = entry.born = self._log(event)
         if total := task.birth.options.total_timeout:
@@ -257,7 +256,7 @@ class MemoryStore(MemoryDialogue):
         for task_id in old:
             del self._entries[task_id]
             self.ledger.forget(task_id)
-        self._keys = {key: task_id for key, task_id in self._keys.items() if task_id in self._entries}
+        self._keys.keep(self._entries)
         alive = {entry.task.session_id for entry in self._entries.values()}
         self._forget_silent(horizon, alive)
         return len(old)

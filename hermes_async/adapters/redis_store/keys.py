@@ -21,10 +21,11 @@ the session, so that a session's keys share a slot and the sessions spread over 
 | `by-agent:<name>`   | sorted set  | the tasks of an agent                                            |
 | `by-status:<s>`     | sorted set  | the tasks in a status, by the ms of their birth                  |
 | `sessions`          | sorted set  | sessions by the ms of their first event, or of their last look   |
-| `idem:<id>:<key>`   | string      | the task that a session's idempotency key stands for             |
+| `idem:<c>:<key>`    | string      | the task that an idempotency key stands for in a circle          |
 | `callback:<id>`     | hash        | a row of the ledger; `kept:<key>`: what its effects came to      |
 | `line:<line>`       | sorted set  | the rows of a line of the ledger by `seq`                        |
 
+Circles of idempotency keys that are wider than a session have theirs at `<namespace>:idem:<c>:<key>`.
 `<namespace>:revoked:<name>` is there for a token of the relay that is revoked, until it would have expired.
 
 The gate is one for all sessions. Its keys are `<namespace>:gate:<kind>`, some with `:<id>`, and
@@ -68,6 +69,8 @@ that stays when all else is forgotten. It grows with the number of agents alone.
 from __future__ import annotations
 
 from hermes_async.core.ids import PARTITIONS, partition, partition_of_task
+from hermes_async.domain.idempotency import circle_of, rule_of
+from hermes_async.domain.task import Birth
 
 
 class Keys:
@@ -83,12 +86,19 @@ class Keys:
         #: The prefix of each partition, by its number.
         self.prefixes = [f"{namespace}:{{p{number:02d}}}:" for number in range(PARTITIONS)]
 
+        #: The prefix of what belongs to no partition.
+        self._root = f"{namespace}:"
         #: The prefix of the names of tokens that are revoked.
         self._revoked = f"{namespace}:revoked:"
 
     def revoked(self, token: str) -> str:
         """Return the key that is there while a token is revoked, by the token's name."""
         return self._revoked + token
+
+    def idempotency(self, birth: Birth, key: str) -> str:
+        """Return the key under which an idempotency key stands for a task."""
+        within = self.of_session(birth.session_id) if rule_of(birth).scope == "session" else self._root
+        return f"{within}idem:{circle_of(birth)}:{key}"
 
     def of_session(self, session_id: str) -> str:
         """Return the prefix of a session's keys."""

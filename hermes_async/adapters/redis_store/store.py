@@ -36,7 +36,6 @@ from hermes_async.core.ports import (
 )
 from hermes_async.domain.agent import NO_LIMITS, GateLimits
 from hermes_async.domain.callback import AFTER
-from hermes_async.domain.errors import IdempotencyConflict
 from hermes_async.domain.events import (
     CLASSES,
     INBOX_TYPES,
@@ -46,6 +45,7 @@ from hermes_async.domain.events import (
     queued_data,
 )
 from hermes_async.domain.failure import Reason
+from hermes_async.domain.idempotency import rule_of, used_elsewhere, used_otherwise
 from hermes_async.domain.lifecycle import DIALOGUE, IN_VAIN, STAMP, TARGET, UNFENCED, allowed_from, changes
 from hermes_async.domain.refusals import nothing_left, parent_has_ended, too_many_wait
 from hermes_async.domain.task import Lane, Task
@@ -76,8 +76,6 @@ _STOPS = dict.fromkeys(IN_VAIN, f",{_DUE['task.cancelled']}")
 
 #: Events kept per session at least; older ones are trimmed and show as a gap.
 LOG_LENGTH = 10_000
-#: Seconds for which an idempotency key stands for its task.
-IDEMPOTENCY_TTL = 86_400
 #: Tasks that one prune forgets per partition.
 PRUNE_BATCH = 500
 #: Queued tasks of a partition among which the oldest is looked for that has not begun yet.
@@ -122,8 +120,8 @@ class RedisStore(RedisDialogue, RedisAccounts):
             birth.trace_id,
             encode_birth(birth),
             _digest(task) if key else "",
-            key or "",
-            IDEMPOTENCY_TTL * 1000,
+            self._keys.idempotency(birth, key) if key else "",
+            max(1, int(rule_of(birth).ttl * 1000)) if key else 0,
             parcel.key if parcel else "",
             parcel.body if parcel else "",
             queued_data(task).model_dump_json(),
@@ -158,8 +156,10 @@ class RedisStore(RedisDialogue, RedisAccounts):
             raise parent_has_ended(task, value)
         if made == 4:
             raise nothing_left(task, [decode_counts(tree) for tree in value])
+        if key and rest[1] != task.session_id:
+            raise used_elsewhere(key)
         if key and rest[0] != _digest(task):
-            raise IdempotencyConflict(f"idempotency key {key!r} was used with another input, by task {value}")
+            raise used_otherwise(key, value)
         return await self.load(value) or task
 
     async def claim(self, task_id: str, worker: str, lease: float, token: str = "") -> Task | None:

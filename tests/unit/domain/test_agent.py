@@ -118,9 +118,7 @@ def test_what_does_nothing_yet_is_told() -> None:
             "async_worker_pool": PoolSpec(min_workers=1, max_workers=3),
         }
     )
-    assert list(not_yet(full)) == [
-        "agents.boss.subagents.research.idempotency comes with a later version",
-    ]
+    assert list(not_yet(full)) == []
 
 
 def test_defaults_are_not_told() -> None:

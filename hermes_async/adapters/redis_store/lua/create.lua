@@ -1,4 +1,5 @@
--- Write a new task, once: {1, created_at, READY}, {0, id of the task that stands, digest of its input}, or what
+-- Write a new task, once: {1, created_at, READY}, {0, id of the task that stands, digest of its input, its
+-- session}, or what
 -- refuses it: {2, how many wait}, {3, status of its parent task}, {4, what the tree of each of its budgets, the
 -- arguments from the 28th on, has consumed}.
 local id, session, agent, trace, birth, digest = unpack(ARGV, 5, 10)
@@ -8,9 +9,9 @@ local queue_timeout, total_timeout, max_queued, parent, parent_attempt, wants, s
 local task = key('task', id)
 
 local standing = id
-if idem ~= '' then standing = redis.call('GET', key('idem', session .. ':' .. idem)) or id end
-local known = redis.call('HMGET', key('task', standing), 'created_at', 'digest')
-if known[1] then return {0, standing, known[2] or ''} end
+if idem ~= '' then standing = redis.call('GET', idem) or id end
+local known = redis.call('HMGET', partition_of(standing) .. 'task:' .. standing, 'created_at', 'digest', 'session')
+if known[1] then return {0, standing, known[2] or '', known[3]} end
 
 if max_queued ~= '0' then
   local waiting = (redis.call('HGET', gate('counts'), 'waiting') or 0) + redis.call('ZCARD', gate('sent'))
@@ -40,7 +41,7 @@ note('parcel', parcel)
 note('wants', wants)
 note('seconds', seconds)
 if idem ~= '' then
-  redis.call('SET', key('idem', session .. ':' .. idem), id, 'PX', idem_ttl)
+  redis.call('SET', idem, id, 'PX', idem_ttl)
   note('idem', idem)
   note('digest', digest)
 end

@@ -24,7 +24,7 @@ for _, id in ipairs(old) do
     redis.call('ZREM', key('tasks-of', is[1]), id)
     redis.call('ZREM', key('by-agent', is[2]), id)
     redis.call('ZREM', key('by-status', is[3]), id)
-    if is[4] then redis.call('DEL', key('idem', is[1] .. ':' .. is[4])) end
+    if is[4] and redis.call('GET', is[4]) == id then redis.call('DEL', is[4]) end -- a later task may have it
     redis.call('ZADD', key('sessions'), 'XX', 'LT', horizon, is[1]) -- to be looked at below
   end
   redis.call('ZREM', key('ended'), id)
