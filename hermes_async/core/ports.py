@@ -129,8 +129,8 @@ class Store(Dialogue, Accounts, Measured, Protocol):
 
         Raises:
             IdempotencyConflict: the key stands for another input, or for a task of another session.
-            TaskRejected: too many tasks wait already, nothing is left of a budget, or its parent task has ended
-                or is to be cancelled.
+            TaskRejected: too many tasks wait already, nothing is left of a budget, or its parent task has
+                ended or is to be cancelled.
         """
         ...
 
