@@ -10,14 +10,13 @@ local RANK = 4398046511104 -- 2^42, more than any seq or turn: urgency comes bef
 local AT_ONCE = 256 -- tasks that one call lets in at most
 local READY = {}
 
-local FACTS = {'lane', 'session', 'subagent', 'slots', 'agent', 'agent_slots', 'priority', 'born', 'status', 'parcel_key',
-               'parcel', 'queue_timeout'}
-
 -- What the gate needs to know of a task.
 local function facts(id)
+  local names = {'lane', 'session', 'subagent', 'slots', 'agent', 'agent_slots', 'priority', 'born', 'status', 'parcel_key',
+                 'parcel', 'queue_timeout'}
   local task = {}
-  for i, value in ipairs(redis.call('HMGET', partition_of(id) .. 'task:' .. id, unpack(FACTS))) do
-    task[FACTS[i]] = value
+  for i, value in ipairs(redis.call('HMGET', partition_of(id) .. 'task:' .. id, unpack(names))) do
+    task[names[i]] = value
   end
   return task
 end
@@ -42,7 +41,7 @@ end
 
 -- How many more all lanes together can take.
 local function room_in_all()
-  if MAX_RUNNING == 0 then return math.huge end
+  if MAX_RUNNING == '0' then return math.huge end
   local running = 0
   for _, name in ipairs(LANES) do running = running + redis.call('SCARD', gate('admitted', name)) end
   return MAX_RUNNING - running
@@ -51,7 +50,7 @@ end
 local function send(id, task)
   if task.parcel_key then
     redis.call('XADD', task.parcel_key, '*', 'm', task.parcel)
-    redis.call('ZADD', gate('sent'), tostring(NOW + RESEND), id)
+    redis.call('ZADD', gate('sent'), NOW + RESEND, id)
   else
     READY[#READY + 1] = id
     redis.call('ZADD', gate('sent'), NOW + GRACE, id)

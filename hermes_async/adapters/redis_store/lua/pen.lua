@@ -1,10 +1,9 @@
 -- What every script begins with. KEYS[1] is the partition's prefix, `hermes:{p07}:`; the first arguments are
 -- the same for every script, its own begin at ARGV[5]. The kinds of keys are listed in keys.py.
 local PREFIX = KEYS[1]
-local ROOT = string.match(PREFIX, '^[^{]*')
+local ROOT = string.sub(PREFIX, 1, -7)
 local METRICS = ROOT .. 'metrics'
-local MAXLEN, MAX_RUNNING = ARGV[1], tonumber(ARGV[2])
-local RESEND, GRACE = tonumber(ARGV[3]), tonumber(ARGV[4])
+local MAXLEN, MAX_RUNNING, RESEND, GRACE = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 local function key(kind, id)
   if id then return PREFIX .. kind .. ':' .. id end
@@ -21,21 +20,26 @@ local function partition_of(id)
 end
 
 local clock = redis.call('TIME')
-local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local STAMP = tostring(NOW) -- as text: a number is turned into it for each command anew, which takes longer
+-- In ms, as text and as a number: a number is turned into text for each command anew, which takes longer.
+local STAMP = clock[1] .. string.sub('00000' .. clock[2], -6, -4)
+local NOW = tonumber(STAMP)
 
 -- Count an event among its agent's; one that ends something took so many ms. The fields are told in core/metrics.py.
 local function count(what, agent, took)
   if took then
-    took = math.max(0, took)
-    local edges, place = {10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 120000, 300000, 600000,
-                          1800000, 3600000, 'inf'}, 1
-    while place < 18 and took > edges[place] do place = place + 1 end
-    redis.call('HINCRBY', METRICS, what .. ':ms ' .. agent, tostring(took))
-    redis.call('HINCRBY', METRICS, what .. ':' .. edges[place] .. ' ' .. agent, '1')
-  else
-    redis.call('HINCRBY', METRICS, what .. ' ' .. agent, '1')
+    local edge = '10'
+    if took > 10 then
+      local edges, place = {25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 120000, 300000, 600000, 1800000,
+                            3600000, 'inf'}, 1
+      while place < 17 and took > edges[place] do place = place + 1 end
+      edge = edges[place]
+    elseif took < 0 then
+      took = 0
+    end
+    redis.call('HINCRBY', METRICS, what .. ':ms ' .. agent, took)
+    what = what .. ':' .. edge
   end
+  redis.call('HINCRBY', METRICS, what .. ' ' .. agent, '1')
 end
 
 local NUDGE = 4096 -- bytes of data that a nudge brings along at most; who is to hear of more looks at the log
