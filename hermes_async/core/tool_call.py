@@ -11,7 +11,7 @@ from typing import Any, Final
 from pydantic_core import PydanticSerializationError, to_json
 
 from hermes_async.core.context import TaskContext
-from hermes_async.core.left_thread import TooManyStrays, run_in_thread
+from hermes_async.core.threads import TooManyStrays, run_in_thread
 from hermes_async.core.tool import Tool
 from hermes_async.domain.errors import BudgetExceeded, InvalidInput, RetryAfter, ToolFailed
 
@@ -61,8 +61,15 @@ async def call(tool: Tool, context: TaskContext | None, arguments: Mapping[str, 
 
 def framed(tool: Tool, text: str) -> str:
     """Return what came from outside with tags around it that it cannot close itself."""
-    inside = _END_TAG.sub("&lt;", text)
+    inside = _END_TAG.sub("&lt;", _visible(text))
     return f'<tool_result name="{tool.name}" trust="none">\n{inside}\n</tool_result>'
+
+
+def _visible(text: str) -> str:
+    """Return a text without what a person would not see of it, and a model would obey."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each in "\n\t" else " " * each.isspace() for each in text)
 
 
 def as_text(value: object) -> str:

@@ -21,6 +21,7 @@ from hermes_async.core.aside import StepOut, stay
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.registry import Registry
 from hermes_async.core.runner import Attempt, Runner, raised
+from hermes_async.core.threads import are_too_many
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import Outcome
@@ -98,7 +99,17 @@ class Runners:
 async def run_on_loop(runners: Runners, task_id: str) -> str:
     """Run a task of the async lane."""
     runner = await runners.on_loop()
-    return told(await runner.run(task_id))
+    event = await runner.run(task_id)
+    if are_too_many():
+        _recycle("calls of tools do not end although they were given up")
+    return told(event)
+
+
+def _recycle(why: str) -> None:
+    """Have this process replaced, when the task that has noticed has ended."""
+    pool = running_pool()
+    if pool is not None:
+        asyncio.get_running_loop().call_soon(pool.recycle, why)
 
 
 def run_here(runners: Runners, task_id: str) -> str:

@@ -23,7 +23,7 @@ from hermes_async.adapters.tools import body
 from hermes_async.adapters.tools.body import NotRead
 from hermes_async.adapters.tools.markdown import markdown
 from hermes_async.adapters.tools.options import ToolOptions
-from hermes_async.core.left_thread import run_in_thread
+from hermes_async.core.threads import run_in_thread
 from hermes_async.core.tool import Tool
 
 #: Seconds from the first look at the DNS to the last byte, over all redirects.

@@ -14,7 +14,16 @@ T = TypeVar("T")
 #: Threads of one process that may be left behind before no more are started.
 MOST_STRAYS: Final = 32
 
+#: What goes on in this process although nobody waits for it any more.
 _strays: set[threading.Thread] = set()
+
+
+def are_too_many() -> bool:
+    """Tell whether so many threads were left behind, and have not ended, that no more are started."""
+    if len(_strays) < MOST_STRAYS:
+        return False
+    _strays.difference_update([each for each in list(_strays) if not each.is_alive()])
+    return len(_strays) >= MOST_STRAYS
 
 
 class TooManyStrays(Exception):
@@ -29,8 +38,7 @@ async def run_in_thread(function: Callable[[], T], name: str) -> T:
     Raises:
         TooManyStrays: too many were left behind already, and have not ended.
     """
-    _strays.difference_update([each for each in _strays if not each.is_alive()])
-    if len(_strays) >= MOST_STRAYS:
+    if are_too_many():
         raise TooManyStrays(f"{len(_strays)} calls go on in this process although they were given up")
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
