@@ -22,6 +22,7 @@ COMMANDS: dict[str, Later] = {
     "session": (f"{_HERE}.sessions:session", "Look into a parent's inbox, and watch its session."),
     "invoke": (f"{_HERE}.invoke:invoke", "Run a subagent and wait for its result."),
     "agents": (f"{_HERE}.agents:agents", "List and check what agents.yaml declares."),
+    "tools": (f"{_HERE}.tools:tools", "List and try the tools that models may call."),
     "callbacks": (f"{_HERE}.callbacks:callbacks", "List callbacks, call dead ones again or drop them."),
     "worker": (f"{_HERE}.serve:worker", "Run one worker of a lane."),
     "relay": (f"{_HERE}.serve:relay", "Run the relay, which streams events to clients."),

@@ -1,4 +1,4 @@
-"""Imported by a worker, this makes the packages behind tools ask the web of `TEST_WEB`; and tools that hang."""
+"""In a worker, this has the packages behind tools ask the web of `TEST_WEB`. Also tools that hang."""
 
 from __future__ import annotations
 
