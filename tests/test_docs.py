@@ -22,6 +22,11 @@ from hermes_async.adapters.agents_file import parse
 from hermes_async.adapters.agents_file.shape import ROOT as SHAPE
 from hermes_async.adapters.agents_file.shape import Shape
 from hermes_async.adapters.redis_store import LOG_LENGTH
+from hermes_async.adapters.tools import ToolNames
+from hermes_async.adapters.tools.body import LONGEST as LONGEST_BODY
+from hermes_async.adapters.tools.web_fetch import ERRAND as FETCH_ERRAND
+from hermes_async.adapters.tools.web_fetch import HOPS
+from hermes_async.adapters.tools.web_fetch import TIMEOUT as FETCH_TIMEOUT
 from hermes_async.adapters.webhook.breaker import PAUSE, THRESHOLD
 from hermes_async.adapters.webhook.message import LONGEST, body
 from hermes_async.adapters.webhook.schedule import DELAYS
@@ -30,6 +35,9 @@ from hermes_async.cli.main import hermes_async
 from hermes_async.core.ledger import Backlog
 from hermes_async.core.metrics import metrics as empty_metrics
 from hermes_async.core.ports import Traffic
+from hermes_async.core.threads import MOST_STRAYS
+from hermes_async.core.tool import MAX_CHARS
+from hermes_async.core.tool import TIMEOUT as TOOL_TIMEOUT
 from hermes_async.domain import events
 from hermes_async.domain.agent import NOT_YET, Spec
 from hermes_async.domain.errors import ConfigError, UnknownTask
@@ -174,10 +182,10 @@ def test_the_demo_ends_with_this_table(block: Block) -> None:
 def test_yaml_is_what_agents_yaml_may_say(block: Block) -> None:
     following = next((one for one in BLOCKS if one.file == block.file and one.line > block.line), None)
     if following is None or kind(following) != "error":
-        parse(block.text, "agents.yaml", {})
+        parse(block.text, "agents.yaml", {}, known_tools=ToolNames())
         return
     with pytest.raises(ConfigError) as caught:
-        parse(block.text, "agents.yaml", {})
+        parse(block.text, "agents.yaml", {}, known_tools=ToolNames())
     assert str(caught.value) == following.text.strip()
 
 
@@ -341,6 +349,21 @@ def test_the_bounds_of_webhooks() -> None:
     ):
         assert sentence in text
     assert PAUSE == 60  # "a minute"
+
+
+def test_the_bounds_of_tools() -> None:
+    text = " ".join((ROOT / "docs/tools.md").read_text().split())
+    for sentence in (
+        f"({TOOL_TIMEOUT:.0f} seconds, unless",
+        f"({MAX_CHARS:,} characters)",
+        f"When {MOST_STRAYS} have been left behind",
+        f"reads {LONGEST_BODY:,} bytes at most",
+        f"follows {HOPS} redirects",
+        f"after {FETCH_TIMEOUT:.0f} seconds in all",
+    ):
+        assert sentence in text
+    *most, last = map(str, FETCH_ERRAND.ports)
+    assert f"Ports are {', '.join(most)} and {last}." in text
 
 
 def http_column(first: str) -> dict[str, list[str]]:

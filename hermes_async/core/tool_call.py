@@ -78,7 +78,7 @@ def as_text(value: object) -> str:
         text = value
     else:
         try:
-            text = to_json(value, indent=1).decode()
+            text = to_json(value).decode()
         except (PydanticSerializationError, ValueError, RecursionError):
             text = str(value)
     return text.encode("utf-8", "replace").decode()

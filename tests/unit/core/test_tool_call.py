@@ -64,7 +64,7 @@ async def test_text_and_values() -> None:
         return f"got {n}"
 
     assert await say(now, {"n": 1}) == framed("got 1")
-    assert await say(later, {"n": "1"}) == framed('{\n "n": 1,\n "none": null\n}')
+    assert await say(later, {"n": "1"}) == framed('{"n":1,"none":null}')
     assert await say(lambda: None) == framed("null")
     assert await say(lambda: "\ud800") == framed("?")
     assert "object object" in await say(lambda: object())
