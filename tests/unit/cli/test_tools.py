@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hermes_async.adapters.tools.names import BUILT_IN
 from tests.support.web import web
 from tests.unit.cli.conftest import Cli
 
@@ -37,10 +38,12 @@ def shop(project: Path) -> Path:
 
 def test_list(shop: Path, cli: Cli) -> None:
     lines = [line.split("\t") for line in cli("tools", "list").out.splitlines()]
-    assert [line[0] for line in lines] == ["arxiv_api", "web_fetch", "web_search", "shop:price", "shop:prise"]
-    assert lines[3] == ["shop:price", "item, amount", "Tell a price."]
-    assert "module 'shop' has no 'prise'; did you mean 'price'?" in lines[4][2]
-    assert json.loads(cli("tools", "list", "--json").out)[1]["takes"] == "url, start"
+    assert [line[0] for line in lines] == [*BUILT_IN, "shop:price", "shop:prise"]
+    assert lines[-2] == ["shop:price", "item, amount", "Tell a price."]
+    assert "module 'shop' has no 'prise'; did you mean 'price'?" in lines[-1][2]
+    assert (
+        json.loads(cli("tools", "list", "--json").out)[BUILT_IN.index("web_fetch")]["takes"] == "url, start"
+    )
 
 
 def test_call(shop: Path, cli: Cli) -> None:
