@@ -162,6 +162,18 @@ async def test_the_six_tools_within_a_task() -> None:
     assert "no task of that id" in await within(body, nap, fails.options(async_=False))
 
 
+async def test_the_tools_in_a_def() -> None:
+    @subagent
+    def waits(ctx: TaskContext) -> str:
+        tools = Delegation(ctx.children)
+        ctx.wait(tools.call, "delegate", {"subagent": "nap", "input": "0.01"})
+        return tools.news(ctx.wait(ctx.children.news))
+
+    async with LocalHermes(waits, nap, slots=1) as hermes:
+        told = await asyncio.wait_for(await hermes.session("chat").dispatch(waits), 20)
+    assert "slept 0.01 s" in told
+
+
 async def test_the_same_call_of_two_tasks_is_two() -> None:
     @subagent
     async def calls(ctx: TaskContext) -> str:
