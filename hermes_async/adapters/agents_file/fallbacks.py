@@ -22,9 +22,9 @@ def with_other_models(config: AgentsConfig, names: Collection[str]) -> AgentsCon
         name: parent.model_copy(
             update={"subagents": tuple(_renamed(use, config, names) for use in parent.subagents)}
         )
-        for name, parent in config.agents.items()
+        for name, parent in {**config.agents, **made}.items()
     }
-    return config.model_copy(update={"agents": {**agents, **made}})
+    return config.model_copy(update={"agents": agents})
 
 
 def means_model(use: SubagentSpec, config: AgentsConfig, names: Collection[str]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from hermes_async.adapters.agents_file import parse
 from hermes_async.adapters.model.subtasks import check_names
 from hermes_async.core.delegation import IN_A_TASK, NAMES
 from hermes_async.core.hermes import Hermes
@@ -20,7 +21,7 @@ from hermes_async.domain.failure import Reason
 from hermes_async.domain.task import TaskStatus
 from hermes_async.sdk import TaskContext
 from hermes_async.testing import LocalHermes
-from tests.support.model import Reply, Request, ScriptedModel, call, calls, say
+from tests.support.model import Reply, Request, ScriptedModel, call, calls, say, status
 from tests.support.servers import wait_until_async
 
 pytestmark = pytest.mark.anyio
@@ -173,6 +174,41 @@ async def test_its_budget_ends_it_while_it_delegates(scripted: ScriptedModel) ->
 async def _is_stopped(session: Any) -> bool:
     states = {task.birth.subagent: task.status for task in await session.tasks()}
     return states == {"lead": TaskStatus.FAILED, "size": TaskStatus.CANCELLED}
+
+
+TREE = """
+version: "2.4"
+agents:
+  boss:
+    type: conversational
+    subagents: [{{id: lead, fallback: "openai-chat:second"}}]
+  lead:
+    model: first
+    base_url: {url}
+    subagents: [{{id: size, agent: size, fallback: "openai-chat:third"}}]
+  size:
+    model: first
+    base_url: {url}
+"""
+
+
+async def test_another_model_takes_over_what_the_first_may_delegate() -> None:
+    def script(request: Request) -> Reply:
+        if request.model == "first":
+            return status(401)
+        if request.model == "third":
+            return say("5 letters")
+        if "<subagent_news>" in request.last:
+            return say(news(request)[0]["output"])
+        return say("Wait.") if request.said("tool") else call("delegate", subagent="size", input="click")
+
+    with ScriptedModel(script=script) as model:
+        config = parse(TREE.format(url=model.url), "agents.yaml", {})
+        async with LocalHermes(config=config) as hermes:
+            handle = await hermes.session("chat", parent="boss").dispatch("lead", "Go on.")
+            assert await asyncio.wait_for(handle, 20) == "5 letters"
+    offered = next(one for one in model.requests if one.model == "second").body["tools"][0]["function"]
+    assert offered["parameters"]["properties"]["subagent"]["enum"] == ["size"]
 
 
 async def test_an_agent_without_subagents_has_none_of_the_tools(scripted: ScriptedModel) -> None:
