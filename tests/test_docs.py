@@ -39,7 +39,7 @@ from hermes_async.core.threads import MOST_STRAYS
 from hermes_async.core.tool import MAX_CHARS
 from hermes_async.core.tool import TIMEOUT as TOOL_TIMEOUT
 from hermes_async.domain import events
-from hermes_async.domain.agent import NOT_YET, Spec
+from hermes_async.domain.agent import Spec
 from hermes_async.domain.errors import ConfigError, UnknownTask
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.secret import SHORTEST
@@ -216,18 +216,6 @@ def test_every_key_of_agents_yaml_is_documented() -> None:
 
 def test_every_model_of_agents_yaml_is_reached() -> None:
     assert set(models(SHAPE)) == set(Spec.__subclasses__())
-
-
-def test_keys_that_do_nothing_yet_are_marked() -> None:
-    def idle(path: str) -> bool:
-        return any(path == key or path.startswith(f"{key}.") for key in NOT_YET)
-
-    assert {path: row[4] for path, row in documented().items()} == {
-        path: "later" if idle(path) else "now" for path in documented()
-    }
-    assert [
-        key for key in NOT_YET if not any(f"{path}.".startswith(f"{key}.") for path in documented())
-    ] == []
 
 
 def documented() -> dict[str, list[str]]:

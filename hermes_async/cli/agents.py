@@ -21,7 +21,7 @@ from hermes_async.cli.shell import Shell
 from hermes_async.cli.tables import show_rows
 from hermes_async.core.registry import Registry
 from hermes_async.core.subagent import Subagent
-from hermes_async.domain.agent import AgentSpec, SubagentSpec, not_yet
+from hermes_async.domain.agent import AgentSpec, SubagentSpec
 from hermes_async.domain.errors import ConfigError, HermesError
 
 
@@ -73,16 +73,14 @@ def check(shell: Shell) -> int:
     known = registry(settings)
     found = [_with_tools(entry, known, settings.tool_names) for entry in entries(known, known.prepare)]
     idle = [
-        *(
-            f"agents.{entry.name} cannot run: it has neither `run` nor `model`"
-            for entry in found
-            if entry.is_idle
-        )
+        f"agents.{entry.name} cannot run: it has neither `run` nor `model`"
+        for entry in found
+        if entry.is_idle
     ]
-    idle += [*not_yet(known.config), *_unposted(known, settings.webhook_allow)]
+    idle += _unposted(known, settings.webhook_allow)
     problems = [entry.problem for entry in found if entry.problem]
     if shell.json:
-        shell.answer({"agents": [asdict(entry) for entry in found], "not_yet": idle, "ok": not problems})
+        shell.answer({"agents": [asdict(entry) for entry in found], "notes": idle, "ok": not problems})
     else:
         _tell_check(shell, found, idle)
     return exits.FAILED if problems else exits.OK

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, field_validator
 
@@ -325,28 +324,3 @@ class AgentsConfig(Spec):
 
 def _listing(names: Mapping[str, object]) -> str:
     return f"; there is {', '.join(names)}" if names else "; there is none"
-
-
-_LATER: Final = "comes with a later version"
-
-#: Keys that are understood and checked, but do nothing yet in this version (`*` is any name).
-NOT_YET: Final[Mapping[str, str]] = MappingProxyType({})
-
-
-def not_yet(config: AgentsConfig) -> Iterator[str]:
-    """Yield a sentence for each key that `config` says and this version does not act on."""
-    for path, general in _said(config.model_dump(exclude_unset=True), (), ()):
-        if general in NOT_YET:
-            yield f"{path} {NOT_YET[general]}"
-
-
-def _said(value: Any, path: tuple[str, ...], general: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Yield every path of `value` as it is, and with its names and indexes replaced by `*`."""
-    yield ".".join(path), ".".join(general)
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _said(item, (*path, key), (*general, "*" if path == ("agents",) else key))
-    elif isinstance(value, tuple):
-        for index, item in enumerate(value):
-            label = item["id"] if isinstance(item, dict) else str(index)
-            yield from _said(item, (*path, label), (*general, "*"))

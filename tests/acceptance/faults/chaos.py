@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hermes_async.adapters.redis_store.keys import Keys
-from hermes_async.domain.agent import NOT_YET
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
 from tests.acceptance.faults.agents import family, narrow, sync_work, work
 from tests.acceptance.faults.checker import Kind, Violation, counts, judge, recoveries, returns
@@ -20,12 +19,10 @@ from tests.acceptance.faults.nemesis import schedule, torment
 from tests.acceptance.faults.stage import PATIENCE, Stage
 from tests.support.servers import wait_until
 
-#: How many tasks of an agent a session may run at once; nothing, as long as agents.yaml says so in vain.
-LIMITS: Mapping[str, int] = (
-    {}
-    if "agents.*.subagents.*.concurrency_limit" in NOT_YET
-    else {agent.name: agent.spec.concurrency_limit for agent in (narrow,) if agent.spec.concurrency_limit}
-)
+#: How many tasks of an agent a session may run at once.
+LIMITS: Mapping[str, int] = {
+    agent.name: agent.spec.concurrency_limit for agent in (narrow,) if agent.spec.concurrency_limit
+}
 #: The agents whose ends callbacks tell of.
 TELLING = [agent.name for agent in (work, sync_work, family) if agent.spec.callbacks.on_complete]
 WORKERS = ("async-1", "async-2", "process-1", "callbacks-1", "callbacks-2")

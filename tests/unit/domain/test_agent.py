@@ -6,15 +6,12 @@ import pytest
 from pydantic import ValidationError
 
 from hermes_async.domain.agent import (
-    NOT_YET,
     AgentsConfig,
     AgentSpec,
     Idempotency,
-    PoolSpec,
     RetryPolicy,
     SubagentSpec,
     Webhook,
-    not_yet,
 )
 from hermes_async.domain.errors import UnknownAgent
 
@@ -110,26 +107,6 @@ def test_an_unknown_name_names_the_nearest(names: tuple[str, str], message: str)
     with pytest.raises(UnknownAgent) as caught:
         config().subagent(*names)
     assert str(caught.value) == message
-
-
-def test_what_does_nothing_yet_is_told() -> None:
-    full = config().model_copy(
-        update={
-            "async_worker_pool": PoolSpec(min_workers=1, max_workers=3),
-        }
-    )
-    assert list(not_yet(full)) == []
-
-
-def test_defaults_are_not_told() -> None:
-    assert list(not_yet(AgentsConfig(agents={"research": AgentSpec(run="a:b", pool="process")}))) == []
-
-
-def test_what_does_nothing_yet_exists() -> None:
-    models = {"agents.*.subagents.*": SubagentSpec, "agents.*": AgentSpec, "async_worker_pool": PoolSpec}
-    for key in NOT_YET:
-        parent, _, field = key.removesuffix(".lock").rpartition(".")
-        assert field in models.get(parent, AgentsConfig).model_fields
 
 
 def test_secrets_are_not_in_the_repr() -> None:
