@@ -75,6 +75,7 @@ BLOCKS = [block for path in DOCUMENTS for block in blocks(path)]
 NOT_RUN = {
     ("README.md", "How a task travels"): "a picture",
     ("docs/architecture.md", "The house"): "a picture",
+    ("docs/chat.md", "On a terminal"): "a picture; tests/acceptance/test_chat.py plays it",
     ("docs/relay.md", "Behind a proxy"): "the configuration of nginx",
     ("docs/metrics.md", "For people"): "as a terminal shows it",
 }

@@ -29,6 +29,8 @@ from hermes_async.chat.toolbox import Toolbox
 
 #: Who chats hears of a fault at once; the chat itself tries again.
 SETTINGS = ModelSettings(max_retries=0)
+#: Seconds for which an interrupt waits for what delegates; one that waits for its task is then given up.
+PATIENCE = 1.0
 INTERRUPTED = "The person interrupted before this call had a result."
 TOO_MANY = "Not called: this turn has reached its limit of tool calls. Answer with what you have."
 
@@ -130,7 +132,7 @@ class Mind:
             if not self._tools.is_delegation(call.tool_name):
                 task.cancel()
         with suppress(TimeoutError):
-            async with asyncio.timeout(5.0):
+            async with asyncio.timeout(PATIENCE):
                 await asyncio.wait(working)
 
 

@@ -22,6 +22,8 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 _TASK_ID = re.compile(r"\bt\d\d-[0-9a-z]{20,}\b")
 #: What differs between two runs of the same command, and what stands for it.
 _VARIES = (
+    (re.compile(r"\bt\d\d-[0-9a-z]{5}\b"), "<task>"),
+    (re.compile(r"\bs-[0-9a-z]{26}\b"), "<session>"),
     (re.compile(r"\b(redis|valkey)-server\b"), "<server>"),
     (re.compile(r"(?<=://127\.0\.0\.1):\d+"), ":<port>"),
     (re.compile(r"\b\d+(\.\d+)? (ms|s)\b"), "<time>"),
