@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -27,6 +28,7 @@ from hermes_async.core.tool_call import call
 from hermes_async.domain.agent import AgentSpec, RunLimits
 from hermes_async.domain.errors import BudgetExceeded, ConfigError
 from hermes_async.domain.events import MessageData
+from hermes_async.domain.usage import LONGEST_NAME
 
 LoadTools = Callable[[Iterable[str]], Mapping[str, core_tool.Tool]]
 
@@ -137,6 +139,7 @@ class Purse:
     def __init__(self, ctx: TaskContext, full: str) -> None:
         self._ctx = ctx
         self._full = full
+        self._spend = partial(ctx.spend, model=full[:LONGEST_NAME])
         self._requests = 0
 
     async def ask(self) -> None:
@@ -145,7 +148,7 @@ class Purse:
         if self._ctx.limits.requests is None and self._requests > MOST_REQUESTS:
             sentence = f"{MOST_REQUESTS} requests without an answer: set limits.requests if it needs more"
             raise BudgetExceeded(sentence)
-        await self._ctx.spend(requests=1)
+        await self._spend(requests=1)
 
     async def pay(self, response: ModelResponse) -> None:
         """Pay for an answer, and then for the tools that it calls, before they are called."""
@@ -154,11 +157,11 @@ class Purse:
         if priced is None:
             priced = cost(self._full, usage.input_tokens, usage.output_tokens)
         self._check(usage.input_tokens + usage.output_tokens, priced)
-        await self._ctx.spend(
+        await self._spend(
             input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost_usd=priced or 0.0
         )
         if response.tool_calls:  # by themselves: what is refused is not counted
-            await self._ctx.spend(tool_calls=len(response.tool_calls))
+            await self._spend(tool_calls=len(response.tool_calls))
 
     def _check(self, tokens: int, priced: float | None) -> None:
         """A limit that cannot be kept is no limit."""

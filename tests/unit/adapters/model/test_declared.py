@@ -116,7 +116,10 @@ async def test_what_it_spends_is_in_its_record(start: Start, scripted: ScriptedM
         handle = await dispatched(hermes, "Where?")
         await handle
         usage = (await handle.task()).usage
+        [(spender, counted)] = (await hermes.store.metrics()).spent.items()
     assert usage is not None
+    assert counted == usage
+    assert spender.model.endswith(":gpt-4o-mini")
     assert (usage.requests, usage.tool_calls, usage.input_tokens, usage.output_tokens) == (2, 1, 1_100, 520)
     assert usage.cost_usd == pytest.approx(1_100 * 0.15e-6 + 520 * 0.6e-6)
 
