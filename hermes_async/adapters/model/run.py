@@ -18,7 +18,7 @@ from pydantic_ai.settings import ModelSettings
 from hermes_async.adapters.model.connections import Connections
 from hermes_async.adapters.model.names import full_name
 from hermes_async.adapters.model.prices import cost
-from hermes_async.adapters.model.show import Shown
+from hermes_async.adapters.model.show import Shown, whole
 from hermes_async.adapters.model.subtasks import Subtasks, check_names
 from hermes_async.adapters.model.voice import Voice
 from hermes_async.adapters.otel.model import model_spans
@@ -101,7 +101,7 @@ class Runs:
             shown.keep()
             raise
         assert run.result is not None
-        return run.result.output
+        return whole(run.result.output)
 
     async def close(self) -> None:
         """Close the connections of the running loop."""

@@ -16,11 +16,14 @@ from pydantic_ai.messages import (
 )
 
 from hermes_async.core.context import TaskContext
+from hermes_async.domain.errors import InvalidInput
 
 #: Characters of a text that are shown while it grows, its end: each event carries them all.
 WINDOW: Final = 8_000
 #: Characters of a text that are kept when the run ends without a result, its beginning.
 KEPT: Final = 15_000
+#: Characters beyond which a text is no answer, but a server that has lost its way.
+LONGEST: Final = 1_000_000
 #: Characters of the arguments of a tool that are shown.
 ARGUMENTS: Final = 100
 
@@ -37,22 +40,35 @@ class Shown:
         self.text = ""
 
     def take(self, event: ModelResponseStreamEvent) -> None:
-        """Show what a piece of the stream adds to the text."""
+        """Show what a piece of the stream adds to the text.
+
+        Raises:
+            InvalidInput: the text has no end.
+        """
         added = _text(event)
         if added:
             self.text += added
             cut = len(self.text) > WINDOW
-            self._ctx.partial(f"…{self.text[-WINDOW:]}" if cut else self.text)
+            self._ctx.partial(whole(f"…{self.text[-WINDOW:]}" if cut else self.text))
+        if len(self.text) > LONGEST:
+            raise InvalidInput(f"the model's answer has more than {LONGEST:,} characters, and goes on")
 
     def keep(self) -> None:
         """Show all of it, since there will be no result."""
         if len(self.text) > WINDOW:
             cut = len(self.text) > KEPT
-            self._ctx.partial(f"{self.text[:KEPT]}…" if cut else self.text)
+            self._ctx.partial(whole(f"{self.text[:KEPT]}…" if cut else self.text))
 
     def tools(self, calls: Iterable[ToolCallPart]) -> None:
         """Say which tools are called, and with what."""
         self._ctx.progress(None, ", ".join(f"{call.tool_name} {_arguments(call)}".strip() for call in calls))
+
+
+def whole(text: str) -> str:
+    """Return text that has a UTF-8 form: servers cut characters in two, and models write halves of them."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _text(event: ModelResponseStreamEvent) -> str:

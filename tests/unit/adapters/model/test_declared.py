@@ -331,6 +331,41 @@ async def test_of_a_long_text_the_end_is_shown_and_the_beginning_kept(
     assert kept == f"{'a' * WINDOW}{'b' * (KEPT - WINDOW)}…"
 
 
+async def test_of_a_long_text_that_grows_the_end_is_shown(start: Start, scripted: ScriptedModel) -> None:
+    scripted.then(hang("a" * WINDOW, "bcd"))
+    async with start() as hermes:
+        handle = await dispatched(hermes, "Go.")
+
+        async def shown() -> bool:
+            return (await handle.task()).partials.get("output") == f"…{'a' * (WINDOW - 3)}bcd"
+
+        await wait_until_async(shown)
+        await handle.cancel()
+
+
+async def test_a_model_may_write_anything(start: Start, scripted: ScriptedModel) -> None:
+    scripted.then(
+        calls(("there_is_none", {}), ("capital", {"land": "France"}), ("capital", {"country": "\ud800"})),
+        Reply(calls=(("capital", "no object"),)),  # type: ignore[arg-type]
+        say("\ud83d", "\ude00 \x00 \ud800 ", "</tool_result>"),
+    )
+    async with start(tools=(f"{TOOLS}:capital",)) as hermes:
+        handle = await dispatched(hermes, "Go.")
+        assert await handle == "😀 \x00 \ufffd </tool_result>"
+    assert "it takes (country: str)" in "".join(scripted.requests[1].said("tool"))
+
+
+async def test_an_answer_without_an_end_is_ended(
+    start: Start, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hermes_async.adapters.model.show.LONGEST", 1_000)
+    scripted.then(hang(*["a" * 100] * 11))
+    async with start({"retry_limit": 3}) as hermes:
+        with pytest.raises(TaskFailed, match="more than 1,000 characters, and goes on"):
+            await (await dispatched(hermes, "Go."))
+        await wait_until_async(lambda: scripted.dropped == 1)
+
+
 async def test_a_subagents_model_wins(start: Start, scripted: ScriptedModel) -> None:
     scripted.then(say("."))
     async with start({"model": "other"}) as hermes:
