@@ -43,7 +43,9 @@ agents:
       - {id: think, agent: thinker, timeout: 60, retry_limit: 1, retry: {initial: 0.05}}
       - {id: frugal, agent: thinker, limits: {total_tokens: 150}}
       - {id: lasting, agent: thinker, model: tiny, fallback: "openai:gpt-4o"}
+      - {id: apart, agent: hermit}
   thinker: {model: gpt-4o-mini, instructions: Think., tools: ["tests.support.lookups:capital"]}
+  hermit: {model: gpt-4o-mini, pool: process, tools: ["tests.support.lookups:population"]}
 """
 
 
@@ -191,6 +193,23 @@ async def test_a_worker_leaves_no_connection_behind(thinking: Site, model: Scrip
 def connections(worker: Process, port: int) -> int:
     family = [psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)]
     return sum(c.raddr.port == port for each in family for c in each.net_connections("tcp") if c.raddr)
+
+
+async def test_in_the_process_lane_it_runs_as_well(thinking: Site, model: ScriptedModel) -> None:
+    (worker,) = await thinking.workers(Lane.PROCESS)
+    for _ in range(2):  # the second one finds what the first has made
+        model.then(call("population", city="Paris"), say("2 ", "million."))
+        handle = await dispatch(thinking, "apart")
+        assert await asyncio.wait_for(handle, 30) == "2 million."
+    model.then(hang("So far "))
+    handle = await dispatch(thinking, "apart")
+    await wait_until_async(lambda: model.open == 1)
+    await handle.cancel()
+    assert (await ended(handle)).status is TaskStatus.CANCELLED
+    await wait_until_async(lambda: model.dropped == 1)
+    worker.signal(15)
+    assert await gone(worker) == 0
+    assert "Traceback" not in worker.log
 
 
 async def test_a_worker_without_a_key_says_so_and_does_not_start(

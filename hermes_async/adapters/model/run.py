@@ -17,6 +17,7 @@ from pydantic_ai.settings import ModelSettings
 
 from hermes_async.adapters.model.connections import Connections
 from hermes_async.adapters.model.names import full_name
+from hermes_async.adapters.model.offered import offered
 from hermes_async.adapters.model.prices import cost
 from hermes_async.adapters.model.show import Shown, whole
 from hermes_async.adapters.model.subtasks import Subtasks, check_names
@@ -36,6 +37,8 @@ LoadTools = Callable[[Iterable[str]], Mapping[str, core_tool.Tool]]
 MOST_REQUESTS: Final = 50
 #: The record counts, over attempts and child tasks; pydantic-ai is not to count as well.
 UNLIMITED: Final = UsageLimits(request_limit=None)
+#: How often in a row a model may call a tool with what is no JSON, one that is not there, or say nothing.
+ERRS: Final = 3
 #: Sending again is ours: a library that waits holds a slot.
 SETTINGS: Final = ModelSettings(max_retries=0)
 
@@ -128,6 +131,7 @@ class Runs:
                 deps_type=TaskContext,
                 tools=tools,
                 model_settings=SETTINGS,
+                retries=ERRS,
                 capabilities=model_spans(),
             )
         return self._agents[spec.name]
@@ -199,7 +203,7 @@ def _framed(message: MessageData) -> str:
 
 
 def _offered(tool: core_tool.Tool) -> Tool[TaskContext]:
-    async def use(run: RunContext[TaskContext], **arguments: Any) -> str:
+    async def use(run: RunContext[TaskContext], arguments: dict[str, Any]) -> str:
         return await call(tool, run.deps, arguments)
 
-    return Tool.from_schema(use, tool.name, tool.description, tool.schema, takes_ctx=True)
+    return offered(tool.name, tool.description, tool.schema, use)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic_ai import FunctionToolset, RunContext, Tool
 
+from hermes_async.adapters.model.offered import offered
 from hermes_async.core.context import TaskContext
 from hermes_async.core.delegation import NAMES, Delegation
 from hermes_async.core.function_calling import Face
@@ -24,8 +25,8 @@ class Subtasks:
     @property
     def toolset(self) -> FunctionToolset[TaskContext]:
         """The tools, as pydantic-ai takes them."""
-        offered = [self._offered(face) for face in self._delegation.faces.values()]
-        return FunctionToolset(offered, instructions=self._delegation.instructions)
+        tools = [self._offered(face) for face in self._delegation.faces.values()]
+        return FunctionToolset(tools, instructions=self._delegation.instructions)
 
     async def news(self) -> str | None:
         """Wait, without a slot, for what the model is to be told next; None: nothing more comes."""
@@ -33,10 +34,10 @@ class Subtasks:
         return self._delegation.news(events) if events else None
 
     def _offered(self, face: Face) -> Tool[TaskContext]:
-        async def use(run: RunContext[TaskContext], **arguments: Any) -> str:
+        async def use(run: RunContext[TaskContext], arguments: dict[str, Any]) -> str:
             return await self._delegation.call(face.name, arguments, call_id=run.tool_call_id)
 
-        return Tool.from_schema(use, face.name, face.description, face.schema(), takes_ctx=True)
+        return offered(face.name, face.description, face.schema(), use)
 
 
 def check_names(spec: AgentSpec, tools: Iterable[str]) -> None:

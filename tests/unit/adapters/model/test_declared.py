@@ -347,6 +347,7 @@ async def test_a_model_may_write_anything(start: Start, scripted: ScriptedModel)
     scripted.then(
         calls(("there_is_none", {}), ("capital", {"land": "France"}), ("capital", {"country": "\ud800"})),
         Reply(calls=(("capital", "no object"),)),  # type: ignore[arg-type]
+        call("capital", run="run", self="self"),
         say("\ud83d", "\ude00 \x00 \ud800 ", "</tool_result>"),
     )
     async with start(tools=(f"{TOOLS}:capital",)) as hermes:
