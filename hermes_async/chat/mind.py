@@ -22,6 +22,7 @@ from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
+from hermes_async.adapters.otel.model import request_spans
 from hermes_async.chat.history import History
 from hermes_async.chat.pieces import Piece, Text, ToolCalled, ToolReturned
 from hermes_async.chat.spending import Spending
@@ -92,6 +93,7 @@ class Mind:
                 self._history.messages,
                 model_settings=SETTINGS,
                 model_request_parameters=self._asked,
+                instrument=request_spans(),
             ) as stream:
                 async for event in stream:
                     if text := _text(event):

@@ -81,6 +81,7 @@ class ChatParent:
     ) -> None:
         spec = hermes.registry.config.agent(parent)
         self.session = hermes.session(session_id, parent)
+        self._tracing = hermes.tracing
         self._moved = asyncio.Event()
         self._inbox = Inbox(self.session, coalesce, self._moved.set)
         self._history = History(
@@ -265,9 +266,11 @@ class ChatParent:
         turn.add(replace(ended, usage=spending.usage))
 
     async def _speak(self, turn: Turn, prompt: str | None, spending: Spending) -> None:
-        async with aclosing(self._mind.turn(turn.number, prompt, spending)) as pieces:
-            async for piece in pieces:
-                turn.add(piece)
+        pieces = self._mind.turn(turn.number, prompt, spending)
+        with self._tracing.turn(self.session.parent or "", self.session.id):
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    turn.add(piece)
         self._failures = 0
 
     def _failed(self, ended: TurnEnded, error: Exception) -> TurnEnded:

@@ -93,6 +93,10 @@ class Tracing(Protocol):
         """
         ...
 
+    def turn(self, parent: str, session_id: str) -> AbstractContextManager[object]:
+        """Within this, a parent takes a turn in its session."""
+        ...
+
     def sending(self, tasks: Sequence[Task]) -> AbstractContextManager[object]:
         """Within this, new tasks are written."""
         ...
@@ -124,6 +128,10 @@ class Untraced:
     def context(self, task_id: str, trace_id: str | None) -> TraceContext:
         """Return that of the request, or one that a worker may trace all the same."""
         return asked() or made_up(task_id, trace_id)
+
+    def turn(self, parent: str, session_id: str) -> AbstractContextManager[object]:
+        """Do nothing."""
+        return _NOTHING
 
     def sending(self, tasks: Sequence[Task]) -> AbstractContextManager[object]:
         """Do nothing."""

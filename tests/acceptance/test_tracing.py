@@ -18,6 +18,7 @@ from hermes_async.domain.spans import Span, stretches
 from hermes_async.domain.task import Lane
 from tests.support import traced
 from tests.support.asking import ended
+from tests.support.model import ScriptedModel, call, say
 from tests.support.receiver import Receiver, hang
 from tests.support.servers import Process, free_port, wait_until_async
 from tests.support.sink import Sink, named, paths, sink
@@ -113,6 +114,33 @@ async def test_one_trace_from_the_parents_span_to_callback_and_webhook(
         assert set(spans.times.values()) == {1}
         assert_attributes(found, task_id)
         assert [post.headers["traceparent"][3:35] for post in receiver.posts] == [trace_id]
+
+
+async def test_the_turns_of_a_chat_begin_the_traces_of_what_they_delegate(site: Site, spans: Sink) -> None:
+    boss = "{type: conversational, model: gpt-4o-mini, subagents: [{id: think, agent: think}]}"
+    config = Path(site.env["HERMES_CONFIG"])
+    config.write_text(f"agents:\n  boss: {boss}\n")
+    with ScriptedModel(
+        call("delegate", subagent="think", input="chips"), say("Begun."), say("Done.")
+    ) as model:
+        site.env = {**site.env, **model.env}
+        await site.workers(Lane.ASYNC)
+        chat = site.run([sys.executable, "-m", "tests.support.traced", "chat"], "chat")
+        await until_said(chat, "both turns ended")
+        (task,) = await site.session.tasks()
+        found = await spans.until(task.birth.trace_id, "invoke_agent boss", "step", "process think")
+    turn = "invoke_agent boss"
+    assert paths(found) == sorted(
+        [
+            turn,
+            *[f"{turn} > chat gpt-4o-mini"] * 2,
+            f"{turn} > send think",
+            f"{turn} > send think > wait think",
+            f"{turn} > send think > process think",
+            f"{turn} > send think > process think > invoke_agent think",
+            f"{turn} > send think > process think > invoke_agent think > step",
+        ]
+    )
 
 
 def assert_attributes(found: list[Span], task_id: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,10 @@ class Site:
     def start(self, lane: Lane, size: int) -> Process:
         slots = 50 if lane is Lane.ASYNC else size
         return self._spawn(worker_command(lane, concurrency=slots), self.env, lane)
+
+    def run(self, args: Sequence[str], name: str) -> Process:
+        """Run a process in the environment of the workers."""
+        return self._spawn(args, self.env, name)
 
     def celery(self, *args: str, env: Mapping[str, str] | None = None, name: str = "celery") -> Process:
         """Run the plain command line of Celery."""

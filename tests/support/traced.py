@@ -89,5 +89,21 @@ async def _turn(name: str) -> None:
         print(handle.id, handle.trace_id, await handle, flush=True)
 
 
+async def _chat() -> None:
+    """Be a parent with a model, until it has answered to the news of what it has delegated."""
+    from hermes_async.chat import ChatParent
+    from hermes_async.chat.pieces import TurnEnded
+
+    async with connect() as hermes, ChatParent(hermes, "boss", session_id="chat") as chat:
+        pieces = chat.pieces()
+        chat.say("What about chips?")
+        ended = 0
+        async for piece in pieces:
+            ended += isinstance(piece, TurnEnded)
+            if ended == 2:
+                break
+        print("both turns ended", flush=True)
+
+
 if __name__ == "__main__":
-    asyncio.run(_turn(sys.argv[1]))
+    asyncio.run(_chat() if sys.argv[1] == "chat" else _turn(sys.argv[1]))

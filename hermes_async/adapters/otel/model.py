@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from opentelemetry import trace
 from opentelemetry.trace import Span, Tracer, TracerProvider
@@ -17,16 +17,21 @@ from hermes_async.core.present import present
 
 def model_spans() -> Sequence[Instrumentation]:
     """Return what makes an agent of pydantic-ai write spans: nothing, unless somebody has set a provider."""
+    settings = request_spans()
+    return (Instrumentation(settings),) if settings else ()
+
+
+def request_spans() -> InstrumentationSettings | Literal[False]:
+    """Return what makes a single request to a model write a span: nothing, unless there is a provider."""
     provider = trace.get_tracer_provider()
     if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
-        return ()
-    settings = InstrumentationSettings(
+        return False
+    return InstrumentationSettings(
         tracer_provider=_Below(provider),
         include_content=False,
         include_binary_content=False,
         include_model_request_parameters=False,
     )
-    return (Instrumentation(settings),)
 
 
 class _Below(TracerProvider):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -43,6 +44,16 @@ class Spans:
         if sampler is None:
             return None
         return sampler.should_sample(context, int(trace_id, 16), name, SpanKind.PRODUCER)
+
+    def turn(self, parent: str, session_id: str) -> AbstractContextManager[Span]:
+        """Start the span of a parent's turn, as the current one."""
+        said = {
+            names.AI_OPERATION: names.INVOKE_AGENT,
+            names.AI_AGENT: parent,
+            names.AI_CONVERSATION: session_id,
+            names.SESSION_ID: session_id,
+        }
+        return self.tracer.start_as_current_span(names.invoke(parent), attributes=said)
 
     def send(self, task: Task, parent: SpanContext | None, start: float) -> Span:
         """Start the span of a dispatch, which has the id that the record names."""

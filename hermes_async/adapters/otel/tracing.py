@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from opentelemetry import context as contexts
@@ -21,6 +22,8 @@ from hermes_async.domain.callback import Call
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import ErrorInfo
 from hermes_async.domain.task import Task, TaskStatus
+
+logger = logging.getLogger("hermes.tracing")
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,11 @@ class OtelTracing:
         state = (result.trace_state and result.trace_state.to_header()) or None
         return TraceContext(f"00-{chosen}-{secrets.token_hex(8)}-{flags:02x}", state)
 
+    def turn(self, parent: str, session_id: str) -> AbstractContextManager[object]:
+        """Write a span for a turn of a parent, and let it be the current one."""
+        spans = self._found()
+        return spans.turn(parent, session_id) if spans else nullcontext()
+
     @contextmanager
     def sending(self, tasks: Sequence[Task]) -> Iterator[None]:
         """Write a span for each task that is written within this, if its context asks for one."""
@@ -77,7 +85,8 @@ class OtelTracing:
             raise
         finally:
             if spans is not None:
-                self._sent(spans, tasks, here if here.is_valid else None, began, error)
+                with _harmless():
+                    self._sent(spans, tasks, here if here.is_valid else None, began, error)
 
     @staticmethod
     def _sent(
@@ -100,19 +109,25 @@ class OtelTracing:
         if spans is None:
             yield
             return
-        live = self._begun(spans, task)
-        self._live[task.id, task.attempt] = live
-        token = contexts.attach(trace.set_span_in_context(live.agent))
+        token = None
+        with _harmless():
+            live = self._begun(spans, task)
+            self._live[task.id, task.attempt] = live
+            token = contexts.attach(trace.set_span_in_context(live.agent))
         try:
             yield
         finally:
-            contexts.detach(token)
+            if token is not None:
+                contexts.detach(token)
 
     def ended(self, task: Task, event: AnyEvent | None) -> None:
         """Write the spans of an attempt, and those that only then are sure to be written once."""
         live, spans = self._live.pop((task.id, task.attempt), None), self._found()
-        if event is None or spans is None:  # others write them, under the same ids
-            return
+        if event is not None and spans is not None:  # else others write them, under the same ids
+            with _harmless():
+                self._end(spans, live, task, event)
+
+    def _end(self, spans: Spans, live: _Attempt | None, task: Task, event: AnyEvent) -> None:
         now = time.time()
         if spans.is_made_up(task) and task.attempt <= 1:
             spans.send(task, spans.above(task), task.created_at).end(nanoseconds(task.created_at))
@@ -132,7 +147,9 @@ class OtelTracing:
         if spans is None:
             yield lambda error: None
             return
-        span = spans.call(call, time.time())
+        span: Span = trace.INVALID_SPAN
+        with _harmless():
+            span = spans.call(call, time.time())
         with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
             yield lambda error: failed(span, error) if error else None
 
@@ -164,6 +181,15 @@ class OtelTracing:
                 return None
             self._spans = Spans(provider.get_tracer(names.SCOPE), self._system)
         return self._spans
+
+
+@contextmanager
+def _harmless() -> Iterator[None]:
+    """Within this, whatever a provider or its processors raise costs no task anything."""
+    try:
+        yield
+    except Exception:
+        logger.exception("a span could not be written")
 
 
 def _here() -> SpanContext:

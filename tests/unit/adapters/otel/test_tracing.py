@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRatioBased
@@ -198,6 +198,25 @@ def test_all_processes_sample_the_same_traces_whoever_began_them() -> None:
         by_trace[span.context.trace_id] = by_trace.get(span.context.trace_id, 0) + 1
     assert 0 < len(by_trace) < 40
     assert set(by_trace.values()) == {4}
+
+
+class Broken(SpanProcessor):
+    """One that a user has written on a bad day."""
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        raise RuntimeError("no start")
+
+    def on_end(self, span: Any) -> None:
+        raise RuntimeError("no end")
+
+
+async def test_a_provider_that_raises_costs_a_task_nothing(
+    make_bench: MakeBench, kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept.provider.add_span_processor(Broken())
+    bench = make_bench(work, tracing=OtelTracing(provider=kept.provider))
+    assert (await done(bench, work)).status is S.COMPLETED
+    assert "a span could not be written" in caplog.text
 
 
 class Foreign(trace.TracerProvider):
