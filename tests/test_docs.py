@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ from pydantic_core import PydanticUndefined
 from hermes_async.adapters.agents_file import parse
 from hermes_async.adapters.agents_file.shape import ROOT as SHAPE
 from hermes_async.adapters.agents_file.shape import Shape
+from hermes_async.adapters.logs import JsonLines, ids_of
 from hermes_async.adapters.redis_store import LOG_LENGTH
 from hermes_async.adapters.tools import ToolNames
 from hermes_async.adapters.tools.body import LONGEST as LONGEST_BODY
@@ -78,6 +80,9 @@ NOT_RUN = {
     ("docs/chat.md", "On a terminal"): "a picture; tests/acceptance/test_chat.py plays it",
     ("docs/relay.md", "Behind a proxy"): "the configuration of nginx",
     ("docs/metrics.md", "For people"): "as a terminal shows it",
+    ("docs/tracing.md", "A waterfall"): "as a terminal shows it",
+    ("docs/tracing.md", "Spans without any other service"): "as a terminal shows it",
+    ("docs/tracing.md", "Logs"): "a line of a log",
 }
 #: Played in an empty folder with an `up` of its own; other consoles are played in a copy of the repository.
 FROM_NOTHING = ("README.md", "Fifteen lines")
@@ -197,6 +202,9 @@ def test_json_is_what_goes_over_the_wire(block: Block) -> None:
         call = make_call()
         real = json.loads(body(call, TaskResult.of(call.task)))
         assert (said.keys(), said["data"].keys()) == (real.keys(), real["data"].keys())
+    elif block.file == "docs/tracing.md":
+        line = logging.makeLogRecord({"attempt_ids": ids_of(make_call().task)})
+        assert said.keys() == json.loads(JsonLines().format(line)).keys()
     elif "type" in said:
         assert events.parse(said).model_dump(mode="json") == said
     elif "events" in said:

@@ -30,7 +30,7 @@ def drawn(rows: Sequence[Stretch], now: float, width: int | None = None) -> list
     """
     columns = width or shutil.get_terminal_size().columns
     names = [_name(row) for row in rows]
-    longest_said = min(max((len(_said(row, 200)) for row in rows), default=0), max(14, columns // 4))
+    longest_said = min(max((len(_said(row, 200)) for row in rows), default=0), max(14, columns // 3))
     room = columns - longest_said - _LEAST_BAR - _LENGTH - 3
     widest = min(max(map(len, names), default=0), _LONGEST_NAME, room)
     first = min((row.start for row in rows), default=0.0)

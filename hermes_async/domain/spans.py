@@ -100,7 +100,7 @@ def _rows(tops: Sequence[Span], below: Mapping[str | None, Sequence[Span]]) -> I
     while stack:
         span, depth = stack.pop()
         yield Stretch(
-            name=span.name,
+            name=_name(span),
             start=span.start,
             end=span.end,
             depth=depth,
@@ -110,6 +110,12 @@ def _rows(tops: Sequence[Span], below: Mapping[str | None, Sequence[Span]]) -> I
             attempt=span.attempt,
         )
         stack += [(part, depth + 1) for part in reversed(below.get(span.span_id, ()))]
+
+
+def _name(span: Span) -> str:
+    """Return the name of a span; an attempt has its number."""
+    is_attempt = span.span_id == span_id(span.task_id or "", span.attempt, Part.PROCESS)
+    return f"{span.name} #{span.attempt}" if is_attempt else span.name
 
 
 def _parent(span: Span, known: Mapping[str, Span]) -> str | None:

@@ -204,7 +204,7 @@ async def test_a_killed_worker_leaves_a_complete_trace_with_both_attempts(
         ]
     )
     lost, completed = named(found, f"process {name}")
-    assert lost.error == "worker_lost: the attempt was lost: worker lost"
+    assert lost.error == "worker_lost: the attempt was lost"
     assert (lost.attempt, completed.attempt) == (1, 2)
     assert lost.start < before < lost.end <= completed.start
     first = min(named(found, "first"), key=lambda span: span.start)
@@ -262,6 +262,18 @@ async def assert_that_tasks_do_not_care(site: Site) -> None:
     assert time.monotonic() - began < 10
     for worker in workers:
         assert "Traceback" not in worker.log
+
+
+async def test_what_is_not_sent_yet_is_sent_when_a_worker_stops(site: Site, spans: Sink) -> None:
+    site.env = {**site.env, "OTEL_BSP_SCHEDULE_DELAY": "600000"}
+    workers = await site.workers(Lane.ASYNC, Lane.PROCESS)
+    handles = [await site.dispatch(agent, "x") for agent in (traced.think, traced.think_in_child)]
+    assert await asyncio.wait_for(asyncio.gather(*handles), 30) == ["x", "x"]
+    assert spans.of(handles[0].trace_id) == []
+    for worker in workers:
+        worker.signal(signal.SIGTERM)
+    for handle, name in zip(handles, ("think", "think_in_child"), strict=True):
+        await spans.until(handle.trace_id, "step", f"process {name}", f"send {name}")
 
 
 BLOCKER = """\

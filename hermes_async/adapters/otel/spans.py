@@ -186,7 +186,7 @@ def settled(span: Span, task: Task, event: AnyEvent) -> None:
         failed(span, error)
     elif event.type not in _GOOD:  # it was lost
         cause = str(getattr(event.data, "cause", status))
-        failed(span, ErrorInfo(type=cause, message=f"the attempt was lost: {cause.replace('_', ' ')}"))
+        failed(span, ErrorInfo(type=cause, message="the attempt was lost"))
     if reason := getattr(event.data, "reason", None):
         span.set_attribute(names.REASON, str(reason))
     usage = getattr(event.data, "usage", None)

@@ -66,7 +66,7 @@ def test_up_with_trace_draws_a_task_once_it_has_ended(project: Path, up: Process
     assert rows == [
         "send slow_agent",
         "  wait slow_agent",
-        "  process slow_agent",
+        "  process slow_agent #1",
         "    invoke_agent slow_agent",
     ]
     assert "OTEL_" not in up.log

@@ -19,11 +19,11 @@ ROWS = [
 def test_bars_are_to_scale_and_errors_are_marked() -> None:
     lines = [click.unstyle(line) for line in drawn(ROWS, now=110.0, width=60)]
     assert lines == [
-        "task research ██████████████████████    10 s completed",
-        "  wait        ████▍                    2.0 s",
-        "  attempt 1       ███████              3.0 s ✗ ValueError: …",
-        "    message           ▊                 0 ms",
-        "  attempt 2              ███████████   5.0 s goes on",
+        "task research █████████████████████    10 s completed",
+        "  wait        ████▎                   2.0 s",
+        "  attempt 1       ██████▌             3.0 s ✗ ValueError: no",
+        "    message           ▍                0 ms",
+        "  attempt 2             ███████████   5.0 s goes on",
     ]
 
 

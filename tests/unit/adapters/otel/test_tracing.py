@@ -141,7 +141,7 @@ async def test_whoever_notes_a_loss_writes_the_spans_that_the_lost_worker_had_be
     )
     assert parents(kept)["step"] == "invoke_agent dawdle"
     lost = kept.named("process dawdle")
-    assert lost.status.description == "worker_lost: the attempt was lost: worker lost"
+    assert lost.status.description == "worker_lost: the attempt was lost"
     assert lost.attributes is not None
     assert lost.attributes["error.type"] == "worker_lost"
 
