@@ -86,6 +86,8 @@ class TaskContext:
         self.model = None if task.agent == options.fallback else options.model
         #: What the task may spend, together with those below it.
         self.limits = options.limits
+        #: All limits that bind it: those of the tasks above it, the uppermost first, and its own.
+        self.bounds = tuple(budget.limits for budget in task.birth.budgets)
         #: True once somebody asked to cancel, or the attempt was given to another worker.
         self.cancelled = False
         self._voice = voice

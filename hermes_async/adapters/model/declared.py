@@ -80,7 +80,7 @@ class Declared:
 
         async def run(ctx: TaskContext, input: str = "", **details: Any) -> str:
             asked = prompt(self.spec, input, details)
-            model = self.family.models.get(self.spec.name) or self._checked(ctx.model)
+            model = self.family.models.get(self.spec.name) or self._affordable(ctx)
             return await self.family.runs.run(self.spec, model, ctx, asked)
 
         run.__name__ = run.__qualname__ = self.spec.name
@@ -115,6 +115,13 @@ class Declared:
     def _checked(self, said: str | None) -> str:
         name = self._named(said)
         check_model(name, self.spec.base_url)
+        return name
+
+    def _affordable(self, ctx: TaskContext) -> str:
+        """Return the model of a task, whose parent may have set a limit that this agent does not know of."""
+        name = self._checked(ctx.model)
+        for limits in ctx.bounds:
+            check_price(name, self.spec.base_url, limits)
         return name
 
     def _named(self, said: str | None) -> str:

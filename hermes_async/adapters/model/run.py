@@ -26,7 +26,7 @@ from hermes_async.adapters.otel.model import model_spans
 from hermes_async.core import tool as core_tool
 from hermes_async.core.context import TaskContext
 from hermes_async.core.tool_call import call
-from hermes_async.domain.agent import AgentSpec, RunLimits
+from hermes_async.domain.agent import AgentSpec
 from hermes_async.domain.errors import BudgetExceeded, ConfigError
 from hermes_async.domain.events import MessageData
 from hermes_async.domain.usage import LONGEST_NAME
@@ -169,11 +169,15 @@ class Purse:
 
     def _check(self, tokens: int, priced: float | None) -> None:
         """A limit that cannot be kept is no limit."""
-        limits: RunLimits = self._ctx.limits
-        if not tokens and (limits.total_tokens is not None or limits.cost_usd is not None):
-            raise ConfigError(f"the server of {self._full!r} tells no usage, so no limit on it can be kept")
-        if priced is None and limits.cost_usd is not None:
-            raise ConfigError(f"nobody knows what {self._full!r} costs, so limits.cost_usd cannot be kept")
+        for limits in self._ctx.bounds:
+            if not tokens and (limits.total_tokens is not None or limits.cost_usd is not None):
+                raise ConfigError(
+                    f"the server of {self._full!r} tells no usage, so no limit on it can be kept"
+                )
+            if priced is None and limits.cost_usd is not None:
+                raise ConfigError(
+                    f"nobody knows what {self._full!r} costs, so limits.cost_usd cannot be kept"
+                )
 
 
 async def _answered(response: ModelResponse, purse: Purse, shown: Shown) -> None:

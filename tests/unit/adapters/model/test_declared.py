@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from hermes_async import TaskCancelled, TaskFailed
+from hermes_async import TaskCancelled, TaskContext, TaskFailed, subagent
 from hermes_async.adapters.agents_file import load
 from hermes_async.adapters.model.declared import DeclaredAgents, description
 from hermes_async.adapters.model.show import KEPT, WINDOW
@@ -178,6 +178,18 @@ async def test_a_server_that_tells_no_usage_cannot_serve_a_limited_agent(
     async with start(limits=limits) as hermes:
         with pytest.raises(TaskFailed, match="tells no usage, so no limit on it can be kept"):
             await (await dispatched(hermes, "Where?"))
+
+
+async def test_a_limit_above_it_on_the_cost_wants_a_price_too(scripted: ScriptedModel) -> None:
+    @subagent(limits={"cost_usd": 1.0})
+    async def root(ctx: TaskContext) -> None:
+        await (await ctx.dispatch("research", "Where?"))
+
+    research = AgentSpec(model="openai:nobody-knows", base_url=scripted.url)
+    async with LocalHermes(root, config=AgentsConfig(agents={"research": research})) as hermes:
+        with pytest.raises(TaskFailed, match=r"no known price, so limits\.cost_usd cannot be kept"):
+            await (await hermes.session("chat").dispatch(root))
+    assert not scripted.requests
 
 
 async def test_a_cancel_ends_the_request(start: Start, scripted: ScriptedModel) -> None:
