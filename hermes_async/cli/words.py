@@ -124,6 +124,7 @@ _TELLERS: Final[dict[str, Callable[[Any, AnyEvent], str]]] = {
     "task.failed": lambda data, _: f"{data.reason}: {_error(data)}",
     "task.rejected": lambda data, _: f"{data.reason}: {_error(data)}",
     "session.message": lambda data, _: data.text,
+    "session.restored": lambda data, _: f"the server has lost events up to #{data.through}",
     "callback.succeeded": lambda data, _: data.name,
     "callback.failed": lambda data, _: f"{data.name}: {_error(data)}",
     "callback.dead": lambda data, _: f"{data.name}: {_error(data)}",

@@ -13,7 +13,7 @@ from hermes_async.core.agent import Subagent
 from hermes_async.core.dispatch import Delegate
 from hermes_async.core.handle import TaskHandle, unknown
 from hermes_async.core.journal import patiently
-from hermes_async.core.ports import Page
+from hermes_async.core.page import Page
 from hermes_async.domain.errors import UnknownTask
 from hermes_async.domain.events import AnyEvent, end_of
 from hermes_async.domain.lifecycle import TERMINAL_TYPES

@@ -18,7 +18,7 @@ from hermes_async.core.feed import End, Feed
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.ids import checked_idempotency_key, new_task_id
 from hermes_async.core.journal import Journal, patiently
-from hermes_async.core.ports import Page
+from hermes_async.core.page import Page
 from hermes_async.core.registry import Registry
 from hermes_async.core.subagent import Subagent
 from hermes_async.domain.agent import RunLimits, SubagentSpec

@@ -14,7 +14,8 @@ from weakref import WeakValueDictionary
 
 import anyio
 
-from hermes_async.core.ports import Page, Store
+from hermes_async.core.page import Page
+from hermes_async.core.ports import Store
 from hermes_async.domain.errors import StoreUnavailable
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.gap import Gap
@@ -110,7 +111,10 @@ class Feed:
         found: list[AnyEvent] = []
         after, due = 0, math.inf
         async with self.follow(session_id) as reader:
+            restored = reader.restored
             while True:
+                if restored != reader.restored:  # what lies there has numbers of before, and may be new
+                    restored, after = reader.restored, 0
                 seen = reader.seq
                 room = limit - len(found)
                 news = await reader.patiently(partial(self.store.inbox, session_id, after, room))
@@ -158,7 +162,13 @@ class Reader:
         self.listeners: list[Callable[[Page], None]] = []
         self._store = store
         self._session_id = session_id
+        #: How often the log had lost what it said: what was read of the inbox may not be what is there.
+        self.restored = 0
         self._stops = False
+        #: Of the last event that was read; empty: none was.
+        self._last_id = ""
+        #: The log may have lost something.
+        self._doubts = False
         #: Those that somebody still waits for.
         self._ends: WeakValueDictionary[str, End] = WeakValueDictionary()
         self._moved = asyncio.Event()
@@ -231,10 +241,14 @@ class Reader:
 
     async def _run(self) -> None:
         async with self._store.watch(self._session_id) as hint:
-            self._advance(await self._store.last_seq(self._session_id))
+            seq, self._last_id = await self._store.head(self._session_id)
+            self._advance(seq)
             self._first.set()
             while not self._stops:
-                if not self._take(await hint.wait(LOOK_EVERY)):
+                brought = await hint.wait(LOOK_EVERY)
+                if not self._take(brought or ()):
+                    # Nobody listened for a while, or somebody writes what is long known: is it the same log?
+                    self._doubts |= brought is None or bool(brought and brought[-1].seq <= self.seq)
                     await self._look()
 
     def _take(self, brought: Sequence[AnyEvent]) -> bool:
@@ -246,11 +260,16 @@ class Reader:
 
     async def _look(self) -> None:
         try:
+            if self._doubts:
+                await self._store.resume(self._session_id, self.seq, self._last_id)
+                self._doubts = False
             while True:
                 page = await self._store.events(self._session_id, self.seq, PAGE)
                 if page.events:
                     self._tell(page)
-                if len(page.events) < PAGE:  # of what comes from now on, a nudge will tell
+                if (
+                    len(page.events) < PAGE and not page.is_cut
+                ):  # of what comes from now on, a nudge will tell
                     return
         except StoreUnavailable as exc:  # it comes back; whoever waits goes on waiting
             logger.warning("cannot read session %s yet: %s", self._session_id, exc)
@@ -265,6 +284,8 @@ class Reader:
             for end in [*self._ends.values()]:
                 end.tell(None)
             self._ends.clear()
+        self.restored += sum(event.type == "session.restored" for event in page.events)
+        self._last_id = page.events[-1].id
         self._advance(page.events[-1].seq)
 
     def _advance(self, seq: int) -> None:

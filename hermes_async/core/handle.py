@@ -12,7 +12,7 @@ from pydantic import JsonValue, TypeAdapter
 from hermes_async.core.aside import Waiting
 from hermes_async.core.feed import End, Feed
 from hermes_async.core.journal import Journal, patiently
-from hermes_async.core.ports import Page
+from hermes_async.core.page import Page
 from hermes_async.core.signature import EVENT_BYTES, as_json
 from hermes_async.domain.errors import (
     InvalidInput,

@@ -13,6 +13,7 @@ from hermes_async.core.dialogue import Dialogue
 from hermes_async.core.hint import Hint
 from hermes_async.core.ledger import Ledger
 from hermes_async.core.metrics import Measured
+from hermes_async.core.page import Page
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.task import Lane, Task, TaskStatus
@@ -52,14 +53,6 @@ class Parcel:
 
     key: str
     body: str
-
-
-@dataclass(frozen=True)
-class Page:
-    """A stretch of a session's log; `gap` names the first and last `seq` that were asked for but trimmed."""
-
-    events: Sequence[AnyEvent]
-    gap: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -259,6 +252,26 @@ class Store(Dialogue, Accounts, Measured, Protocol):
 
     async def unread(self, session_id: str) -> int:
         """Return how many entries the inbox has."""
+        ...
+
+    async def head(self, session_id: str) -> tuple[int, str]:
+        """Return the `seq` of a session's last event (0: it has none) and its id, if that is not trimmed."""
+        ...
+
+    async def resume(self, session_id: str, seq: int, event_id: str) -> int:
+        """Have the log go on beyond `seq` if it does not have what a reader has read up to there.
+
+        A server may lose its last writes, or be given an older copy. Then a `session.restored` is written
+        behind a hole, which everybody takes for a gap, however far he has read.
+
+        Args:
+            session_id: whose log.
+            seq: how far the reader has come.
+            event_id: of the last event that it has read; empty: unknown.
+
+        Returns:
+            The `seq` of that event; 0: the log is as the reader knows it.
+        """
         ...
 
     async def born(self, task_id: str) -> int:

@@ -50,6 +50,12 @@ class MessageData(_Value):
     data: JsonValue = None
 
 
+class RestoredData(_Value):
+    """Up to which `seq` somebody may have read what is not in the log any more."""
+
+    through: int
+
+
 class AppliedData(_Value):
     """Which `task.message`, by its `seq`, an attempt has read."""
 
@@ -157,6 +163,7 @@ Failed = Event[Literal["task.failed"], FailedData]
 Cancelled = Event[Literal["task.cancelled"], Nothing]
 Rejected = Event[Literal["task.rejected"], RejectedData]
 SessionMessage = Event[Literal["session.message"], MessageData]
+SessionRestored = Event[Literal["session.restored"], RestoredData]
 CallbackSucceeded = Event[Literal["callback.succeeded"], CallbackData]
 CallbackFailed = Event[Literal["callback.failed"], CallbackData]
 CallbackDead = Event[Literal["callback.dead"], CallbackData]
@@ -179,6 +186,7 @@ AnyEvent = Annotated[
     | Cancelled
     | Rejected
     | SessionMessage
+    | SessionRestored
     | CallbackSucceeded
     | CallbackFailed
     | CallbackDead,
@@ -202,6 +210,16 @@ INBOX_TYPES = frozenset(
         "session.message",
     },
 )
+
+
+def restored(session_id: str, through: int) -> AnyEvent:
+    """Return the event of a log that has lost what it said; it goes on beyond `through`."""
+    return SessionRestored(
+        id=f"{session_id}:{through}:restored",
+        type="session.restored",
+        session_id=session_id,
+        data=RestoredData(through=through),
+    )
 
 
 def parse(value: dict[str, Any]) -> AnyEvent:

@@ -117,19 +117,19 @@ class Tail:
         portrait = next(self._portraits, None)
         if portrait is not None:
             return portrait
-        asked = self._limit
+        asked, is_cut = self._limit, False
         told = window.since(self.after, asked) if window else None
         if told is None:
             asked = self._stride
             page = await self._store.events(self.topic.session_id, self.after, asked)
             if page.gap is not None:
                 return await self._leap(page.gap)
-            told = [Told.of(event) for event in page.events]
+            told, is_cut = [Told.of(event) for event in page.events], page.is_cut
         taken, after, ended = self._stretch(told)
         last = told[-1].seq if told else 0
         known = max(newest, last)
         whole = last <= after
-        caught_up = whole and len(told) < asked
+        caught_up = whole and len(told) < asked and not is_cut
         ended = ended or (caught_up and self._unsure and await self._is_over(after, known))
         self.after, self.known, self.caught_up, self.ended = after, known, caught_up, ended
         self._stride = min(self._limit, 2 * self._stride) if whole else max(1, len(taken))

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 from hermes_async.core.feed import Feed, Reader
-from hermes_async.core.ports import Page
+from hermes_async.core.page import Page
 from hermes_async.domain.events import AnyEvent
 
 #: Events of one session that are kept, and their bytes; who is behind them reads from the store.

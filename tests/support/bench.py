@@ -8,7 +8,8 @@ from typing import Any
 
 from hermes_async.adapters.memory import MemoryQueue, MemoryStore
 from hermes_async.core.hermes import Hermes
-from hermes_async.core.ports import Page, Parcel
+from hermes_async.core.page import Page
+from hermes_async.core.ports import Parcel
 from hermes_async.core.registry import Registry
 from hermes_async.core.session import Session
 from hermes_async.core.subagent import Subagent

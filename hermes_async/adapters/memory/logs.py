@@ -11,8 +11,8 @@ from itertools import islice
 from hermes_async.adapters.memory.nudges import Nudges
 from hermes_async.core.hint import Hint
 from hermes_async.core.metrics import SINCE, count
-from hermes_async.core.ports import Page
-from hermes_async.domain.events import INBOX_TYPES, AnyEvent
+from hermes_async.core.page import Page
+from hermes_async.domain.events import INBOX_TYPES, AnyEvent, restored
 
 
 @dataclass
@@ -51,11 +51,22 @@ class MemoryLogs:
             session.posted = (event.id, self._log_now(event))
         return session.posted[1]
 
+    async def head(self, session_id: str) -> tuple[int, str]:
+        session = self._session(session_id)
+        return session.seq, session.log[-1].id if session.log else ""
+
+    async def resume(self, session_id: str, seq: int, event_id: str) -> int:
+        session = self._session(session_id)
+        known = next((event.id for event in session.log if event.seq == seq), None)
+        if (known is None and session.seq >= seq) or (known and event_id in ("", known)):
+            return 0
+        session.seq = max(session.seq, seq) + 1
+        return self._log_now(restored(session_id, session.seq))
+
     async def events(self, session_id: str, after: int, limit: int) -> Page:
         session = self._session(session_id)
         found = list(islice((event for event in session.log if event.seq > after), limit))
-        missed = bool(found) and found[0].seq > after + 1
-        return Page(found, (after + 1, found[0].seq - 1) if missed else None)
+        return Page.of(found, after)
 
     async def last_seq(self, session_id: str) -> int:
         return self._session(session_id).seq

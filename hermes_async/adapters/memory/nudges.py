@@ -20,7 +20,7 @@ class Nudges:
         self._event.set()
         self._event = asyncio.Event()
 
-    async def wait(self, timeout: float) -> Sequence[AnyEvent]:
+    async def wait(self, timeout: float) -> Sequence[AnyEvent] | None:
         with anyio.move_on_after(timeout):
             await self._event.wait()
         return ()

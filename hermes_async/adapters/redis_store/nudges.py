@@ -36,9 +36,11 @@ class _Hint:
         self._event = asyncio.Event()
         #: What was brought since the last wait; None: something was not, so it has to be looked for.
         self._brought: list[AnyEvent] | None = []
+        self._was_cut_off = False
 
     def tell(self, message: str | None) -> None:
         """Pass a nudge on; None: there may have been others, which nobody has heard."""
+        self._was_cut_off = self._was_cut_off or message is None
         event = self._read(message) if message and self._read else None
         if event is None or self._brought is None or len(self._brought) == KEPT:
             self._brought = None
@@ -46,13 +48,14 @@ class _Hint:
             self._brought.append(event)
         self._event.set()
 
-    async def wait(self, timeout: float) -> Sequence[AnyEvent]:
+    async def wait(self, timeout: float) -> Sequence[AnyEvent] | None:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._event.wait()
         self._event.clear()
-        brought, self._brought = self._brought, []
-        return brought or ()
+        brought, self._brought = self._brought or (), []
+        cut_off, self._was_cut_off = self._was_cut_off, False
+        return None if cut_off else brought
 
 
 class RedisNudges:

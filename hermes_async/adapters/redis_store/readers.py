@@ -16,7 +16,8 @@ from hermes_async.adapters.redis_store.keys import Keys
 from hermes_async.adapters.redis_store.nudges import RedisNudges
 from hermes_async.adapters.redis_store.pipe import Pipe
 from hermes_async.core.hint import Hint
-from hermes_async.core.ports import Page, Snapshot, Traffic
+from hermes_async.core.page import Page
+from hermes_async.core.ports import Snapshot, Traffic
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.task import Lane, Task, TaskStatus
 
@@ -48,12 +49,19 @@ class RedisReaders:
 
     async def events(self, session_id: str, after: int, limit: int) -> Page:
         found = await self._range("events", session_id, after, limit)
-        missed = bool(found) and found[0].seq > after + 1
-        return Page(found, (after + 1, found[0].seq - 1) if missed else None)
+        return Page.of(found, after)
 
     async def last_seq(self, session_id: str) -> int:
         key = f"{self._keys.of_session(session_id)}session:{session_id}"
         return int(await self._reads.read("HGET", key, "seq") or 0)
+
+    async def head(self, session_id: str) -> tuple[int, str]:
+        log = f"{self._keys.of_session(session_id)}events:{session_id}"
+        seq, newest = await asyncio.gather(
+            self.last_seq(session_id), self._reads.read("XREVRANGE", log, "+", "-", "COUNT", 1)
+        )
+        events = [decode_event(session_id, entry_id, fields) for entry_id, fields in newest]
+        return (events[0].seq, events[0].id) if events and events[0].seq >= seq else (seq, "")
 
     async def snapshot(self, session_id: str) -> Snapshot:
         seq = await self.last_seq(session_id)  # read first: the tasks may then be newer, never older

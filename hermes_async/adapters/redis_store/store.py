@@ -51,8 +51,8 @@ from hermes_async.domain.refusals import nothing_left, parent_has_ended, too_man
 from hermes_async.domain.task import Lane, Task
 from hermes_async.domain.trusted import trusted
 
-CLAIM, POST, RENEW, LATE, PUBLISHED, LEAD, CENSUS = (
-    Script(name) for name in ("claim", "post", "renew", "late", "published", "lead", "census")
+CLAIM, POST, RENEW, LATE, PUBLISHED, LEAD, CENSUS, RESUME = (
+    Script(name) for name in ("claim", "post", "renew", "late", "published", "lead", "census", "resume")
 )
 ENLIST, ASIDE, BACK, TEND, RESEND = (
     Script(name, "gate") for name in ("enlist", "aside", "back", "tend", "resend")
@@ -250,6 +250,9 @@ class RedisStore(RedisDialogue, RedisAccounts):
             event.data.model_dump_json(),
         )
         return int(seq)
+
+    async def resume(self, session_id: str, seq: int, event_id: str) -> int:
+        return int(await self._pen(RESUME, self._keys.of_session(session_id), session_id, seq, event_id))
 
     async def renew(self, worker: str, task_ids: Sequence[str], lease: float) -> Renewal:
         parts: dict[str, list[str]] = defaultdict(list)

@@ -11,7 +11,7 @@ import pytest
 from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.core import feed
 from hermes_async.core.feed import Feed, Reader
-from hermes_async.core.ports import Page
+from hermes_async.core.page import Page
 from hermes_async.domain.events import MessageData
 from tests.support.servers import wait_until_async
 from tests.support.values import make_event, make_task

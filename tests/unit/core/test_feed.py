@@ -58,15 +58,15 @@ async def test_a_store_that_swallows_a_cancellation_does_not_keep_a_reader(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feed, "LOOK_EVERY", 0.05)
-    read, began = bench.store.last_seq, asyncio.Event()
+    read, began = bench.store.head, asyncio.Event()
 
-    async def last_seq(session_id: str) -> int:
+    async def head(session_id: str) -> tuple[int, str]:
         began.set()
         with suppress(asyncio.CancelledError):  # as redis-py does at times
             await asyncio.sleep(0.1)
         return await read(session_id)
 
-    monkeypatch.setattr(bench.store, "last_seq", last_seq)
+    monkeypatch.setattr(bench.store, "head", head)
     listening = asyncio.ensure_future(anext(bench.session.events(after=9)))
     await began.wait()
     listening.cancel()
@@ -183,7 +183,7 @@ async def test_who_cannot_begin_to_listen_is_told(bench: Bench) -> None:
     async def away(session_id: str) -> int:
         raise StoreUnavailable("Redis is away")
 
-    bench.store.last_seq = away  # type: ignore[method-assign]
+    bench.store.head = away  # type: ignore[method-assign]
     for listening in (anext(bench.session.events()), anext(bench.session.inbox())):
         with pytest.raises(StoreUnavailable, match=r"nobody listens to session chat: Redis is away"):
             await asyncio.wait_for(_future(listening), 5)

@@ -11,7 +11,7 @@ import pytest
 from hermes_async.core.context import TaskContext
 from hermes_async.core.dispatch import Origin
 from hermes_async.core.handle import TaskHandle
-from hermes_async.core.ports import Page
+from hermes_async.core.page import Page
 from hermes_async.core.subagent import subagent
 from hermes_async.domain.errors import TaskCancelled, TaskFailed, TaskRejected, UnknownTask
 from hermes_async.domain.events import MessageData, SessionMessage

@@ -80,6 +80,7 @@ def test_what_may_happen_where() -> None:
         "task.cancelled": "qri",
         "task.rejected": "q",
         "session.message": "ri",
+        "session.restored": "",
         "callback.succeeded": "",
         "callback.failed": "",
         "callback.dead": "",

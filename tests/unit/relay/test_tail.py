@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hermes_async.core.hermes import Hermes
-from hermes_async.core.ports import Page
+from hermes_async.core.page import Page
 from hermes_async.domain.errors import StoreUnavailable
 from hermes_async.relay.tail import Tail, Topic
 from tests.unit.relay.conftest import finish, new_task, only_memory, progress

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from hermes_async.core.ports import Page
+from hermes_async.core.page import Page
 from hermes_async.domain.events import MessageData, SessionMessage
 from hermes_async.relay.window import WINDOW_BYTES, WINDOW_EVENTS, Window
 
