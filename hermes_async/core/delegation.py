@@ -99,6 +99,8 @@ class Delegation:
         self._max_chars = max_chars
         #: What belongs into the system prompt of a model that has these tools.
         self.instructions = IN_A_CHAT if isinstance(session, Session) else IN_A_TASK
+        #: Ids of tool calls are unique within one conversation at best; `ctx.children` sees to it by itself.
+        self._circle = session.id if isinstance(session, Session) else ""
 
     @_spoken
     async def delegate(
@@ -111,7 +113,7 @@ class Delegation:
         """Start a task of a subagent and return its id at once; you will be told when it has ended."""
         is_waited_for = subagent in self._waited_for  # first: it may raise, and then nothing was started
         given = input if isinstance(input, str | Mapping) else text_of(input)
-        key = _key(call_id, subagent, given) if call_id else None
+        key = _key(self._circle, call_id, subagent, given) if call_id else None
         handle = await self._session.submit(subagent, given, idempotency_key=key)
         if is_waited_for:
             return await self._outcome(handle)
@@ -256,7 +258,6 @@ def _other_faces() -> Mapping[str, Face]:
     return {name: Face.of(getattr(Delegation, name)) for name in NAMES[1:]}
 
 
-def _key(call_id: str, subagent: str, input: str | Mapping[str, JsonValue]) -> str:
+def _key(*said: object) -> str:
     """Return the idempotency key of a tool call; some servers number the calls of each answer anew."""
-    whole = repr((call_id, subagent, input)).encode()
-    return f"call-{blake2b(whole, digest_size=16).hexdigest()}"
+    return f"call-{blake2b(repr(said).encode(), digest_size=16).hexdigest()}"

@@ -275,6 +275,16 @@ async def test_the_same_call_twice_starts_one_task(tools: Delegation, session: S
     assert len({*ids, other["task_id"], third["task_id"]}) == 3
 
 
+async def test_calls_of_two_sessions_are_never_one_task() -> None:
+    everywhere = research.options(idempotency={"scope": "global"})
+    async with LocalHermes(everywhere) as hermes:
+        for name in ("one", "another"):
+            session = hermes.session(name)
+            given = {"subagent": "research", "input": "tea"}
+            told = json.loads(await Delegation(session).call("delegate", given, call_id="call_1"))
+            assert [task.id for task in await session.tasks()] == [told["task_id"]]
+
+
 # -- what cannot be done ---------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("name", "arguments", "sentence"),
