@@ -134,6 +134,11 @@ class History:
         ]
         self.messages.append(ModelRequest(parts=list(parts)))
 
+    def complete(self) -> None:
+        """Give the calls of the newest answer a placeholder, if they have no results."""
+        if self.calls:
+            self.returned(self.calls, [None] * len(self.calls))
+
     def keep(self) -> None:
         """Write the file, whole or not at all; calls whose results are awaited get a placeholder in it."""
         if self._path is None:

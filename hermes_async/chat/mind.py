@@ -70,6 +70,8 @@ class Mind:
             if prompt is not None:
                 self._history.unask(prompt)
             raise
+        finally:
+            self._history.complete()
 
     async def _rounds(self, number: int, spending: Spending) -> AsyncGenerator[Piece, None]:
         while True:
@@ -103,9 +105,9 @@ class Mind:
         except (asyncio.CancelledError, GeneratorExit):
             self._history.cut(said)
             raise
+        self._history.messages.append(answer if answer.parts else ModelResponse(parts=[TextPart("")]))
         usage = answer.usage
         spending.answered(usage.input_tokens, usage.output_tokens, _cost(answer))
-        self._history.messages.append(answer if answer.parts else ModelResponse(parts=[TextPart("")]))
 
     async def _call(self, calls: Sequence[ToolCallPart], spending: Spending) -> list[str]:
         """Make calls at once; whatever happens, each has a result in the history afterwards."""

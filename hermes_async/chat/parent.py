@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, Self
 
 import anyio.to_thread
 
-from hermes_async.adapters.model.names import INSTALL, model_for
+from hermes_async.adapters.model.names import INSTALL
 from hermes_async.adapters.tools import ToolNames, load_tools
 from hermes_async.chat.inbox import Inbox
 from hermes_async.chat.pieces import Piece, TurnEnded
@@ -25,15 +25,14 @@ from hermes_async.core.delegation import Delegation
 from hermes_async.core.ending import end
 from hermes_async.core.feed import ASK_AGAIN
 from hermes_async.core.hermes import Hermes
-from hermes_async.domain.agent import AgentSpec
-from hermes_async.domain.errors import ConfigError, InvalidInput, TurnFailed
+from hermes_async.domain.errors import InvalidInput, TurnFailed
 
 try:
     from pydantic_ai.exceptions import AgentRunError
-    from pydantic_ai.models import Model
 
     from hermes_async.chat.faults import again_in, sentence
     from hermes_async.chat.history import History, file_of
+    from hermes_async.chat.making import instructions_of, model_of
     from hermes_async.chat.mind import Mind
 except ModuleNotFoundError as error:
     raise ImportError(f"a parent that chats needs an optional package: {INSTALL}") from error
@@ -88,10 +87,10 @@ class ChatParent:
             self.session.id, parent, file_of(folder, self.session.id) if folder is not None else None
         )
         self._limits = spec.limits
-        self._model = model or _model(spec)
+        self._model = model or model_of(spec)
         delegation = Delegation(self.session)
         toolbox = Toolbox(delegation, load_tools(tools, spec.tools))
-        self._mind = Mind(self._model, _instructions(spec, delegation), toolbox, self._history)
+        self._mind = Mind(self._model, instructions_of(spec, delegation), toolbox, self._history)
         self._frame = delegation.news
         self._stack = AsyncExitStack()
         self._queue: deque[Turn] = deque()
@@ -330,17 +329,3 @@ class ChatParent:
         if thinking is not None:
             thinking.cancel()
             await asyncio.wait({thinking}, timeout=FAREWELL)
-
-
-def _model(spec: AgentSpec) -> Model:
-    if spec.type != "conversational":
-        raise ConfigError(f"agent {spec.name!r} is no conversation: give it `type: conversational`")
-    if spec.model is None:
-        raise ConfigError(
-            f"agent {spec.name!r} has no model to talk with: give it one, as `model: gpt-4o-mini`"
-        )
-    return model_for(spec.model, spec.base_url)
-
-
-def _instructions(spec: AgentSpec, delegation: Delegation) -> str:
-    return "\n\n".join(filter(None, (spec.instructions, delegation.instructions)))

@@ -32,7 +32,16 @@ class Spending:
         self.usage = self.usage.model_copy(update={"requests": self.usage.requests + 1})
 
     def answered(self, input_tokens: int, output_tokens: int, cost_usd: float | None) -> None:
-        """Count what an answer has taken."""
+        """Count what an answer has taken.
+
+        Raises:
+            TurnFailed: there is a limit on something that neither the server nor the price list tells.
+        """
+        tokens = input_tokens + output_tokens
+        if not tokens and self._limits.total_tokens is not None:
+            raise TurnFailed("the model's server tells no usage, so limits.total_tokens cannot be kept")
+        if cost_usd is None and self._limits.cost_usd is not None:
+            raise TurnFailed("nobody knows what that has cost, so limits.cost_usd cannot be kept")
         cost = self.usage.cost_usd if cost_usd is None else (self.usage.cost_usd or 0.0) + cost_usd
         self.usage = self.usage.model_copy(
             update={

@@ -133,9 +133,10 @@ async def _plain(hermes: Hermes, wish: Wish, session: Session) -> int:
     talk = Talk(session, Slash(session, board, hermes.registry), board, voice)
     status = voice.note if wish.shell.json else _ignore
     async with (
-        _at_work(hermes, wish, board, voice, status),
+        _at_work(hermes, wish, board, voice, status) as staff,
         parent_of(hermes, wish.settings, session, talk),
     ):
+        staff.begin()
         with until_ctrl_c():
             async for said in _given(wish.messages) if wish.messages else stdin_lines():
                 goes_on = await talk.take(said)
@@ -165,7 +166,7 @@ async def _drawn(hermes: Hermes, wish: Wish, session: Session) -> int:
         _greet(session, slash, screen)
         async with _at_work(hermes, wish, board, screen, screen.show_status) as staff:
             left = asyncio.Event()
-            talking = asyncio.create_task(_talks(hermes, wish, session, talk, left))
+            talking = asyncio.create_task(_talks(hermes, wish, session, talk, staff, left))
             talking.add_done_callback(lambda _: screen.leave())
             async for said in screen.lines():
                 if not await talk.take(said):
@@ -177,8 +178,11 @@ async def _drawn(hermes: Hermes, wish: Wish, session: Session) -> int:
     return exits.OK
 
 
-async def _talks(hermes: Hermes, wish: Wish, session: Session, talk: Talk, left: asyncio.Event) -> None:
+async def _talks(
+    hermes: Hermes, wish: Wish, session: Session, talk: Talk, staff: Staff, left: asyncio.Event
+) -> None:
     async with parent_of(hermes, wish.settings, session, talk):
+        staff.begin()
         await left.wait()
 
 

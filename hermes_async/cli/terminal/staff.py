@@ -52,7 +52,7 @@ class Staff:
         self._may_start = may_start
         self._tell = tell
         self._on_status = on_status
-        self._stopping = asyncio.Event()
+        self._beginning, self._stopping = asyncio.Event(), asyncio.Event()
         self._said: deque[str] = deque(maxlen=_HELD)
         self._supervisor: Supervisor | None = None
 
@@ -61,17 +61,25 @@ class Staff:
         """Whether they are ours, and stop with the chat."""
         return self._supervisor is not None
 
+    def begin(self) -> None:
+        """Let `run` go to work: workers take much of a machine while they start, and talk comes first."""
+        self._beginning.set()
+
     def stop(self) -> None:
         """Let the workers hand back what they run, and `run` return."""
         self._stopping.set()
+        self._beginning.set()
         if self._supervisor is not None:
             self._supervisor.stop()
 
     async def run(self) -> None:
         """Wait until nobody works, then start workers, or say how; until it is told to stop."""
+        await self._beginning.wait()
         while await self._somebody_works():
             if await self._stopped_within(LOOK_EVERY):
                 return
+        if self._stopping.is_set():
+            return
         if self._may_start:
             await self._work()
             return

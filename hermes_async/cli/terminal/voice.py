@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 import click
@@ -57,15 +57,17 @@ class Voice(Protocol):
 class Plain:
     """Answers as they come; all else on lines that begin with a mark: `*` news, `>` a tool, `!` a fault."""
 
-    def __init__(self, name_of: Any) -> None:
+    def __init__(self, name_of: Callable[[AnyEvent], str]) -> None:
         self._name_of = name_of
+        #: A terminal would obey what an answer contains; in a pipe it stays as it is.
+        self._is_drawn = sys.stdout.isatty()
         self._in_line = False
 
     def piece(self, piece: Piece) -> None:
         """Print it."""
         if isinstance(piece, Text):
             self._in_line = not piece.text.endswith("\n")
-            click.echo(piece.text, nl=False)
+            click.echo(harmless(piece.text) if self._is_drawn else piece.text, nl=False)
             sys.stdout.flush()
         elif isinstance(piece, TurnBegan):
             for event in piece.news:
@@ -87,7 +89,7 @@ class Plain:
     def reply(self, said: str, reply: Reply) -> None:
         """Print its lines."""
         for each in reply.lines:
-            self._print(each)
+            self._print(harmless(each) if self._is_drawn else each)
 
     def fault(self, error: Exception) -> None:
         """Print it beside the output."""

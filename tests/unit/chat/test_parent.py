@@ -10,12 +10,10 @@ import pytest
 from hermes_async.chat.parent import ChatParent
 from hermes_async.chat.pieces import Text, TurnBegan, TurnEnded
 from hermes_async.core.hermes import Hermes
-from hermes_async.domain.agent import AgentsConfig, RunLimits
 from hermes_async.domain.errors import ConfigError, InvalidInput, TurnFailed, UnknownAgent
-from hermes_async.testing import LocalHermes
 from tests.support.model import ScriptedModel, broken, call, calls, hang, say, status
 from tests.support.servers import wait_until_async
-from tests.unit.chat.conftest import AGENTS, PARENT, Gates, chatting, rest
+from tests.unit.chat.conftest import Gates, chatting, rest
 
 pytestmark = pytest.mark.anyio
 
@@ -270,20 +268,6 @@ async def test_news_wait_while_the_model_is_away(hermes: Hermes, model: Scripted
         assert await chat.again() == "done"
         assert await chat.session.unread() == 0
     assert "chips: done" in model.requests[3].last
-
-
-async def test_limits_hold_for_one_turn(model: ScriptedModel, gates: Gates) -> None:
-    limits = RunLimits(requests=2, tool_calls=1)
-    config = AgentsConfig(agents={"parent": PARENT.model_copy(update={"limits": limits})})
-    async with LocalHermes(*AGENTS, config=config) as hermes, chatting(hermes) as chat:
-        model.then(calls(("list", {}), ("list", {})), say("so be it"))
-        assert await chat.say("1") == "so be it"
-        assert all("limit of tool calls" in text for text in model.requests[1].said("tool"))
-        model.then(call("list"), call("list"), say("not reached"))
-        with pytest.raises(TurnFailed, match="limit of 2 requests"):
-            await chat.say("2")
-        assert not chat.has_failed
-        assert await chat.say("3") == "not reached"
 
 
 async def test_who_cannot_chat_is_told_why(hermes: Hermes, monkeypatch: pytest.MonkeyPatch) -> None:
