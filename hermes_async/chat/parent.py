@@ -12,8 +12,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-import anyio.to_thread
-
 from hermes_async.adapters.model.names import INSTALL
 from hermes_async.adapters.tools import ToolNames, load_tools
 from hermes_async.chat.inbox import Inbox
@@ -33,6 +31,7 @@ try:
     from hermes_async.chat.faults import again_in, sentence
     from hermes_async.chat.history import History, file_of
     from hermes_async.chat.making import instructions_of, model_of
+    from hermes_async.chat.memory import Memory
     from hermes_async.chat.mind import Mind
 except ModuleNotFoundError as error:
     raise ImportError(f"a parent that chats needs an optional package: {INSTALL}") from error
@@ -82,35 +81,36 @@ class ChatParent:
         self.session = hermes.session(session_id, parent)
         self._tracing = hermes.tracing
         self._moved = asyncio.Event()
-        self._inbox = Inbox(self.session, coalesce, self._moved.set)
-        self._history = History(
-            self.session.id, parent, file_of(folder, self.session.id) if folder is not None else None
-        )
+        path = file_of(folder, self.session.id) if folder is not None else None
+        self._history = History(self.session.id, parent, path)
         self._limits = spec.limits
         self._model = model or model_of(spec)
         delegation = Delegation(self.session)
         toolbox = Toolbox(delegation, load_tools(tools, spec.tools))
         self._mind = Mind(self._model, instructions_of(spec, delegation), toolbox, self._history)
-        self._frame = delegation.news
+        inbox = Inbox(self.session, coalesce, self._moved.set)
+        self._memory = Memory(self._history, inbox, delegation.news)
         self._stack = AsyncExitStack()
         self._queue: deque[Turn] = deque()
         self._watchers: set[asyncio.Queue[Piece]] = set()
         self._numbers = count(1)
-        #: The turn that is under way or about to begin, and what thinks in it.
+        #: The turn that is under way or about to begin, and what may be interrupted in it.
         self._turn: Turn | None = None
-        self._thinking: asyncio.Task[None] | None = None
+        self._speaking: asyncio.Task[None] | None = None
+        self._may_interrupt = self._is_interrupted = False
         #: Turns in a row that the model has not answered.
         self._failures = 0
         #: When they are tried again by themselves, by the loop's clock; None: when somebody says something.
         self._again_at: float | None = None
 
     async def __aenter__(self) -> Self:
-        await anyio.to_thread.run_sync(self._history.open)
-        self._stack.callback(self._history.close)
-        self._inbox.used = set(self._history.used)
         await self._stack.enter_async_context(self._model)
-        self._inbox.listen()
-        self._stack.push_async_callback(self._inbox.close)
+        try:
+            await self._memory.open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        self._stack.push_async_callback(self._memory.close)
         living = asyncio.create_task(self._live(), name=f"hermes-chat {self.session.id}")
         self._stack.push_async_callback(end, living)
         self._stack.push_async_callback(self._finish)
@@ -122,7 +122,7 @@ class ChatParent:
     @property
     def is_busy(self) -> bool:
         """Whether a turn is under way, or will be without anybody saying anything."""
-        comes = self._inbox.has_news and not self._failures
+        comes = self._memory.inbox.has_news and not self._failures
         return self._turn is not None or bool(self._queue) or self._again_at is not None or comes
 
     @property
@@ -173,16 +173,18 @@ class ChatParent:
             raise InvalidInput("a turn is under way: wait for its end, or interrupt it")
         self._history.clear()
         self._failures, self._again_at = 0, None
-        await self._write()
+        await self._memory.write()
 
     def interrupt(self) -> bool:
         """End the turn that is under way, not its tasks; return False when there is none.
 
         What was said so far stays in the conversation.
         """
-        if self._thinking is None:
+        if self._turn is None or not self._may_interrupt:
             return False
-        self._thinking.cancel()
+        self._is_interrupted = True
+        if self._speaking is not None:
+            self._speaking.cancel()
         return True
 
     def pieces(self) -> AsyncIterator[Piece]:
@@ -219,7 +221,7 @@ class ChatParent:
                 await self._take(self._queue.popleft())
             elif self._is_due():
                 await self._take(self._new_turn())
-            elif self._inbox.has_news and not self._failures:
+            elif self._memory.inbox.has_news and not self._failures:
                 await self._take(self._new_turn(), only_news=True)
             else:
                 await self._rest()
@@ -237,32 +239,53 @@ class ChatParent:
     async def _take(self, turn: Turn, *, only_news: bool = False) -> None:
         """Take a turn, with all the news that there are."""
         self._turn, self._again_at = turn, None
+        self._may_interrupt, self._is_interrupted = True, False
         try:
-            turn.news = await self._inbox.take()
+            turn.news = await self._memory.inbox.take()
             if turn.news or not only_news:
                 turn.begin()
-                self._thinking = asyncio.create_task(self._think(turn), name=f"hermes-turn {turn.number}")
-                await asyncio.wait({self._thinking})
-            elif self._inbox.has_news:  # the store is away
+                await self._think(turn)
+            elif self._memory.inbox.has_news:  # the store is away
                 await asyncio.sleep(ASK_AGAIN)
         finally:
-            self._turn = self._thinking = None
+            self._turn = None
 
     async def _think(self, turn: Turn) -> None:
         spending, before = Spending(self._limits), len(self._history.messages)
-        prompt = await self._prompt(turn)
+        prompt = await self._memory.prompt(turn)
         ended = TurnEnded(turn.number)
-        try:
-            async with asyncio.timeout(self._limits.seconds):
-                if prompt or self._history.is_unfinished:
-                    await self._speak(turn, prompt, spending)
-        except asyncio.CancelledError:
-            ended = replace(ended, how="interrupted")
-        except Exception as error:
-            ended = self._failed(ended, error)
-        is_told = ended.how != "failed" or len(self._history.messages) > before
-        await self._keep(turn, is_told=is_told, is_over=not self._failures)
+        if prompt or self._history.is_unfinished:
+            speaking = asyncio.create_task(self._speak(turn, prompt, spending), name="hermes-chat-speaks")
+            ended = await self._end_of(ended, speaking)
+        self._may_interrupt = False
+        is_told = ended.how == "done" or len(self._history.messages) > before
+        await self._memory.keep(turn, is_told=is_told, is_over=not self._failures)
         turn.add(replace(ended, usage=spending.usage))
+
+    async def _end_of(self, ended: TurnEnded, speaking: asyncio.Task[None]) -> TurnEnded:
+        """Wait until a model has spoken, and return how that ended; only this may be interrupted."""
+        self._speaking = speaking
+        if self._is_interrupted:  # before it could begin: what was said goes with what is said next
+            speaking.cancel()
+        try:
+            await asyncio.wait({speaking}, timeout=self._limits.seconds)
+            took_too_long = not speaking.done()
+            if took_too_long:
+                speaking.cancel()
+                await asyncio.wait({speaking}, timeout=FAREWELL)
+        finally:
+            self._speaking = None
+            await end(speaking)
+        if took_too_long:
+            return self._failed(
+                ended, TurnFailed(f"this turn has reached its limit of {self._limits.seconds:g} seconds")
+            )
+        if speaking.cancelled():
+            return replace(ended, how="interrupted")
+        error = speaking.exception()
+        if isinstance(error, Exception):
+            return self._failed(ended, error)
+        return ended
 
     async def _speak(self, turn: Turn, prompt: str | None, spending: Spending) -> None:
         pieces = self._mind.turn(turn.number, prompt, spending)
@@ -273,8 +296,6 @@ class ChatParent:
         self._failures = 0
 
     def _failed(self, ended: TurnEnded, error: Exception) -> TurnEnded:
-        if isinstance(error, TimeoutError):
-            error = TurnFailed(f"this turn has reached its limit of {self._limits.seconds or 0:g} seconds")
         if isinstance(error, TurnFailed):  # the model is well
             self._failures = 0
             return replace(ended, how="failed", error=str(error))
@@ -286,46 +307,12 @@ class ChatParent:
             logger.error("a turn of session %s has failed", self.session.id, exc_info=error)
         return replace(ended, how="failed", error=sentence(error), again_in=again)
 
-    async def _prompt(self, turn: Turn) -> str | None:
-        """Return what the model is told: the news, what it has not answered yet, and what is said now."""
-        asked = [text for text in (self._history.unanswered, turn.said) if text]
-        if turn.said:
-            self._history.unanswered = "\n\n".join(asked)
-            await self._write()
-        told = [self._frame(turn.news)] if turn.news else []
-        return "\n\n".join([*told, *asked]) or None
-
-    async def _keep(self, turn: Turn, *, is_told: bool, is_over: bool) -> None:
-        """Write what was said, then acknowledge what it was about.
-
-        Args:
-            turn: that has ended.
-            is_told: the conversation has what the turn began with.
-            is_over: nothing of it is to be tried again.
-        """
-        if is_told:
-            self._history.unanswered = None
-            self._inbox.told.update(each.event.seq for each in turn.news)
-        else:
-            self._inbox.has_news |= bool(turn.news)
-        if is_over:
-            self._history.used = self._inbox.used | self._inbox.told
-        if await self._write() and is_over:
-            self._inbox.settle()
-            await self._inbox.acknowledge()
-
-    async def _write(self) -> bool:
-        try:
-            await anyio.to_thread.run_sync(self._history.keep)
-        except OSError as error:
-            logger.warning("the conversation of session %s cannot be written: %s", self.session.id, error)
-            return False
-        return True
-
     async def _finish(self) -> None:
         """Let the turn that is under way keep what was said so far."""
         self._queue.clear()
-        thinking = self._thinking
-        if thinking is not None:
-            thinking.cancel()
-            await asyncio.wait({thinking}, timeout=FAREWELL)
+        turn = self._turn
+        self.interrupt()
+        if turn is not None and turn.pieces:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FAREWELL):
+                    await turn.ended()

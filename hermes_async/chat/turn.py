@@ -58,6 +58,11 @@ class Turn:
                 raise TurnFailed(piece.error)
         return self.text
 
+    async def ended(self) -> None:
+        """Wait for the end, however it ends."""
+        async for _ in self:
+            pass
+
     def begin(self) -> None:
         """Add the first piece: what the turn is about is known."""
         self.add(TurnBegan(self.number, self.said, [each.event for each in self.news]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -175,6 +177,25 @@ async def test_an_interrupt_before_the_first_word(hermes: Hermes, model: Scripte
         assert await turn == ""
         assert await chat.say("2") == "yes"
     assert model.requests[1].said("assistant") == ["[interrupted]"]
+
+
+async def test_an_interrupt_at_any_moment_ends_the_turn_and_loses_nothing(
+    hermes: Hermes, model: ScriptedModel, tmp_path: Path
+) -> None:
+    """Also before the model is asked, and while what was said is being written."""
+    model._script = lambda request: say("one ", "two ", "three", pause=0.005)
+    said = []
+    async with chatting(hermes, folder=tmp_path) as chat:
+        for number in range(40):
+            said.append(f"message {number}")
+            turn = chat.say(said[-1])
+            await asyncio.sleep(number * 0.001)
+            chat.interrupt()
+            async with asyncio.timeout(10):
+                await turn.ended()
+        assert await chat.say("last") == "one two three"
+    heard = "\n".join(model.requests[-1].said("user"))
+    assert [text for text in said if text not in heard] == []
 
 
 @pytest.mark.parametrize(
