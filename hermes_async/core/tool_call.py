@@ -43,20 +43,27 @@ async def call(tool: Tool, context: TaskContext | None, arguments: Mapping[str, 
     try:
         async with asyncio.timeout(tool.timeout) as limit:
             return framed(tool, cut(as_text(await _value(tool, context, given)), tool.max_chars))
-    except (
-        asyncio.CancelledError,
-        BudgetExceeded,
-        RetryAfter,
-    ):  # a soft limit is both a CancelledError and an Exception
+    except (BudgetExceeded, RetryAfter):
         raise
     except TooManyStrays as error:
         return f"{tool.name} was not called: {error}; go on without it"
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, asyncio.CancelledError) as error:
+        if _is_cancel(error):
+            raise
         if isinstance(error, TimeoutError) and limit.expired():
             return (
                 f"{tool.name} has not answered within {tool.timeout:g} s; ask for less, or go on without it"
             )
         return framed(tool, f"{tool.name} failed: {_told(error)}")
+
+
+def _is_cancel(error: BaseException) -> bool:
+    """Tell whether the task is to end, and not merely something that the tool has waited for."""
+    if not isinstance(error, asyncio.CancelledError):
+        return False
+    task = asyncio.current_task()
+    is_soft_limit = type(error) is not asyncio.CancelledError  # the pool's; it is an Exception, too
+    return is_soft_limit or task is None or task.cancelling() > 0
 
 
 def framed(tool: Tool, text: str) -> str:

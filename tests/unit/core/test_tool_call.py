@@ -135,9 +135,35 @@ async def test_what_ends_the_run_passes() -> None:
     class SoftLimit(SoftTimeLimitExceeded, asyncio.CancelledError):  # as the pool throws it
         pass
 
-    for error in (RetryAfter(5), BudgetExceeded("all is spent"), asyncio.CancelledError(), SoftLimit(3)):
+    for error in (RetryAfter(5), BudgetExceeded("all is spent"), SoftLimit(3)):
         with pytest.raises(type(error)):
             await say(failing_async(error))
+
+
+async def test_a_cancel_that_is_only_the_tool_s_own_is_a_sentence() -> None:
+    async def wait_for_what_was_cancelled() -> None:
+        inner = asyncio.ensure_future(asyncio.Event().wait())
+        inner.cancel()
+        await inner
+
+    assert await say(wait_for_what_was_cancelled) == framed("tool failed: CancelledError")
+
+
+async def test_a_cancel_ends_an_async_tool_and_the_call() -> None:
+    ended = asyncio.Event()
+
+    async def hold() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    calling = asyncio.create_task(say(hold))
+    await asyncio.sleep(0.01)
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert ended.is_set()
 
 
 async def test_a_cancel_leaves_the_thread_behind(gate: threading.Event) -> None:

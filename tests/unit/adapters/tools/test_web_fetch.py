@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import sys
 import time
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -251,8 +253,19 @@ async def test_a_gzip_bomb_costs_no_memory(server: Receiver, monkeypatch: pytest
     bomb = b"".join(packer.compress(bytes([32]) * 1_000_000) for _ in range(200)) + packer.flush()
     assert len(bomb) < 300_000
     server.then(answer(bomb, content_encoding="gzip"))
-    await fetched(server)
+    tracemalloc.start()
+    try:
+        await fetched(server)
+        assert tracemalloc.get_traced_memory()[1] < 10 * body.LONGEST
+    finally:
+        tracemalloc.stop()
     assert read == [body.LONGEST]
+
+
+async def test_what_comes_after_a_packed_page_is_not_read_for_ever(server: Receiver) -> None:
+    endless = itertools.chain([gzip.compress(PAGE)], (bytes(65_536) for _ in itertools.count()))
+    server.then(piecewise(endless, content_encoding="gzip"))
+    assert "# Tea" in await fetched(server, timeout=10)
 
 
 async def test_a_slow_drip_ends_in_time(server: Receiver) -> None:
