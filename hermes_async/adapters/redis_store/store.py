@@ -57,7 +57,8 @@ CLAIM, POST, RENEW, LATE, PUBLISHED, LEAD, CENSUS, RESUME = (
 ENLIST, ASIDE, BACK, TEND, RESEND = (
     Script(name, "gate") for name in ("enlist", "aside", "back", "tend", "resend")
 )
-CREATE = Script("create", "gate", "accounts")
+#: Of a task without budgets, and of one with some, which is also held against them.
+CREATE, CREATE_BOUND = Script("create", "gate"), Script("create", "gate", "accounts")
 APPEND, CANCEL = (Script(name, "gate", "ledger", "cascade") for name in ("append", "cancel"))
 PRUNE = Script("prune", "ledger")
 
@@ -112,7 +113,7 @@ class RedisStore(RedisDialogue, RedisAccounts):
     def _create(self, task: Task, parcel: Parcel | None, key: str | None) -> asyncio.Future[Any]:
         birth, options = task.birth, task.birth.options
         return self._pen(
-            CREATE,
+            CREATE_BOUND if birth.budgets else CREATE,
             self._keys.of_session(task.session_id),
             task.id,
             task.session_id,
