@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +17,16 @@ from hermes_async.adapters.embedded_redis import EmbeddedRedis
 from hermes_async.adapters.model.declared import DeclaredAgents
 from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.adapters.tools import load_tools
+from hermes_async.adapters.tracer import tracing_here
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.registry import Registry, collect
 from hermes_async.core.subagent import Subagent
-from hermes_async.core.tracing import UNTRACED, Tracing
+from hermes_async.core.tracing import Tracing
 from hermes_async.domain.urls import is_local
 from hermes_async.settings import Settings, locate
 
-logger = logging.getLogger("hermes.tracing")
-
-#: What a process has imported that has spans.
-_API = "opentelemetry.trace"
+#: What OpenTelemetry calls a broker, by the scheme of its URL, if it is not Redis.
+_SYSTEMS = {"amqp": "rabbitmq", "amqps": "rabbitmq", "pyamqp": "rabbitmq"}
 #: Seconds for which a session is still listened to after its last task was awaited.
 LINGER = 1.0
 
@@ -97,21 +93,9 @@ def _collected(project_dir: Path, modules: Iterable[str]) -> list[Subagent[..., 
 
 
 def tracing(where: Servers) -> Tracing:
-    """Return what traces: nothing, unless somebody has OpenTelemetry here and wants it.
-
-    A process in which the API is not imported has no provider and no span; it is not imported for that.
-    """
-    if not where.collects and _API not in sys.modules:
-        return UNTRACED
-    try:
-        otel = import_module("hermes_async.adapters.otel")
-        if where.collects:
-            import_module("hermes_async.adapters.otel.export").set_up(os.environ, "hermes-async")
-    except ImportError:
-        logger.warning("spans cannot be sent: OpenTelemetry is missing; pip install 'hermes_async[otel]'")
-        return UNTRACED
-    found: Tracing = otel.OtelTracing("rabbitmq" if where.broker.startswith("amqp") else "redis")
-    return found
+    """Return what traces here over these servers; the first call sets a provider, if one is asked for."""
+    system = _SYSTEMS.get(where.broker.partition(":")[0], "redis")
+    return tracing_here(system, collects=where.collects)
 
 
 async def open_hermes(known: Registry, where: Servers) -> Hermes:

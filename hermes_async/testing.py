@@ -14,6 +14,7 @@ import pytest
 from hermes_async.adapters.memory import MemoryQueue, MemoryStore
 from hermes_async.adapters.model.declared import DeclaredAgents
 from hermes_async.adapters.tools import ToolNames, load_tools
+from hermes_async.adapters.tracer import tracing_here
 from hermes_async.core.callbacks import Caller
 from hermes_async.core.calling import Functions
 from hermes_async.core.hermes import Hermes
@@ -52,7 +53,8 @@ async def LocalHermes(
     """
     chosen, queue, free = config or AgentsConfig(), MemoryQueue(), _Slots(slots)
     declare = DeclaredAgents(partial(load_tools, ToolNames()), has_workers=True, models=models)
-    hermes = Hermes(Registry(chosen, agents, declare), MemoryStore(limits=chosen.limits), queue)
+    store, known = MemoryStore(limits=chosen.limits), Registry(chosen, agents, declare)
+    hermes = Hermes(known, store, queue, tracing=tracing_here("memory"))
     await hermes.store.enlist("local", Lane.ASYNC, slots, LEASE)
     await hermes.store.enlist("local too", Lane.PROCESS, slots, LEASE)
     running: dict[str, asyncio.Task[Any]] = {}
@@ -62,7 +64,7 @@ async def LocalHermes(
         asyncio.create_task(_sweep(hermes)),
     ]
     ledger = hermes.store.ledger
-    caller = Caller(ledger, Functions(callbacks, ledger, hermes.session), lease=LEASE)
+    caller = Caller(ledger, Functions(callbacks, ledger, hermes.session), lease=LEASE, tracing=hermes.tracing)
     calling = [asyncio.create_task(caller.run())] if callbacks else []
     try:
         yield hermes

@@ -20,8 +20,9 @@ from hermes_async.cli.supervisor import ChildSpec
 from hermes_async.domain.errors import UserError
 from hermes_async.domain.spans import DEPTH, STATUS, Span, stretches
 
-#: Traces whose spans are in memory, too.
+#: Traces whose spans are in memory, too, and spans of each.
 KEPT: Final = 200
+MOST: Final = 5_000
 #: Seconds without a span of its trace after which an ended task is drawn, and seconds between two looks.
 QUIET: Final = 1.6
 _LOOK_EVERY: Final = 0.4
@@ -81,7 +82,9 @@ class Collector:
         """Keep spans; note which tasks have ended."""
         self._files.add(spans)
         for span in spans:
-            self._spans.setdefault(span.trace_id, []).append(span)
+            spans = self._spans.setdefault(span.trace_id, [])
+            if len(spans) < MOST:
+                spans.append(span)
             self._spans.move_to_end(span.trace_id)
             self._moved[span.trace_id] = time.monotonic()
             if span.task_id and STATUS in span.attributes and span.attributes.get(DEPTH) == 0:

@@ -8,7 +8,7 @@ import os
 import random
 import traceback
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -79,11 +79,9 @@ class Attempt:
         if self.owner is not None:
             self.owner.cancel()
 
-    @contextmanager
-    def here(self) -> Iterator[None]:
+    def here(self) -> Presence:
         """Within this, the agent runs: what it logs and traces belongs to the attempt."""
-        with Presence(self.task), self.tracing.attempt(self.task):
-            yield
+        return Presence(self.task, self.tracing.attempt(self.task))
 
     def call(self) -> Any:
         """Call the agent's function with its validated input; an `async def` gives its coroutine."""
