@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import platform
 import shutil
@@ -53,11 +54,18 @@ async def wait_until_async(
         await asyncio.sleep(every)
 
 
+#: Ports below those that connections are given: one of these that is free now may be taken before we use it.
+#: Each process begins at another one, so that tests may run beside each other.
+_PORTS = (10_000 + (os.getpid() * 7_919 + number) % 20_000 for number in itertools.count())
+
+
 def free_port() -> int:
     """A loopback port that nobody uses just now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    while True:
+        port = next(_PORTS)
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 class Process:

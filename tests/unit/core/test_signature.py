@@ -179,7 +179,7 @@ def circle() -> Any:
 @pytest.mark.parametrize(
     "value",
     [math.nan, math.inf, "\ud800", {"\udfff": 1}, object(), b"\xff", circle(), lambda: None],
-    ids=repr,
+    ids=["nan", "inf", "surrogate", "key", "object", "bytes", "circle", "function"],
 )
 def test_what_has_no_json_form_is_refused(value: object) -> None:
     with pytest.raises(InvalidInput, match="the input of loose cannot be written as JSON"):
