@@ -34,6 +34,23 @@ def error_of(**environ: str) -> str:
     return str(caught.value)
 
 
+def test_the_tools_are_told_what_the_operator_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    environ = {
+        "HERMES_SEARXNG_URL": "http://searx:8080",
+        "HERMES_FETCH_ALLOW": "wiki.internal:8000, [::1]:80",
+    }
+    options = Settings.read(environ=environ).tool_names.options
+    assert options.searxng_url == "http://searx:8080"
+    assert options.fetch_allow == {"wiki.internal:8000", "[::1]:80"}
+    for name, value, sentence in (
+        ("SEARXNG_URL", "searx", "searxng_url must begin with https:// or http://"),
+        ("FETCH_ALLOW", "wiki.internal", "is not a host and a port"),
+    ):
+        with pytest.raises(ConfigError, match=f"HERMES_{name}: .*{sentence}"):
+            Settings.read(environ={f"HERMES_{name}": value})
+
+
 def test_nothing_at_all_is_fine(project: Path) -> None:
     settings = Settings.read(environ={})
     assert settings.config is None

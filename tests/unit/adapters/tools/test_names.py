@@ -87,6 +87,21 @@ def test_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     assert message.startswith("tool 'broken': cannot load no_such_module:f: ModuleNotFoundError")
 
 
+def test_a_package_that_is_really_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = tmp_path / "pricing-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: pricing\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(
+        "[hermes_async.tools]\nprice = pricing:price\nsad = pricing:sad\n"
+    )
+    (tmp_path / "pricing.py").write_text("def price(item: str) -> int:\n    return 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [*ToolNames()] == [*BUILT_IN, "price", "sad"]
+    assert load_tools(ToolNames(), ["price"])["price"].function("tea") == 3
+    message = refusal(lambda: load_tools(ToolNames(), ["sad"]))
+    assert message.startswith("tool 'sad' of pricing: cannot load pricing:sad: AttributeError")
+
+
 def test_two_packages_that_bring_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, web_search="other:search")
     assert refusal(lambda: "x" in ToolNames()) == (
