@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hermes_async.core.handle import TaskHandle
 from hermes_async.core.threads import MOST_STRAYS
 from hermes_async.domain.task import Lane, TaskStatus
 from hermes_async.worker.recycle import EXIT_CODE
 from tests.support import agents
-from tests.support.asking import ended
+from tests.support.asking import ended, told
 from tests.support.model import ScriptedModel, call, calls, say
 from tests.support.servers import Process, wait_until, wait_until_async
 from tests.support.site import Site, gone, site_over
@@ -68,6 +71,14 @@ async def site(
         yield site
 
 
+async def until_stuck(handle: TaskHandle[Any]) -> None:
+    async def is_stuck() -> bool:
+        progress = (await handle.task()).progress
+        return progress is not None and progress.message == "stuck for long"
+
+    await wait_until_async(is_stuck, 30)
+
+
 async def test_the_article_s_two_tools_at_once(site: Site, model: ScriptedModel, here: Web) -> None:
     def both_are_asked() -> bool:
         return bool(here.to("/html/") and here.to("/api/query"))
@@ -107,18 +118,28 @@ async def test_a_cancel_does_not_wait_for_a_tool_that_cannot_be_stopped(
     model.then(call("stuck_for_long"))
     (worker,) = await site.workers(Lane.ASYNC)
     handle = await site.dispatch("hanging", "Try")
-
-    async def is_stuck() -> bool:
-        progress = (await handle.task()).progress
-        return progress is not None and progress.message == "stuck for long"
-
-    await wait_until_async(is_stuck, 30)
+    await until_stuck(handle)
     began = time.monotonic()
     await handle.cancel()
     assert (await ended(handle)).status is TaskStatus.CANCELLED
     assert time.monotonic() - began < 5
     assert await asyncio.wait_for(await site.dispatch(agents.echo, "x"), 10) == "x"
     assert worker.alive
+
+
+async def test_the_end_of_a_worker_does_not_wait_for_it_either(site: Site, model: ScriptedModel) -> None:
+    model.then(call("stuck_for_long"), say("It is stuck elsewhere."))
+    (worker,) = await site.workers(Lane.ASYNC)
+    handle = await site.dispatch("hanging", "Try")
+    await until_stuck(handle)
+    began = time.monotonic()
+    worker.signal(signal.SIGQUIT)
+    await gone(worker)
+    assert time.monotonic() - began < 15
+    await site.workers(Lane.ASYNC)
+    assert await asyncio.wait_for(handle, 30) == "It is stuck elsewhere."
+    steps = [each for each in await told(handle) if each not in ("progress", "partial")]
+    assert steps == ["queued", "started", "attempt_lost", "started", "completed"]
 
 
 async def test_a_worker_in_which_too_many_tools_hang_is_replaced(site: Site, model: ScriptedModel) -> None:
