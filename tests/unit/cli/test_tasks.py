@@ -256,3 +256,38 @@ def test_trace_draws_the_spans_that_were_kept(online: Path, cli: Cli) -> None:
     TraceFiles(Settings.read().traces_dir).add([span])
     assert cli("task", "trace", task_id).out == "send research_agent\t0.000\t2.000\t\n"
     assert cli("task", "trace", task_id, "--log").out.startswith("task research_agent\t")
+
+
+BUDGETED = """\
+agents:
+  boss:
+    type: conversational
+    subagents:
+      - id: spender
+        limits: {requests: 2, cost_usd: 0.05}
+  spender:
+    run: "tests.support.spenders:spender"
+"""
+
+
+def test_status_tells_what_a_task_has_used(online: Path, cli: Cli) -> None:
+    (online / "agents.yaml").write_text(BUDGETED)
+    given = json.dumps({"book": str(online / "book"), "seconds": 0.0})
+    task_id = create(cli, "boss", "spender", "--input", given)
+    assert cli("task", "status", task_id).out.count("budget\t0 of 2 requests, 0 of 0.05 US dollars\n") == 1
+    work(task_id)
+    said = cli("task", "status", task_id)
+    assert said.code == 1
+    assert "reason\tbudget_exceeded\n" in said.out
+    assert (
+        "usage\t2 requests, 0 tool calls, 200 tokens read and 20 written, $0.0200\n"
+        "budget\t2 of 2 requests, 0.02 of 0.05 US dollars\n"
+    ) in said.out
+    shown = json.loads(cli("task", "result", task_id, "--json").out)
+    assert shown["usage"] == shown["tree_usage"]
+    assert (shown["usage"]["requests"], shown["usage"]["cost_usd"]) == (2, 0.02)
+    assert cli("agents", "check").code == 0
+    (online / "agents.yaml").write_text(BUDGETED.replace("0.05", "-1"))
+    refused = cli("agents", "check")
+    assert refused.code != 0
+    assert "limits.cost_usd must be an amount of US dollars greater than 0" in refused.err
