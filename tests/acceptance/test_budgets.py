@@ -109,3 +109,15 @@ async def test_fifty_who_ask_at_once_are_granted_what_there_is(site: Site, tmp_p
     made = len(book.read_text().split())
     assert (used.requests, used.input_tokens) == (121, made * INTO)
     assert made == 120
+
+
+async def test_fifty_who_spend_at_once_exceed_it_by_a_call_each_at_most(site: Site, tmp_path: Path) -> None:
+    await site.workers(Lane.ASYNC)
+    root = await site.dispatch(
+        spenders.crowd.options(limits={"cost_usd": 1.0}), str(tmp_path / "book"), 0.02, 50
+    )
+    assert (await ended(root, 30)).output == "content"
+    used = await spent_by(site, root)
+    assert used.cost_usd is not None
+    assert 1.0 <= used.cost_usd <= 1.0 + 50 * CENT
+    assert used.requests == 1 + used.input_tokens // INTO, "who was in a call has told of it"
