@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from pydantic_ai import Agent, RunContext, Tool, UsageLimits
-from pydantic_ai.messages import ModelResponse
 from pydantic_ai.models import Model
 from pydantic_ai.run import AgentRun
 from pydantic_ai.settings import ModelSettings
@@ -18,7 +16,7 @@ from pydantic_ai.settings import ModelSettings
 from hermes_async.adapters.model.connections import Connections
 from hermes_async.adapters.model.names import full_name
 from hermes_async.adapters.model.offered import offered
-from hermes_async.adapters.model.prices import cost
+from hermes_async.adapters.model.purse import Purse
 from hermes_async.adapters.model.show import Shown, whole
 from hermes_async.adapters.model.subtasks import Subtasks, check_names
 from hermes_async.adapters.model.voice import Voice
@@ -27,14 +25,10 @@ from hermes_async.core import tool as core_tool
 from hermes_async.core.context import TaskContext
 from hermes_async.core.tool_call import call
 from hermes_async.domain.agent import AgentSpec
-from hermes_async.domain.errors import BudgetExceeded, ConfigError
 from hermes_async.domain.events import MessageData
-from hermes_async.domain.usage import LONGEST_NAME
 
 LoadTools = Callable[[Iterable[str]], Mapping[str, core_tool.Tool]]
 
-#: Requests of one attempt whose task has no limit of its own: a model that goes in circles ends.
-MOST_REQUESTS: Final = 50
 #: The record counts, over attempts and child tasks; pydantic-ai is not to count as well.
 UNLIMITED: Final = UsageLimits(request_limit=None)
 #: How often in a row a model may call a tool with what is no JSON, one that is not there, or say nothing.
@@ -79,38 +73,43 @@ class Runs:
             UserError: the server refuses what no retry can cure.
         """
         shown = Shown(ctx)
-        voice = Voice(self._model(model, spec.base_url), ctx, shown)
-        purse = Purse(ctx, full_name(voice.model_name, spec.base_url))
-        subtasks = Subtasks(ctx) if spec.subagents else None
         try:
-            async with self._agent(spec).iter(
-                prompt,
-                deps=ctx,
-                model=voice,
-                usage_limits=UNLIMITED,
-                toolsets=[subtasks.toolset] if subtasks else None,
-                conversation_id=ctx.session_id,
-            ) as run:
-                async for node in run:
-                    if Agent.is_model_request_node(node):
-                        await purse.ask()
-                        await _hear(voice, run)
-                    elif Agent.is_call_tools_node(node):
-                        await _answered(node.model_response, purse, shown)
-                        if not node.model_response.tool_calls:
-                            await _hear(voice, run)
-                            await _be_told(subtasks, run)
+            voice = Voice(self._model(model, spec.base_url), ctx, shown)
+            return whole(await self._answer(spec, voice, ctx, prompt))
         except BaseException:
             shown.keep()
             raise
-        assert run.result is not None
-        return whole(run.result.output)
 
     async def close(self) -> None:
         """Close the connections of the running loop."""
         connections = self._by_loop.pop(asyncio.get_running_loop(), None)
         if connections is not None:
             await connections.close()
+
+    async def _answer(self, spec: AgentSpec, voice: Voice, ctx: TaskContext, prompt: str | None) -> str:
+        purse = Purse(ctx, full_name(voice.model_name, spec.base_url))
+        subtasks = Subtasks(ctx) if spec.subagents else None
+        async with self._agent(spec).iter(
+            prompt,
+            deps=ctx,
+            model=voice,
+            usage_limits=UNLIMITED,
+            toolsets=[subtasks.toolset] if subtasks else None,
+            conversation_id=ctx.session_id,
+        ) as run:
+            async for node in run:
+                if Agent.is_model_request_node(node):
+                    await purse.ask()
+                    await _hear(voice, run)
+                elif Agent.is_call_tools_node(node):
+                    await purse.pay(node.model_response)
+                    if calls := node.model_response.tool_calls:
+                        voice.shown.tools(calls)
+                    else:
+                        await _hear(voice, run)
+                        await _be_told(subtasks, run)
+        assert run.result is not None
+        return run.result.output
 
     def _model(self, model: str | Model, base_url: str | None) -> Model:
         if isinstance(model, Model):
@@ -135,55 +134,6 @@ class Runs:
                 capabilities=model_spans(),
             )
         return self._agents[spec.name]
-
-
-class Purse:
-    """What a run spends, told to the record before and after each request."""
-
-    def __init__(self, ctx: TaskContext, full: str) -> None:
-        self._ctx = ctx
-        self._full = full
-        self._spend = partial(ctx.spend, model=full[:LONGEST_NAME])
-        self._requests = 0
-
-    async def ask(self) -> None:
-        """Pay for one more request before it is made."""
-        self._requests += 1
-        if self._ctx.limits.requests is None and self._requests > MOST_REQUESTS:
-            sentence = f"{MOST_REQUESTS} requests without an answer: set limits.requests if it needs more"
-            raise BudgetExceeded(sentence)
-        await self._spend(requests=1)
-
-    async def pay(self, response: ModelResponse) -> None:
-        """Pay for an answer, and then for the tools that it calls, before they are called."""
-        usage = response.usage
-        priced = float(usage.cost) if usage.cost is not None else None
-        if priced is None:
-            priced = cost(self._full, usage.input_tokens, usage.output_tokens)
-        self._check(usage.input_tokens + usage.output_tokens, priced)
-        await self._spend(
-            input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost_usd=priced or 0.0
-        )
-        if response.tool_calls:  # by themselves: what is refused is not counted
-            await self._spend(tool_calls=len(response.tool_calls))
-
-    def _check(self, tokens: int, priced: float | None) -> None:
-        """A limit that cannot be kept is no limit."""
-        for limits in self._ctx.bounds:
-            if not tokens and (limits.total_tokens is not None or limits.cost_usd is not None):
-                raise ConfigError(
-                    f"the server of {self._full!r} tells no usage, so no limit on it can be kept"
-                )
-            if priced is None and limits.cost_usd is not None:
-                raise ConfigError(
-                    f"nobody knows what {self._full!r} costs, so limits.cost_usd cannot be kept"
-                )
-
-
-async def _answered(response: ModelResponse, purse: Purse, shown: Shown) -> None:
-    await purse.pay(response)
-    if response.tool_calls:
-        shown.tools(response.tool_calls)
 
 
 async def _hear(voice: Voice, run: AgentRun[TaskContext, str]) -> None:

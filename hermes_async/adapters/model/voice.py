@@ -30,7 +30,7 @@ class Voice(WrapperModel):
     def __init__(self, wrapped: Model, ctx: TaskContext, shown: Shown) -> None:
         super().__init__(wrapped)
         self._ctx = ctx
-        self._shown = shown
+        self.shown = shown
         #: What was said to the task, and the model has not heard yet.
         self.heard: deque[MessageData] = deque()
 
@@ -42,11 +42,11 @@ class Voice(WrapperModel):
     ) -> ModelResponse:
         """Return the model's answer, when the whole of it was streamed."""
         for tries in itertools.count(1):
-            self._shown.begin()
+            self.shown.begin()
             try:
                 return await self._streamed(messages, model_settings, model_request_parameters)
             except ModelAPIError as error:
-                if self._shown.text:  # what was shown must not begin again
+                if self.shown.text:  # what was shown must not begin again
                     raise meaning(error) from error
                 await self._wait(wait_for(error, tries))
         raise AssertionError
@@ -63,7 +63,7 @@ class Voice(WrapperModel):
     ) -> ModelResponse:
         async with self.wrapped.request_stream(messages, settings, parameters) as stream:
             async for event in stream:
-                self._shown.take(event)
+                self.shown.take(event)
             return stream.get()
 
     async def _wait(self, seconds: float) -> None:

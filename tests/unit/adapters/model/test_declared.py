@@ -161,7 +161,7 @@ async def test_a_limit_in_seconds_ends_it(start: Start, scripted: ScriptedModel)
 async def test_a_model_that_goes_in_circles_ends(
     start: Start, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hermes_async.adapters.model.run.MOST_REQUESTS", 3)
+    monkeypatch.setattr("hermes_async.adapters.model.purse.MOST_REQUESTS", 3)
     scripted.then(*[call("capital", country="France")] * 9)
     async with start(tools=(f"{TOOLS}:capital",)) as hermes:
         with pytest.raises(TaskFailed, match=r"3 requests without an answer: set limits\.requests") as failed:
