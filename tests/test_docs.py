@@ -26,6 +26,7 @@ from hermes_async.adapters.logs import JsonLines, ids_of
 from hermes_async.adapters.redis_store import LOG_LENGTH
 from hermes_async.adapters.tools import ToolNames
 from hermes_async.adapters.tools.body import LONGEST as LONGEST_BODY
+from hermes_async.adapters.tools.duckduckgo import AT_ONCE as SEARCHES
 from hermes_async.adapters.tools.web_fetch import ERRAND as FETCH_ERRAND
 from hermes_async.adapters.tools.web_fetch import HOPS
 from hermes_async.adapters.tools.web_fetch import TIMEOUT as FETCH_TIMEOUT
@@ -356,6 +357,7 @@ def test_the_bounds_of_tools() -> None:
         f"When {MOST_STRAYS} have been left behind",
         f"reads {LONGEST_BODY:,} bytes at most",
         f"follows {HOPS} redirects",
+        f"by {SEARCHES} searches of a process at once",
         f"after {FETCH_TIMEOUT:.0f} seconds in all",
     ):
         assert sentence in text

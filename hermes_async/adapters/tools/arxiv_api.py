@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any, Final
 
 import arxiv
@@ -10,8 +9,8 @@ from requests.adapters import HTTPAdapter
 
 from hermes_async.adapters.tools.found import Found, amount, listed
 from hermes_async.adapters.tools.options import ToolOptions
+from hermes_async.adapters.tools.turns import Turns
 from hermes_async.core.tool import Tool
-from hermes_async.domain.errors import ToolFailed
 
 #: Seconds of a call; those in which it waits for its turn; those of one request.
 TIMEOUT: Final = 60.0
@@ -37,7 +36,7 @@ def _client() -> arxiv.Client:
 
 #: One for the process, used by one thread at a time: it waits 3 s between two requests, as arXiv's terms ask.
 _CLIENT: Final = _client()
-_TURN: Final = threading.Lock()
+_TURNS: Final = Turns("arXiv (once in 3 s)", at_once=1)
 
 
 def make(options: ToolOptions) -> Tool:
@@ -53,12 +52,8 @@ def arxiv_api(query: str, max_results: int = 5) -> str:
         max_results: how many papers, from 1 to 20.
     """
     search = arxiv.Search(query, max_results=amount(max_results))
-    if not _TURN.acquire(timeout=PATIENCE):
-        raise ToolFailed("too many wait for arXiv, which wants to be asked once in 3 s; try again later")
-    try:
+    with _TURNS.taken(PATIENCE):
         papers = list(_CLIENT.results(search))
-    finally:
-        _TURN.release()
     return listed(query, map(_found, papers))
 
 

@@ -8,14 +8,20 @@ from ddgs import DDGS
 from ddgs.exceptions import DDGSException
 
 from hermes_async.adapters.tools.found import Found, amount, listed
+from hermes_async.adapters.tools.turns import Turns
 from hermes_async.domain.errors import ToolFailed
 
 #: Its other engines are left out: some scrape what forbids it, and one looks for pirated books.
 BACKENDS: Final = "duckduckgo,wikipedia"
-#: Seconds for one engine.
+#: Seconds for one engine; seconds of waiting for a turn.
 TIMEOUT: Final = 10
+PATIENCE: Final = 15.0
+#: Searches of one process at once: whoever searches as a crowd is refused.
+AT_ONCE: Final = 4
 #: How ddgs says that it has found nothing.
 _NOTHING: Final = "No results found."
+
+_TURNS: Final = Turns("DuckDuckGo and Wikipedia", AT_ONCE)
 
 
 def web_search(query: str, max_results: int = 5) -> str:
@@ -27,7 +33,8 @@ def web_search(query: str, max_results: int = 5) -> str:
     """
     most = amount(max_results)
     try:
-        found = DDGS(timeout=TIMEOUT).text(query, backend=BACKENDS, max_results=most)
+        with _TURNS.taken(PATIENCE):
+            found = DDGS(timeout=TIMEOUT).text(query, backend=BACKENDS, max_results=most)
     except DDGSException as error:
         if str(error) != _NOTHING:
             raise

@@ -8,8 +8,8 @@ from typing import Final
 from hermes_async.adapters.tools.options import ToolOptions
 from hermes_async.core.tool import Tool
 
-#: Seconds.
-TIMEOUT: Final = 20.0
+#: Seconds, with those in which it waits for its turn.
+TIMEOUT: Final = 30.0
 
 
 def make(options: ToolOptions) -> Tool:

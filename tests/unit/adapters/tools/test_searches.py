@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -82,6 +83,25 @@ async def test_hostile_results_stay_short(here: Web) -> None:
     assert said.count("</tool_result>") == 1
 
 
+async def test_no_crowd_searches_at_once(here: Web) -> None:
+    at_once, most = 0, 0
+    counting = threading.Lock()
+
+    def pause() -> None:
+        nonlocal at_once, most
+        with counting:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.05)
+        with counting:
+            at_once -= 1
+
+    here.pause = pause
+    said = await asyncio.gather(*(say("web_search", query=f"tea {number}") for number in range(12)))
+    assert all("All about tea" in each for each in said)
+    assert most <= 8  # two engines each, and four of them at once
+
+
 async def test_a_search_over_searxng(here: Web) -> None:
     for url in (here.url, f"{here.url}/", f"{here.url}/search"):
         options = ToolOptions(searxng_url=url)
@@ -149,7 +169,7 @@ async def test_the_line_for_arxiv_is_not_endless(here: Web, monkeypatch: pytest.
     async with asyncio.timeout(5):
         while not here.asked:
             await asyncio.sleep(0.01)
-    assert "too many wait for arXiv" in await say("arxiv_api", query="tea")
+    assert "too many wait to ask arXiv (once in 3 s); go on without it" in await say("arxiv_api", query="tea")
     goes_on.set()
     assert "On the cooling" in await first
 
