@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
+import anyio
+
 from hermes_async.core.hint import Hint
 from hermes_async.core.journal import patiently
 from hermes_async.core.limits import Limits
@@ -57,6 +59,8 @@ class Aside:
         self._waiting = 0
         self._is_out = False
         self._turn = asyncio.Lock()
+        #: Around the wait of a branch that stands in line for the place.
+        self._in_line: anyio.CancelScope | None = None
         self._return: asyncio.Task[None] | None = None
 
     @asynccontextmanager
@@ -68,6 +72,8 @@ class Aside:
         try:
             async with self._step_out(halted=halted):
                 self._waiting += 1
+                if self._in_line is not None:
+                    self._in_line.cancel()
                 try:
                     await self._leave()
                     yield
@@ -102,7 +108,9 @@ class Aside:
                 answer is not False
             ):  # or it is not our attempt any more, and whoever runs it is told otherwise
                 return True
-            await hint.wait(ASK_EVERY)
+            if not self._waiting:  # still: another branch that waits for a child ends the wait for the place
+                with anyio.CancelScope() as self._in_line:
+                    await hint.wait(ASK_EVERY)
         await self._give_back()  # it stood in line, or has the place by now
         return False
 

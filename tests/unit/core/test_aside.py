@@ -110,7 +110,10 @@ async def test_it_is_back_when_the_last_branch_is(attempt: Attempt) -> None:
     assert await attempt.has_place()
 
 
-async def test_a_branch_that_waits_for_the_place_goes_on_when_another_steps_aside(attempt: Attempt) -> None:
+async def test_a_branch_that_waits_for_the_place_goes_on_when_another_steps_aside(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hermes_async.core.aside.ASK_EVERY", 60.0)
     first, second = asyncio.Event(), asyncio.Event()
     branch = attempt.wait(first)
     await wait_until_async(attempt.has_none)
