@@ -66,8 +66,6 @@ class Janitor:
             return False
         if task.status.is_begun:  # its worker should have, and may not be well
             await self._journal.queue.revoke([task_id], force=True)
-        if task.attempt:  # nobody waits for those below it any more
-            await self._journal.cancel(task_id, force=False, cascade=True)
         return True
 
     async def _end_attempt(self, task_id: str) -> bool:
