@@ -64,7 +64,9 @@ def target(text: str, errand: Errand, allow: Collection[str]) -> Target:
         url = URL(text)
         place = f"{url.host_subcomponent}:{url.port}"
     except Exception:  # yarl lets through more than its ValueError
-        raise Refused(f"{errand.word} goes to a URL, which this is not; {errand.cure}") from None
+        url, place = URL(), ""
+    if not url.raw_host:
+        raise Refused(f"{errand.word} goes to a whole URL, which this is not; {errand.cure}")
     if url.raw_user is not None or url.raw_password is not None:
         raise Refused(f"{errand.word} goes to no URL that names a user; {errand.cure}")
     if place in allow and url.scheme in ("https", "http"):
@@ -75,15 +77,16 @@ def target(text: str, errand: Errand, allow: Collection[str]) -> Target:
 
 def _check(url: URL, place: str, errand: Errand) -> None:
     or_allowed = f"or to a server that {errand.variable} names ({place})"
-    if not url.raw_host or url.scheme not in errand.schemes:
+    if url.scheme not in errand.schemes:
         speaks = " or ".join(f"{scheme}://" for scheme in errand.schemes)
         raise Refused(f"{errand.word} goes over {speaks}, {or_allowed}")
     if url.port not in errand.ports:
         ports = " or ".join(map(str, errand.ports))
         raise Refused(f"{errand.word} goes to port {ports}, {or_allowed}")
-    if is_address(url.raw_host):
-        check_address(url.raw_host, place, errand)
-    elif _ODD.search(url.raw_host):
+    host = url.raw_host or ""
+    if is_address(host):
+        check_address(host, place, errand)
+    elif _ODD.search(host):
         raise Refused(f"{place} is an address in disguise; write a name, or the plain address")
 
 

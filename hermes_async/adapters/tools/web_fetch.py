@@ -134,6 +134,10 @@ async def _read(answer: ClientResponse, url: str) -> str:
 
 
 def _shown(url: str, said: str, start: int) -> str:
+    if not said.strip():
+        return f"{url}\n\n[the page has no text; it may need scripts to show any]"
+    if start >= len(said):
+        return f"{url}\n\n[the page ends before that, with character {len(said):,}]"
     part = said[start : start + SHOWN]
     end = start + len(part)
     more = (

@@ -160,6 +160,22 @@ async def test_a_long_page_is_read_on(server: Receiver) -> None:
     assert words[:100] not in second
 
 
+async def test_there_is_nothing_to_show(server: Receiver) -> None:
+    server.then(answer(b"<script>render()</script><div id=app></div>"), answer(PAGE))
+    assert (await fetched(server)).endswith("[the page has no text; it may need scripts to show any]")
+    said = await Fetcher({server.place}).web_fetch(f"http://{server.place}/", start=5_000)
+    assert "[the page ends before that, with character " in said
+
+
+@pytest.mark.parametrize("url", ["example.com/page", "", "https:///x", "https://[::1/", "page.html"])
+async def test_what_is_no_whole_url(url: str) -> None:
+    with pytest.raises(ToolFailed) as caught:
+        await Fetcher().web_fetch(url)
+    assert str(caught.value) == (
+        "web_fetch goes to a whole URL, which this is not; give one such as https://example.com/page"
+    )
+
+
 async def test_a_packed_page(server: Receiver) -> None:
     server.then(answer(gzip.compress(PAGE), content_encoding="gzip"))
     assert "# Tea" in await fetched(server)
