@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 import threading
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -27,7 +28,7 @@ from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import Outcome
 from hermes_async.settings import Settings
 from hermes_async.worker.pool import running_pool
-from hermes_async.worker.station import Station, open_patiently
+from hermes_async.worker.station import Station, deaf, open_patiently
 
 
 class AgentFailed(Exception):
@@ -127,7 +128,7 @@ def _outcome(station: Station, attempt: Attempt) -> Outcome:
     try:
         station.call(_watch, attempt)
         _check(station)
-        with attempt.here():
+        with _here(attempt):
             if attempt.subagent.is_async:
                 return _awaited(station, attempt)
             value = attempt.call()
@@ -141,6 +142,15 @@ def _outcome(station: Station, attempt: Attempt) -> Outcome:
         return raised(exc)
     finally:
         station.call(_unwatch, attempt)  # on its loop: a signal is sent before that, or never
+
+
+@contextmanager
+def _here(attempt: Attempt) -> Iterator[None]:
+    """Be in the attempt; a soft limit waits until that is begun, so that the agent hears it."""
+    with ExitStack() as stack:
+        with deaf():
+            stack.enter_context(attempt.here())
+        yield
 
 
 async def _unwatch(attempt: Attempt) -> None:

@@ -66,7 +66,7 @@ class Station:
         while True:
             try:
                 if future is None:
-                    with _deaf():  # or it would not be known whether the coroutine has begun
+                    with deaf():  # or it would not be known whether the coroutine has begun
                         future = self.start(function, *args)
                 return self._result(future)
             except SoftTimeLimitExceeded:
@@ -104,7 +104,7 @@ class Station:
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
+def deaf() -> Iterator[None]:
     """Let soft limits wait until afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     try:

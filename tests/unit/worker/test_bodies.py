@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from hermes_async.bootstrap import Servers
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.registry import Registry
 from hermes_async.core.subagent import Subagent, subagent
+from hermes_async.core.tracing import Untraced
 from hermes_async.domain.agent import AgentsConfig
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.task import Task, TaskStatus
@@ -176,16 +177,35 @@ def test_a_soft_limit_before_the_agent_began_counts(here: Here, monkeypatch: pyt
     assert here.run(here.task(agents.sync_echo, "x")).output == "x"
 
 
-def test_a_soft_limit_lets_an_async_def_clean_up(here: Here) -> None:
+@pytest.fixture
+def soft_limits() -> Iterator[None]:
+    """The signal raises what it raises in a prefork child."""
+
     def strike(*_: Any) -> None:
         raise SoftTimeLimitExceeded
 
     before = signal.signal(signal.SIGUSR1, strike)
-    try:
-        task_id = here.task(tuned(limited_in_child, timeout=7.0))
-        assert here.run(task_id).reason == "timeout"
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_soft_limit_that_strikes_while_the_attempt_begins_is_not_lost(
+    here: Here, soft_limits: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Careless(Untraced):
+        @contextmanager
+        def attempt(self, task: Task) -> Iterator[None]:
+            with suppress(Exception):  # as what guards against a bad provider does
+                signal.raise_signal(signal.SIGUSR1)
+            yield
+
+    monkeypatch.setattr(here.runners.station().hermes.journal, "tracing", Careless())
+    assert here.run(here.task(tuned(agents.sync_echo, timeout=7.0), "x")).reason == "timeout"
+
+
+def test_a_soft_limit_lets_an_async_def_clean_up(here: Here, soft_limits: None) -> None:
+    task_id = here.task(tuned(limited_in_child, timeout=7.0))
+    assert here.run(task_id).reason == "timeout"
     station = here.runners.station()
     page = station.call(station.hermes.store.events, "chat", 0, 100)
     assert [event.type for event in page.events][-2:] == ["session.message", "task.failed"]
