@@ -8,8 +8,8 @@ from hermes_async.domain.errors import ConfigError, InvalidInput, RetryAfter
 
 #: Seconds; a server that asks for a longer wait ends the attempt, so that the gate keeps the time.
 LONGEST_WAIT = 60.0
-#: Seconds before a server that is busy, and does not say for how long, is asked again.
-SHORT_WAIT = 2.0
+#: Seconds before a server that is busy, and does not say for how long, is asked again; then twice as long.
+BUSY_WAIT = 2.0
 #: How often one request is sent again when the server fails before it has said anything.
 TRIES = 2
 
@@ -25,14 +25,14 @@ def wait_for(error: model_errors.ModelAPIError, tries: int) -> float:
         HermesError: it makes none; the error says what it means for the attempt.
         ModelAPIError: the attempt has failed, and may be retried.
     """
-    if isinstance(error, model_errors.ModelRateLimitError):
-        seconds = SHORT_WAIT * 2 ** min(tries - 1, 4) if error.retry_after is None else error.retry_after
-        if seconds > LONGEST_WAIT:
-            raise RetryAfter(seconds, f"{_who(error)} asks to wait {seconds:g} s") from error
-        return max(0.0, seconds)
-    if tries <= TRIES and isinstance(error, _PASSING):
-        return min(float(tries), LONGEST_WAIT) / 2 if error.retry_after is None else error.retry_after
-    raise meaning(error)
+    is_busy = isinstance(error, model_errors.ModelRateLimitError)
+    if not is_busy and not (tries <= TRIES and isinstance(error, _PASSING)):
+        raise meaning(error)
+    asked = error.retry_after
+    if asked is not None and asked > LONGEST_WAIT:
+        raise RetryAfter(asked, f"{_who(error)} asks to wait {asked:g} s")
+    own = BUSY_WAIT * 2 ** min(tries - 1, 4) if is_busy else tries / 2
+    return own if asked is None else max(0.0, asked)
 
 
 def meaning(error: model_errors.ModelAPIError) -> Exception:
