@@ -59,6 +59,34 @@ async def test_a_tree_over_two_workers_keeps_its_budget_although_one_is_killed(
     await _nothing_is_left(site)
 
 
+async def test_the_next_attempt_of_a_root_has_what_the_tree_of_the_last_has_left(
+    site: Site, tmp_path: Path
+) -> None:
+    doomed, _ = await site.workers(Lane.ASYNC, Lane.PROCESS)
+    limited = spenders.patron.options(limits={"cost_usd": 0.5})
+    root = await site.dispatch(limited, str(tmp_path / "book"), 0.5, EACH)
+    await wait_until_async(lambda: _has_spent(site, root, 15), 30)
+    doomed.kill()
+    await site.workers(Lane.ASYNC)
+    ending = await ended(root, 60)
+    assert (ending.attempt, ending.output, ending.usage) == (2, "content", Usage(requests=2))
+
+    async def tasks_below() -> list[Task]:
+        return [task for task in await site.hermes.tasks(limit=100) if task.id != root.id]
+
+    async def all_have_ended() -> bool:
+        return {task.status for task in await tasks_below()} <= {S.FAILED, S.CANCELLED}
+
+    await wait_until_async(all_have_ended)
+    tasks = await tasks_below()
+    assert len(tasks) == 4 * EACH
+    tree = await spent_by(site, root)
+    assert tree == sum((task.usage or NO_USAGE for task in tasks), Usage(requests=2))
+    assert tree.cost_usd is not None
+    assert 0.5 <= tree.cost_usd <= 0.5 + (EACH + 2) * CENT
+    await _nothing_is_left(site)
+
+
 async def _has_spent(site: Site, root: Any, calls: int) -> bool:
     return (await spent_by(site, root)).input_tokens >= calls * INTO
 
