@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Final, NotRequired, overload
@@ -50,6 +51,8 @@ class Tool:
             )
         if not callable(self.function):
             raise UserError(f"tool {self.name!r} is not a function")
+        if inspect.isasyncgenfunction(self.function):
+            raise UserError(f"tool {self.name!r} yields, but a model reads one result: return a list")
         if not self.timeout > 0 or not self.max_chars > 0:
             raise UserError(f"tool {self.name!r}: timeout and max_chars must be greater than 0")
 
@@ -68,9 +71,13 @@ class Tool:
         """What the model reads of the tool: the docstring, without the sections on parameters and results."""
         return self._docstring.text
 
-    @cached_property
+    @property
     def schema(self) -> dict[str, Any]:
-        """The JSON Schema of the arguments."""
+        """The JSON Schema of the arguments; whoever asks may change it."""
+        return deepcopy(self._schema)
+
+    @cached_property
+    def _schema(self) -> dict[str, Any]:
         found = self._arguments.json_schema()
         found.pop("title", None)
         for each in found["properties"].values():

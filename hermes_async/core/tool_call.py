@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -102,7 +103,8 @@ async def _value(tool: Tool, context: TaskContext | None, given: dict[str, Any])
     first = (context,) if tool.takes_context else ()
     if tool.is_async:
         return await tool.function(*first, **given)
-    return await run_in_thread(partial(tool.function, *first, **given), f"tool {tool.name}")
+    found = await run_in_thread(partial(tool.function, *first, **given), f"tool {tool.name}")
+    return await found if inspect.isawaitable(found) else found  # a `def` around an `async def`
 
 
 def _told(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -103,6 +104,12 @@ def test_a_function_that_says_nothing() -> None:
     assert made.checked({"item": 3}) == {"item": 3}
 
 
+def test_a_schema_belongs_to_whoever_asks() -> None:
+    made = Tool("price", price)
+    made.schema["properties"].clear()
+    assert "item" in made.schema["properties"]
+
+
 def test_annotations_that_only_a_type_checker_can_see() -> None:
     def pay(ctx: TaskContext, amount: Decimal) -> None: ...
 
@@ -127,7 +134,11 @@ def test_what_no_model_can_call() -> None:
     def only_here(item: str, /) -> None: ...
     def open_file(file: Open) -> None: ...
 
+    async def yielding() -> AsyncIterator[int]:
+        yield 1
+
     for make, message in (
+        (lambda: Tool("yielding", yielding), "yields, but a model reads one result"),
         (lambda: Tool("my tool", price), "models take names of letters"),
         (lambda: Tool("x" * 65, price), "models take names of letters"),
         (lambda: Tool("price", 3), "'price' is not a function"),  # type: ignore[arg-type]

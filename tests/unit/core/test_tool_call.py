@@ -66,6 +66,8 @@ async def test_text_and_values() -> None:
     assert await say(now, {"n": 1}) == framed("got 1")
     assert await say(later, {"n": "1"}) == framed('{"n":1,"none":null}')
     assert await say(lambda: None) == framed("null")
+    assert await say(lambda n: later(n), {"n": 2}) == framed('{"n":2,"none":null}')
+    assert await say(lambda: (number for number in range(3))) == framed("[0,1,2]")
     assert await say(lambda: "\ud800") == framed("?")
     assert "object object" in await say(lambda: object())
 
