@@ -21,11 +21,13 @@ from hermes_async.adapters.celery_queue import transport_url
 from hermes_async.adapters.embedded_redis import find_server, running_url
 from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.adapters.redis_store.connection import plain
+from hermes_async.adapters.tracer import tracing_here
 from hermes_async.bootstrap import Servers
 from hermes_async.cli.words import seconds
 from hermes_async.core.ledger import Backlog
 from hermes_async.core.ports import Traffic
-from hermes_async.domain.errors import EmbeddedServerError
+from hermes_async.core.tracing import UNTRACED
+from hermes_async.domain.errors import ConfigError, EmbeddedServerError
 from hermes_async.domain.task import Lane
 from hermes_async.domain.urls import is_rabbitmq, masked
 from hermes_async.settings import Settings
@@ -47,6 +49,17 @@ class Finding:
 def python() -> Finding:
     """Tell which Python runs us."""
     return Finding("python", "ok", f"{platform.python_version()} on {platform.system()}")
+
+
+def traces() -> Finding:
+    """Tell whether the spans that somebody wants can be sent."""
+    try:
+        is_there = tracing_here("redis", collects=True) is not UNTRACED
+    except ConfigError as error:
+        return Finding("traces", "broken", str(error))
+    if not is_there:
+        return Finding("traces", "broken", "OpenTelemetry is missing: pip install 'hermes_async[otel]'")
+    return Finding("traces", "ok", "spans are sent as the OTEL_ variables say")
 
 
 def binary(settings: Settings) -> Finding:

@@ -45,6 +45,8 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     else:
         yield from _of_servers(settings, servers)
     yield checks.relay(settings)
+    if settings.collects:
+        yield checks.traces()
 
 
 def _of_servers(settings: Settings, servers: Servers) -> Iterator[Finding]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -237,3 +239,29 @@ def test_a_limit_on_the_cost_of_a_model_without_a_price_is_a_fault(
     assert "agent 'thinker': model 'my-own-model' has no known price, so limits.cost_usd cannot" in said.err
     (project / "agents.yaml").write_text(agents % "gpt-4o-mini")
     assert cli("agents", "check").code == 0
+
+
+@pytest.mark.parametrize(
+    ("variables", "status", "detail"),
+    [
+        ({"OTEL_TRACES_EXPORTER": "console"}, "ok", "as the OTEL_ variables say"),
+        ({"OTEL_TRACES_EXPORTER": "nowhere"}, "broken", "no exporter 'nowhere' is installed"),
+    ],
+)
+def test_doctor_tells_whether_spans_can_be_sent(
+    project: Path, variables: dict[str, str], status: str, detail: str
+) -> None:
+    done = subprocess.run(
+        [*HERMES, "doctor", "--json"],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    checks = {check["check"]: check for check in json.loads(done.stdout)["checks"]}
+    assert checks["traces"]["status"] == status
+    assert detail in checks["traces"]["detail"]
+
+
+def test_doctor_says_nothing_of_spans_that_nobody_wants(project: Path, cli: Cli) -> None:
+    assert "traces" not in cli("doctor").out
