@@ -39,10 +39,12 @@ async def test_a_worker_killed_anywhere_in_an_agent(stage: Stage, hermes: Hermes
         assert (task.status, task.output, task.attempt, task.losses) == (TaskStatus.COMPLETED, point, 2, 1)
         assert beginnings(stage, handle.id) == [1, 2]
         assert [type_ for type_ in await told(handle) if type_ != "progress"] == TWICE
-        children = [each for each in await session.tasks() if each.id != handle.id]
-        for child in children:  # each attempt had its own, and the first one's outlives it
-            assert (await ended(await hermes.handle(child.id))).status is TaskStatus.COMPLETED
+        children = sorted(await session.tasks(), key=lambda each: each.created_at)[1:]
         assert len(children) == (2 if point == "child" else 0)
+        for child, asked_to_stop in zip(children, (True, False), strict=False):  # each attempt had its own
+            last = await ended(await hermes.handle(child.id))
+            assert last.status is (TaskStatus.CANCELLED if last.cancel_requested else TaskStatus.COMPLETED)
+            assert not last.cancel_requested or asked_to_stop
 
 
 async def test_a_pool_child_killed_by_its_agent_or_from_outside(stage: Stage, hermes: Hermes) -> None:
