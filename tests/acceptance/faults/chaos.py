@@ -106,7 +106,7 @@ def _everything_is_told(stage: Stage) -> bool:
 
 def _everything_is_seen(stage: Stage, seen: Mapping[tuple[str, str], int]) -> bool:
     with stage.admin() as client:
-        for key in client.keys("hermes:*:session:*"):
+        for key in client.keys("hermes:{p??}:session:*"):
             session = key.rpartition(":")[2]
             last = int(client.hget(key, "seq") or 0)
             if {seen[session, "feed"], seen[session, "relay"]} != {last}:
