@@ -56,8 +56,8 @@ class Transport(redis.Transport):  # type: ignore[misc]
 
     All of `celery inspect`, `control`, `purge` and `events` works, and so do Flower's workers and tasks.
     Flower's Broker page cannot: it picks one of its own classes by the scheme of the URL, has no place for
-    others, and asks Redis for the length (LLEN) of lists, which a stream answers with WRONGTYPE. The length of
-    a queue is `channel.queue_declare(queue, passive=True).message_count`.
+    others, and asks Redis for the length (LLEN) of lists, which a stream answers with WRONGTYPE. The length
+    of a queue is `channel.queue_declare(queue, passive=True).message_count`.
     """
 
     Channel = Channel
