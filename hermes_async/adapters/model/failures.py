@@ -19,20 +19,26 @@ def wait_for(error: model_errors.ModelAPIError, tries: int) -> float:
 
     Args:
         error: what came of it.
-        tries: how often it was sent.
+        tries: how often it was sent and came to this kind of end, busy or failed.
 
     Raises:
         HermesError: it makes none; the error says what it means for the attempt.
         ModelAPIError: the attempt has failed, and may be retried.
     """
-    is_busy = isinstance(error, model_errors.ModelRateLimitError)
-    if not is_busy and not (tries <= TRIES and isinstance(error, _PASSING)):
+    busy = is_busy(error)
+    if not busy and not (tries <= TRIES and isinstance(error, _PASSING)):
         raise meaning(error)
     asked = error.retry_after
     if asked is not None and asked > LONGEST_WAIT:
         raise RetryAfter(asked, f"{_who(error)} asks to wait {asked:g} s")
-    own = BUSY_WAIT * 2 ** min(tries - 1, 4) if is_busy else tries / 2
-    return own if asked is None else max(0.0, asked)
+    if asked is None:
+        return BUSY_WAIT * 2 ** min(tries - 1, 4) if busy else tries / 2
+    return max(asked, min(tries - 1, 8) / 4)  # some that say "at once" are busy then, too
+
+
+def is_busy(error: model_errors.ModelAPIError) -> bool:
+    """Tell whether the server works, and only has no time."""
+    return isinstance(error, model_errors.ModelRateLimitError)
 
 
 def meaning(error: model_errors.ModelAPIError) -> Exception:

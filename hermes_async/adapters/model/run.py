@@ -75,7 +75,9 @@ class Runs:
         shown = Shown(ctx)
         try:
             voice = Voice(self._model(model, spec.base_url), ctx, shown)
-            return whole(await self._answer(spec, voice, ctx, prompt))
+            name = model if isinstance(model, str) else model.model_name  # which says nothing of its provider
+            purse = Purse(ctx, full_name(name, spec.base_url))
+            return whole(await self._answer(spec, voice, purse, ctx, prompt))
         except BaseException:
             shown.keep()
             raise
@@ -86,8 +88,9 @@ class Runs:
         if connections is not None:
             await connections.close()
 
-    async def _answer(self, spec: AgentSpec, voice: Voice, ctx: TaskContext, prompt: str | None) -> str:
-        purse = Purse(ctx, full_name(voice.model_name, spec.base_url))
+    async def _answer(
+        self, spec: AgentSpec, voice: Voice, purse: Purse, ctx: TaskContext, prompt: str | None
+    ) -> str:
         subtasks = Subtasks(ctx) if spec.subagents else None
         async with self._agent(spec).iter(
             prompt,

@@ -22,7 +22,8 @@ from hermes_async.domain.errors import InvalidInput
 WINDOW: Final = 8_000
 #: Characters of a text that are kept when the run ends without a result, its beginning.
 KEPT: Final = 15_000
-#: Characters beyond which a text is no answer, but a server that has lost its way.
+#: Characters, thoughts and calls of tools included, beyond which that is no answer, but a server that has
+#: lost its way.
 LONGEST: Final = 1_000_000
 #: Characters of the arguments of a tool that are shown.
 ARGUMENTS: Final = 100
@@ -34,23 +35,26 @@ class Shown:
     def __init__(self, ctx: TaskContext) -> None:
         self._ctx = ctx
         self.text = ""
+        #: Characters of the answer, shown or not.
+        self._size = 0
 
     def begin(self) -> None:
         """Another answer begins; what was shown stays until it has text."""
-        self.text = ""
+        self.text, self._size = "", 0
 
     def take(self, event: ModelResponseStreamEvent) -> None:
         """Show what a piece of the stream adds to the text.
 
         Raises:
-            InvalidInput: the text has no end.
+            InvalidInput: the answer has no end.
         """
+        self._size += _size(event)
         added = _text(event)
         if added:
             self.text += added
             cut = len(self.text) > WINDOW
             self._ctx.partial(whole(f"…{self.text[-WINDOW:]}" if cut else self.text))
-        if len(self.text) > LONGEST:
+        if self._size > LONGEST:
             raise InvalidInput(f"the model's answer has more than {LONGEST:,} characters, and goes on")
 
     def keep(self) -> None:
@@ -78,6 +82,17 @@ def _text(event: ModelResponseStreamEvent) -> str:
     if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
         return event.part.content
     return ""
+
+
+def _size(event: ModelResponseStreamEvent) -> int:
+    """Return how much longer a piece makes an answer."""
+    if isinstance(event, PartDeltaEvent):
+        said = (getattr(event.delta, name, None) for name in ("content_delta", "args_delta"))
+    elif isinstance(event, PartStartEvent):
+        said = (getattr(event.part, name, None) for name in ("content", "args", "tool_name"))
+    else:
+        return 0
+    return sum(len(each) for each in said if isinstance(each, str))
 
 
 def _arguments(call: ToolCallPart) -> str:

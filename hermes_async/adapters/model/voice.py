@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections import deque
+from collections import Counter, deque
 
 from pydantic_ai.exceptions import ModelAPIError
 from pydantic_ai.messages import ModelMessage, ModelResponse
@@ -12,7 +11,7 @@ from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 
-from hermes_async.adapters.model.failures import meaning, wait_for
+from hermes_async.adapters.model.failures import is_busy, meaning, wait_for
 from hermes_async.adapters.model.show import Shown
 from hermes_async.core.context import TaskContext
 from hermes_async.domain.events import MessageData
@@ -41,15 +40,17 @@ class Voice(WrapperModel):
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
         """Return the model's answer, when the whole of it was streamed."""
-        for tries in itertools.count(1):
+        tries = Counter[bool]()
+        while True:
             self.shown.begin()
             try:
                 return await self._streamed(messages, model_settings, model_request_parameters)
             except ModelAPIError as error:
                 if self.shown.text:  # what was shown must not begin again
                     raise meaning(error) from error
-                await self._wait(wait_for(error, tries))
-        raise AssertionError
+                kind = is_busy(error)
+                tries[kind] += 1
+                await self._wait(wait_for(error, tries[kind]))
 
     async def hear(self) -> None:
         """Note what was said to the task."""

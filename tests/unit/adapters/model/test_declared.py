@@ -242,6 +242,13 @@ async def test_a_passing_fault_costs_no_retry(start: Start, scripted: ScriptedMo
     assert len(scripted.requests) == 2
 
 
+async def test_waits_of_a_busy_model_are_no_faults(start: Start, scripted: ScriptedModel) -> None:
+    busy = status(429, retry_after="0")
+    scripted.then(busy, busy, status(503), busy, status(503), say("Paris."))
+    async with start() as hermes:
+        assert await (await dispatched(hermes, "Where?")) == "Paris."
+
+
 async def test_a_fault_that_stays_fails_the_attempt(start: Start, scripted: ScriptedModel) -> None:
     scripted.then(*[status(503)] * 3, say("Paris."))
     retry = {"initial": 0.01, "jitter": False}
@@ -377,6 +384,24 @@ async def test_an_answer_without_an_end_is_ended(
         with pytest.raises(TaskFailed, match="more than 1,000 characters, and goes on"):
             await (await dispatched(hermes, "Go."))
         await wait_until_async(lambda: scripted.dropped == 1)
+
+
+async def test_arguments_without_an_end_are_ended(
+    start: Start, scripted: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hermes_async.adapters.model.show.LONGEST", 1_000)
+    scripted.then(call("capital", country="a" * 1_001))
+    async with start(tools=(f"{TOOLS}:capital",)) as hermes:
+        with pytest.raises(TaskFailed, match="more than 1,000 characters, and goes on"):
+            await (await dispatched(hermes, "Go."))
+
+
+async def test_what_is_spent_names_the_provider(start: Start, scripted: ScriptedModel) -> None:
+    scripted.then(say("."))
+    async with start(model="ollama:llama3") as hermes:
+        await (await dispatched(hermes, "Go."))
+        [spender] = (await hermes.store.metrics()).spent
+    assert spender.model == "ollama:llama3"
 
 
 async def test_a_subagents_model_wins(start: Start, scripted: ScriptedModel) -> None:

@@ -21,6 +21,8 @@ def http(kind: Any, status: int, **more: Any) -> errors.ModelHTTPError:
         (http(errors.ModelRateLimitError, 429), [2, 4, 8, 16, 32, 32]),
         (http(errors.ModelRateLimitError, 429, headers={"Retry-After": "7"}), [7, 7, 7]),
         (http(errors.ModelRateLimitError, 429, headers={"retry-after-ms": "1500"}), [1.5]),
+        (http(errors.ModelRateLimitError, 429, headers={"Retry-After": "0"}), [0, 0.25, 0.5]),
+        (http(errors.ModelRateLimitError, 429, headers={"retry-after-ms": "20"}), [0.02, *[0.25, 0.5, 0.75]]),
         (http(errors.ModelUnavailableError, 503), [0.5, 1]),
         (http(errors.ModelOverloadedError, 529, headers={"Retry-After": "3"}), [3, 3]),
         (errors.ModelConnectionError("m", "reset"), [0.5, 1]),
