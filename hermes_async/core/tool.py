@@ -96,6 +96,8 @@ class Tool:
             problem = error.errors(include_url=False)[0]
             place = ".".join(map(str, problem["loc"]))
             raise InvalidInput(f"{self.name}: {place}: {problem['msg']}; it takes {self._takes}") from None
+        except Exception as error:  # a validator of the tool's own has stumbled over them
+            raise InvalidInput(f"{self.name}: {type(error).__name__}; it takes {self._takes}") from None
         return found
 
     @property

@@ -6,10 +6,11 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
+from pydantic import BeforeValidator
 
 from hermes_async.core import threads
 from hermes_async.core.context import TaskContext
@@ -119,6 +120,16 @@ async def test_exceptions_are_sentences() -> None:
 async def test_arguments_that_do_not_fit_are_told() -> None:
     said = await say(lambda n: n, {"m": 1})
     assert said == "tool: n: Field required; it takes (n); call it again with arguments that fit"
+
+
+async def test_arguments_over_which_a_validator_stumbles_are_told() -> None:
+    def shout(word: Annotated[str, BeforeValidator(lambda word: word.upper())]) -> str:
+        return word
+
+    assert await say(shout, {"word": "tea"}) == framed("TEA")
+    told = await say(shout, {"word": 7})
+    assert told.startswith("tool: AttributeError; it takes (word: ")
+    assert told.endswith("; call it again with arguments that fit")
 
 
 async def test_too_slow(gate: threading.Event) -> None:
