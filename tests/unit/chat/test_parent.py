@@ -291,6 +291,21 @@ async def test_news_wait_while_the_model_is_away(hermes: Hermes, model: Scripted
     assert "chips: done" in model.requests[3].last
 
 
+async def test_news_that_the_conversation_has_are_not_told_again_when_the_turn_goes_on(
+    hermes: Hermes, model: ScriptedModel, gates: Gates
+) -> None:
+    gates["chips"].set()
+    model.then(call("delegate", subagent="research", input="chips"), say("ok"))
+    model.then(call("list"), status(401), say("done"))
+    async with chatting(hermes) as chat:
+        await chat.say("go")
+        await wait_until_async(lambda: chat.has_failed)
+        assert await chat.session.unread() == 1
+        assert await chat.again() == "done"
+        assert await chat.session.unread() == 0
+    assert sum("chips: done" in text for text in model.requests[-1].said("user")) == 1
+
+
 async def test_who_cannot_chat_is_told_why(hermes: Hermes, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnknownAgent, match="did you mean 'parent'"):
         ChatParent(hermes, "parnt")
