@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from prompt_toolkit import PromptSession, print_formatted_text
+from prompt_toolkit import PromptSession
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition
-from prompt_toolkit.formatted_text import ANSI
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.patch_stdout import patch_stdout
@@ -214,10 +213,13 @@ class Screen:
         while self._lines:
             lines, self._lines = self._lines, []
             app = self._prompt.app
-            # Not with run_in_terminal: that lets the terminal echo what is typed meanwhile.
+            # Not with prompt_toolkit's own ways to print: the terminal would be its own master meanwhile,
+            # echo what is typed, and take a Ctrl-D for itself.
             if app.is_running:
                 app.renderer.erase()
-            print_formatted_text(ANSI("\n".join(lines)), output=app.output)
+            app.output.enable_autowrap()
+            app.output.write_raw("\r\n".join("\n".join([*lines, ""]).split("\n")))
+            app.output.flush()
             app.invalidate()
             await asyncio.sleep(_TOGETHER)
 
