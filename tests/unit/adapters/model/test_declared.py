@@ -7,7 +7,7 @@ import gc
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from hermes_async import TaskCancelled, TaskContext, TaskFailed, subagent
 from hermes_async.adapters.agents_file import load
 from hermes_async.adapters.model.declared import DeclaredAgents, description
 from hermes_async.adapters.model.show import KEPT, WINDOW
+from hermes_async.bootstrap import registry
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.agent import AgentsConfig, AgentSpec, RunLimits, SubagentSpec
 from hermes_async.domain.errors import ConfigError
 from hermes_async.domain.failure import Reason
+from hermes_async.settings import Settings
 from hermes_async.testing import LocalHermes
 from tests.support.model import Reply, Request, ScriptedModel, broken, call, calls, hang, say, status
 from tests.support.servers import wait_until_async
@@ -530,3 +532,28 @@ async def test_a_model_asks_its_parent_and_goes_on_with_the_answer(
 async def _asked(handle: TaskHandle[Any]) -> bool:
     question = (await handle.task()).question
     return question is not None and question.question == "Which year?"
+
+
+@pytest.mark.parametrize("has_workers", [True, False])
+def test_a_dispatch_is_refused_only_where_the_workers_have_no_more_than_we(has_workers: bool) -> None:
+    spec = AgentSpec(name="a", model="gpt-4o-mini")
+    agent = DeclaredAgents(lambda names: {}, has_workers=has_workers)(spec)
+    assert agent.needs is not None
+    refused = pytest.raises(ConfigError, match="agent 'a': model 'gpt-4o-mini' needs a key")
+    with refused if has_workers else nullcontext():
+        agent.needs.admit(agent.spec)
+    with pytest.raises(ConfigError, match="needs a key"):
+        agent.needs.check(agent.spec)
+
+
+@pytest.mark.parametrize(
+    ("queue", "refused"),
+    [(None, True), ("redis://localhost:6379/0", True), ("redis://redis.default:6379/0", False)],
+)
+def test_workers_of_a_broker_on_this_machine_have_its_environment(queue: str | None, refused: bool) -> None:
+    agents = AgentsConfig(agents={"a": AgentSpec(model="gpt-4o-mini")}, task_queue=queue)
+    known = registry(Settings.read(agents=agents, environ={}))
+    agent = known.agent("a")
+    assert agent.needs is not None
+    with pytest.raises(ConfigError, match="needs a key") if refused else nullcontext():
+        agent.needs.admit(agent.spec)
