@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -131,18 +132,15 @@ class Declared:
         return name
 
 
-class _told_of:
-    """Names the agent in a ConfigError."""
-
-    def __init__(self, spec: AgentSpec) -> None:
-        self._spec = spec
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, HermesError) and not str(error).startswith("agent "):
-            raise ConfigError(f"agent {self._spec.name!r}: {error}") from None
+@contextmanager
+def _told_of(spec: AgentSpec) -> Iterator[None]:
+    """Name the agent in a ConfigError."""
+    try:
+        yield
+    except HermesError as error:
+        if str(error).startswith("agent "):
+            raise
+        raise ConfigError(f"agent {spec.name!r}: {error}") from None
 
 
 def prompt(spec: AgentSpec, input: str, details: Mapping[str, Any]) -> str | None:

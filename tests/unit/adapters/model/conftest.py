@@ -8,6 +8,7 @@ import pytest
 
 from hermes_async.adapters.model.names import KEYS
 from tests.support.model import ScriptedModel
+from tests.support.thinking import Start, starting
 
 
 @pytest.fixture
@@ -28,3 +29,9 @@ def scripted() -> Iterator[ScriptedModel]:
     """A model that says what it is told to; give it replies with `then`."""
     with ScriptedModel() as model:
         yield model
+
+
+@pytest.fixture
+def start(scripted: ScriptedModel) -> Start:
+    """A Hermes whose parent `boss` calls `research`, which the scripted model runs."""
+    return starting(scripted)
