@@ -293,7 +293,7 @@ class TaskContext:
         """Start a child task for each input (its arguments by name) in a few round trips.
 
         Raises:
-            TaskRejected: a limit says no, or this task is to be cancelled.
+            TaskRejected: a limit says no to one of them, or this task is to be cancelled; then none goes on.
             UserError: this is a `def`, where it is `ctx.wait(ctx.dispatch_many, ...)`.
         """
         self._check_loop("dispatch_many")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
@@ -23,6 +23,7 @@ from hermes_async.core.registry import Registry
 from hermes_async.core.subagent import Subagent
 from hermes_async.domain.agent import RunLimits, SubagentSpec
 from hermes_async.domain.budget import Budget
+from hermes_async.domain.errors import TaskRejected, UnknownTask
 from hermes_async.domain.refusals import too_deep
 from hermes_async.domain.task import Address, Birth, Task
 from hermes_async.domain.trusted import trusted
@@ -206,19 +207,38 @@ class Delegate:
         found = self._dispatcher.resolve(subagent, self.origin.parent)
         # All are bound first: an input that does not fit starts none.
         bound = [found.signature.bind((), each) for each in inputs]
-        writing, ends = [], []
+        writing, ends, made = [], [], list[Task]()
         for start in range(0, len(bound), CHUNK):
             chunk = bound[start : start + CHUNK]
             tasks = [self._dispatcher.new_task(self.origin, found, each) for each in chunk]
             ends += [self._dispatcher.expect(task) for task in tasks]
+            made += tasks
             writing.append(asyncio.ensure_future(self._written(partial(self._dispatcher.write_all, tasks))))
             for _ in range(2):  # the store begins to write these while the next ones are made
                 await asyncio.sleep(0)
-        written = chain.from_iterable(await asyncio.gather(*writing))
+        try:
+            written = chain.from_iterable(await asyncio.gather(*writing))
+        except TaskRejected:
+            await asyncio.wait(writing)
+            await self._withdraw(found, made)
+            raise
         return [
             self._dispatcher.handle(task, found, self._aside, end)
             for task, end in zip(written, ends, strict=True)
         ]
+
+    async def _withdraw(self, subagent: Subagent[..., Any], tasks: Sequence[Task]) -> None:
+        """Stop those of a refused batch that stand: a task must not end before children it does not know."""
+        if self._aside is None:  # a chat has an inbox, which tells of them
+            return
+
+        async def gone(task: Task) -> None:
+            handle = self._dispatcher.handle(task, subagent, self._aside, None)
+            with suppress(UnknownTask):  # it was refused
+                await patiently(handle.cancel, f"the end of {task.id}, which nobody waits for")
+                await handle.ended()
+
+        await asyncio.gather(*map(gone, tasks))
 
     async def submit(
         self,

@@ -13,6 +13,7 @@ from hermes_async.core.context import TaskContext
 from hermes_async.core.ports import Parcel
 from hermes_async.core.subagent import subagent
 from hermes_async.domain.agent import AgentsConfig, GateLimits, RetryPolicy
+from hermes_async.domain.errors import TaskRejected
 from hermes_async.domain.task import Task, TaskStatus
 from hermes_async.testing import LocalHermes
 from tests.support.bench import Bench, MakeBench
@@ -67,8 +68,26 @@ async def slow(ctx: TaskContext) -> str:
     return "done"
 
 
+@subagent
+async def crowded(ctx: TaskContext) -> str:
+    with pytest.raises(TaskRejected, match="wait already"):
+        await ctx.dispatch_many(child, [{}] * 150)
+    return "done"
+
+
 async def ends(bench: Bench) -> list[str]:
     return [event.agent or "" for event in await bench.log() if event.type.startswith("task.c")]
+
+
+async def test_a_batch_of_which_one_is_refused_leaves_nothing_behind() -> None:
+    config = AgentsConfig(limits=GateLimits(max_queued=5))
+    async with LocalHermes(crowded, child, config=config, slots=2) as hermes:
+        assert await (await hermes.session("s").dispatch(crowded)) == "done"
+        root, *children = sorted(await hermes.store.tasks(limit=200), key=lambda task: task.birth.depth)
+    assert root.status is TaskStatus.COMPLETED
+    assert len(children) >= 5
+    assert {task.status for task in children} == {TaskStatus.CANCELLED}
+    assert max(task.finished_at or 0 for task in children) <= (root.finished_at or 0)
 
 
 async def test_a_task_is_not_completed_while_its_children_live(make_bench: MakeBench) -> None:
