@@ -170,6 +170,17 @@ def test_who_waits_no_longer_learns_that_tasks_go_on(house: House, model: Script
     assert sum(len(told(request)) for request in model.requests) == 1
 
 
+def test_ctrl_c_while_it_waits_leaves_the_tasks_running(house: House, model: ScriptedModel) -> None:
+    model._script = delegating(1.0, lambda request: say("It is done."))
+    with house.pipe("ctrl-c", model, "--message", "wait a bit") as chat:
+        read_until(chat, "under way.")
+        chat.send_signal(signal.SIGINT)
+        assert chat.wait(30) == 130
+    code, out = house.says("ctrl-c", model)
+    assert code == 0
+    assert out.endswith("It is done.\n")
+
+
 def test_killed_while_a_task_runs(house: House, model: ScriptedModel) -> None:
     model._script = delegating(0.7, lambda request: say("It is done."))
     with house.pipe("killed-idle", model) as chat:
