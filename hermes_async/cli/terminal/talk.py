@@ -191,7 +191,8 @@ def _with_model(hermes: Hermes, settings: Settings, session: Session) -> Any:
         raise ConfigError(f"agents.yaml gives {session.parent} no `model`")
     check_model(spec.model, spec.base_url)
     make = importlib.import_module("hermes_async.chat.parent").ChatParent
-    return make(hermes, session.parent, session_id=session.id, folder=settings.state_dir / "chats")
+    where = {"session_id": session.id, "folder": settings.state_dir / "chats"}
+    return make(hermes, session.parent, tools=settings.tool_names, **where)
 
 
 async def _pass_on(pieces: AsyncIterator[Piece], tell: Callable[[Piece], None]) -> None:
