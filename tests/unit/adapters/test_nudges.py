@@ -98,6 +98,9 @@ async def test_a_reader_reads_the_log_only_for_what_no_nudge_has_brought(store: 
         lambda seq: f"{seq}\nid\nsession.message\n0\n\n\n0\n\n" + '{"text": "known", "data": null}',
         lambda seq: str(seq),
         lambda seq: "",
+        lambda seq: f"{seq + 1}\nid\nof.another.version\n0\n\n\n0\n\n" + "{}",
+        lambda seq: f"{seq + 1}\nid\nsession.message\n0\n\n\n0\n\n" + '{"text": [',
+        lambda seq: "not\na\nnudge",
     ],
 )
 async def test_a_nudge_that_brings_something_else_than_what_comes_next_is_only_a_nudge(
@@ -108,8 +111,10 @@ async def test_a_nudge_that_brings_something_else_than_what_comes_next_is_only_a
         reader.listeners.append(pages.append)
         seq = await post(store, "a")
         await told(reader, 1, pages)
+        channels = store._nudges._channels
         await store._reads.read("PUBLISH", store._channel("chat"), lie(seq))
         await wait_until_async(lambda: store.reads == 1, 5)
+        assert store._nudges._channels is channels  # which the other sessions listen to as well
         await post(store, "b")
         await told(reader, 2, pages)
         assert reader.seq == seq + 1
