@@ -32,10 +32,10 @@ class TraceFiles:
 
     def add(self, spans: Iterable[Span]) -> None:
         """Keep spans; what is beyond the size of a trace, or has no proper trace id, is dropped."""
-        traces: dict[str, list[str]] = defaultdict(list)
+        traces: dict[str, list[bytes]] = defaultdict(list)
         for span in spans:
             if _TRACE_ID.fullmatch(span.trace_id):
-                traces[span.trace_id].append(span.model_dump_json(exclude_defaults=True))
+                traces[span.trace_id].append(f"{span.model_dump_json(exclude_defaults=True)}\n".encode())
         for trace_id, lines in traces.items():
             self._append(self._folder / f"{trace_id}.jsonl", lines)
 
@@ -44,18 +44,21 @@ class TraceFiles:
         if not _TRACE_ID.fullmatch(trace_id):
             return []
         try:
-            lines = (self._folder / f"{trace_id}.jsonl").read_text().splitlines()
+            lines = (self._folder / f"{trace_id}.jsonl").read_bytes().split(b"\n")
         except FileNotFoundError:
             return []
         return [span for line in lines if (span := _read(line))]
 
-    def _append(self, file: Path, lines: list[str]) -> None:
+    def _append(self, file: Path, lines: list[bytes]) -> None:
         if not file.exists():
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._prune()
-        with file.open("a") as out:
-            if out.tell() < LARGEST:
-                out.write("".join(f"{line}\n" for line in lines))
+        with file.open("ab") as out:
+            room = LARGEST - out.tell()
+            for line in lines:
+                if (room := room - len(line)) < 0:
+                    return
+                out.write(line)
 
     def _prune(self) -> None:
         """Forget the oldest traces, now and then."""
@@ -66,7 +69,7 @@ class TraceFiles:
                 file.unlink(missing_ok=True)
 
 
-def _read(line: str) -> Span | None:
+def _read(line: bytes) -> Span | None:
     try:
         return Span.model_validate_json(line)
     except ValidationError:

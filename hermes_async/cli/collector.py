@@ -17,8 +17,9 @@ from anyio.abc import TaskStatus
 from hermes_async.adapters.trace_files import TraceFiles
 from hermes_async.cli import waterfall
 from hermes_async.cli.supervisor import ChildSpec
+from hermes_async.cli.words import line
 from hermes_async.domain.errors import UserError
-from hermes_async.domain.spans import DEPTH, STATUS, Span, stretches
+from hermes_async.domain.spans import ATTEMPT, DEPTH, STATUS, TASK_ID, Span, stretches
 
 #: Traces whose spans are in memory, too, and spans of each.
 KEPT: Final = 200
@@ -55,6 +56,7 @@ class Collector:
         #: The last spans of tasks that have ended and are not drawn yet, and when their traces last moved.
         self._ended: dict[str, Span] = {}
         self._moved: dict[str, float] = {}
+        self._keeps = True
 
     def traced(self, spec: ChildSpec) -> ChildSpec:
         """Return a child that sends its spans here."""
@@ -80,11 +82,11 @@ class Collector:
 
     def take(self, spans: Sequence[Span]) -> None:
         """Keep spans; note which tasks have ended."""
-        self._files.add(spans)
+        self._keep(spans)
         for span in spans:
-            spans = self._spans.setdefault(span.trace_id, [])
-            if len(spans) < MOST:
-                spans.append(span)
+            known = self._spans.setdefault(span.trace_id, [])
+            if len(known) < MOST:
+                known.append(_slim(span))
             self._spans.move_to_end(span.trace_id)
             self._moved[span.trace_id] = time.monotonic()
             if span.task_id and STATUS in span.attributes and span.attributes.get(DEPTH) == 0:
@@ -92,6 +94,16 @@ class Collector:
         while len(self._spans) > KEPT:
             trace_id, _ = self._spans.popitem(last=False)
             del self._moved[trace_id]
+
+    def _keep(self, spans: Sequence[Span]) -> None:
+        try:
+            self._files.add(spans)
+        except OSError as error:  # the disk is full, say: what runs here goes on
+            if self._keeps:
+                self._say(f"spans cannot be kept: {error}")
+            self._keeps = False
+        else:
+            self._keeps = True
 
     def draw_quiet(self, now: float) -> None:
         """Draw the ended tasks of whose traces nothing more comes."""
@@ -102,6 +114,13 @@ class Collector:
 
     def _draw(self, task_id: str, last: Span) -> None:
         rows = stretches(self._spans.get(last.trace_id, []), task_id)
-        self._say(click.style(f"task {task_id} {last.attributes[STATUS]}, trace {last.trace_id}", bold=True))
-        for line in waterfall.drawn(rows, time.time()):
-            self._say(f"  {line}")
+        title = line(f"task {task_id} {last.attributes[STATUS]}, trace {last.trace_id}")
+        self._say(click.style(title, bold=True))
+        for row in waterfall.drawn(rows, time.time()):
+            self._say(f"  {row}")
+
+
+def _slim(span: Span) -> Span:
+    """Return a span with no more than what is drawn of it."""
+    said = {name: value for name, value in span.attributes.items() if name in (TASK_ID, ATTEMPT)}
+    return span.model_copy(update={"attributes": said})

@@ -14,6 +14,8 @@ from hermes_async.domain.timeline import Stretch
 
 #: Columns of a bar, at least; and of names, at most.
 _LEAST_BAR, _LONGEST_NAME = 12, 44
+#: Columns that are drawn on in any case; a terminal that has fewer wraps its lines.
+_NARROWEST: Final = 40
 #: Columns of a length of time.
 _LENGTH: Final = 7
 #: Eighths of a column, from the left.
@@ -28,7 +30,7 @@ def drawn(rows: Sequence[Stretch], now: float, width: int | None = None) -> list
         now: Unix seconds, for what goes on.
         width: columns; by default those of the terminal.
     """
-    columns = width or shutil.get_terminal_size().columns
+    columns = max(_NARROWEST, width or shutil.get_terminal_size().columns)
     names = [_name(row) for row in rows]
     longest_said = min(max((len(_said(row, 200)) for row in rows), default=0), max(14, columns // 3))
     room = columns - longest_said - _LEAST_BAR - _LENGTH - 3

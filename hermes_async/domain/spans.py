@@ -95,10 +95,14 @@ def stretches(spans: Iterable[Span], task_id: str | None = None) -> list[Stretch
 
 
 def _rows(tops: Sequence[Span], below: Mapping[str | None, Sequence[Span]]) -> Iterable[Stretch]:
-    """Yield the rows of trees, depth first; a ring of parents, as a hostile sender makes it, has no top."""
+    """Yield the rows of trees, depth first; a hostile sender may have made rings of parents."""
     stack = [(span, 0) for span in reversed(tops)]
+    seen: set[str] = set()
     while stack:
         span, depth = stack.pop()
+        if span.span_id in seen:
+            continue
+        seen.add(span.span_id)
         yield Stretch(
             name=_name(span),
             start=span.start,
@@ -122,8 +126,11 @@ def _parent(span: Span, known: Mapping[str, Span]) -> str | None:
     """Return the parent of a span; if a killed process has taken it along, the agent that was at work."""
     if span.parent_id is None or span.parent_id in known:
         return span.parent_id
-    agent = span_id(span.task_id or "", span.attempt, Part.AGENT)
-    return agent if agent in known and agent != span.span_id else None
+    own = {part: span_id(span.task_id or "", span.attempt, part) for part in Part}
+    is_within = (
+        span.span_id not in own.values()
+    )  # an attempt and its wait are below what somebody else has sent
+    return own[Part.AGENT] if is_within and own[Part.AGENT] in known else None
 
 
 def _tops_of(task_id: str, known: Mapping[str, Span], parents: Mapping[str, str | None]) -> list[Span]:

@@ -41,14 +41,14 @@ async def receiving(
         if request.content_type != _PROTOBUF:
             raise web.HTTPUnsupportedMediaType(text=f"only {_PROTOBUF} is understood here")
         try:
-            on_spans(decoded(await request.read()))
-        except (DecodeError, web.RequestPayloadError):
+            on_spans(decoded(await _body(request)))
+        except DecodeError:
             raise web.HTTPBadRequest(text="that is no ExportTraceServiceRequest") from None
         return web.Response(body=ExportTraceServiceResponse().SerializeToString(), content_type=_PROTOBUF)
 
     async def unwanted(request: web.Request) -> web.Response:
         """Take metrics and logs, and drop them: who sends them too should not complain."""
-        await request.read()
+        await _body(request)
         return web.Response(body=b"", content_type=_PROTOBUF)
 
     app = web.Application(client_max_size=LARGEST)
@@ -62,6 +62,13 @@ async def receiving(
         yield address(listener)
     finally:
         await runner.cleanup()
+
+
+async def _body(request: web.Request) -> bytes:
+    try:
+        return await request.read()
+    except web.RequestPayloadError:
+        raise web.HTTPBadRequest(text="that cannot be unpacked") from None
 
 
 def listening() -> socket.socket:
@@ -98,7 +105,7 @@ def _span(span: Any, service: str) -> Span:
         span_id=span.span_id.hex(),
         parent_id=span.parent_span_id.hex() or None,
         name=span.name[:_LONGEST],
-        kind=_KINDS[span.kind] if span.kind < len(_KINDS) else _KINDS[0],
+        kind=_KINDS[span.kind] if 0 <= span.kind < len(_KINDS) else _KINDS[0],
         start=span.start_time_unix_nano / 1e9,
         end=span.end_time_unix_nano / 1e9,
         error=(span.status.message or "error")[:_LONGEST] if span.status.code == _ERROR else None,

@@ -38,6 +38,16 @@ def test_a_damaged_line_is_passed_over(tmp_path: Path) -> None:
     with (tmp_path / f"{'a' * 32}.jsonl").open("a") as file:
         file.write('{"trace_id": "half')
     assert files.read("a" * 32) == [span("a" * 32)]
+    with (tmp_path / f"{'a' * 32}.jsonl").open("ab") as raw:
+        raw.write(b'{"name": "half of a letter \xe2')
+    assert files.read("a" * 32) == [span("a" * 32)]
+
+
+def test_whatever_ends_a_line_elsewhere_does_not_end_a_span(tmp_path: Path) -> None:
+    odd = span("a" * 32).model_copy(update={"name": "a\u2028b\x85c\x0bd\ne"})
+    files = TraceFiles(tmp_path)
+    files.add([odd])
+    assert files.read("a" * 32) == [odd]
 
 
 def test_the_oldest_traces_go_and_a_huge_one_stops_growing(
@@ -49,6 +59,6 @@ def test_the_oldest_traces_go_and_a_huge_one_stops_growing(
     for number in range(200):
         files.add([span(f"{number:032x}")])
     assert len(list(tmp_path.iterdir())) < 20 + 2 * 50
-    for _ in range(100):
-        files.add([span("a" * 32)])
-    assert (tmp_path / f"{'a' * 32}.jsonl").stat().st_size < 1_500
+    for number in (1, 2, 100, 1):
+        files.add([span("a" * 32)] * number)
+    assert 800 < (tmp_path / f"{'a' * 32}.jsonl").stat().st_size <= 1_000

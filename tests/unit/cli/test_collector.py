@@ -63,6 +63,33 @@ def test_child_tasks_are_drawn_with_their_roots_only(collector: Collector, said:
     assert said == []
 
 
+def test_what_spans_say_cannot_play_tricks_on_a_terminal(collector: Collector, said: list[str]) -> None:
+    collector.take([span("x", "2", **{TASK_ID: "t1\x1b]0;x\x07\ny", STATUS: "done\x1b[2J", DEPTH: 0})])
+    collector.draw_quiet(1e12)
+    plain = [click.unstyle(line) for line in said]
+    assert len(plain) == 2
+    assert not any(character in "".join(plain) for character in "\x1b\x07\n")
+
+
+def test_what_cannot_be_kept_is_told_once_and_drawn(
+    collector: Collector, said: list[str], tmp_path: Path
+) -> None:
+    tmp_path.rmdir()
+    tmp_path.write_text("no folder")
+    for number in (1, 2):
+        collector.take([span("x", "2", **{TASK_ID: f"t{number}", STATUS: "completed", DEPTH: 0})])
+    collector.draw_quiet(1e12)
+    assert [line.split(":")[0] for line in said if "cannot be kept" in line] == ["spans cannot be kept"]
+    assert sum("completed" in line for line in said) == 2
+
+
+def test_long_attributes_are_on_disk_only(collector: Collector) -> None:
+    collector.take([span("x", "1", prompt="y" * 2_000, **{TASK_ID: "t1"})])
+    [[kept]] = collector._spans.values()
+    assert kept.attributes == {TASK_ID: "t1"}
+    assert collector._files.read(TRACE)[0].attributes["prompt"] == "y" * 2_000
+
+
 def test_memory_is_bounded(collector: Collector) -> None:
     for number in range(place.KEPT + 50):
         collector.take([span("x", "1").model_copy(update={"trace_id": f"{number:032x}"})])

@@ -33,6 +33,11 @@ def test_every_line_fits_the_terminal() -> None:
         assert max(len(click.unstyle(line)) for line in drawn(rows, 110.0, width)) <= width
 
 
+def test_a_narrow_terminal_is_no_reason_to_fail() -> None:
+    for width in range(60):
+        assert len(drawn(ROWS, 110.0, width or None)) == len(ROWS)
+
+
 def test_lines_in_a_pipe_are_separated_by_tabs() -> None:
     assert plain(ROWS, now=110.0)[2] == "  attempt 1\t2.000\t3.000\t✗ ValueError: no"
 

@@ -50,6 +50,17 @@ def test_one_task_of_a_trace_is_its_dispatch_and_what_is_below() -> None:
 
 def test_a_ring_of_parents_is_passed_over() -> None:
     assert tree([span("a", "b"), span("b", "a"), span("c")]) == ["c"]
+    assert tree([span("a", "b", **of("t1")), span("b", "a")], "t1") == ["a", "  b"]
+
+
+def test_an_attempt_is_not_below_its_agent_because_its_dispatch_is_told_elsewhere() -> None:
+    agent, process, wait = (span_id("t1", 1, part) for part in (Part.AGENT, Part.PROCESS, Part.WAIT))
+    spans = [
+        span(wait, "told elsewhere", 0, **of("t1")),
+        span(process, "told elsewhere", 1, **of("t1")),
+        span(agent, process, 1, **of("t1")),
+    ]
+    assert tree(spans, "t1") == tree(spans) == [wait, f"{process} #1", f"  {agent}"]
 
 
 def test_a_huge_trace_is_cut() -> None:

@@ -10,6 +10,7 @@ import anyio.to_thread
 import pytest
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -81,11 +82,30 @@ async def test_what_is_no_spans_is_refused(
     assert heard == []
 
 
+async def test_a_kind_that_no_version_knows_is_internal(heard: Heard) -> None:
+    request = ExportTraceServiceRequest()
+    spans = request.resource_spans.add().scope_spans.add().spans
+    for kind in (-100, -1, 3, 99):
+        spans.add(trace_id=b"t" * 16, span_id=b"s" * 8, kind=kind)
+    headers = {"content-type": "application/x-protobuf"}
+    async with (
+        aiohttp.ClientSession() as client,
+        client.post(
+            f"{heard.address}/v1/traces", data=request.SerializeToString(), headers=headers
+        ) as answer,
+    ):
+        assert answer.status == 200
+    assert [span.kind for span in heard] == ["internal", "internal", "client", "internal"]
+
+
 async def test_metrics_and_logs_are_taken_and_dropped(heard: Heard) -> None:
-    async with aiohttp.ClientSession() as client:
-        for what in ("metrics", "logs"):
-            async with client.post(f"{heard.address}/v1/{what}", data=b"x") as answer:
-                assert answer.status == 200
+    for what in ("metrics", "logs"):
+        for packing, status in (({}, 200), ({"content-encoding": "gzip"}, 400)):
+            async with (
+                aiohttp.ClientSession() as client,
+                client.post(f"{heard.address}/v1/{what}", data=b"no gzip", headers=packing) as answer,
+            ):
+                assert answer.status == status
 
 
 async def test_only_this_machine_can_send(heard: Heard) -> None:
