@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
@@ -17,13 +19,16 @@ from pydantic_ai.messages import (
     ModelMessagesTypeAdapter,
     ModelRequest,
     ModelResponse,
+    ModelResponsePart,
     TextPart,
+    ThinkingPart,
     ToolCallPart,
     ToolReturnPart,
     UserPromptPart,
 )
 
 from hermes_async.adapters.embedded_redis.lock import FileLock
+from hermes_async.adapters.model.show import whole
 from hermes_async.domain.errors import ConfigError, InvalidInput
 
 #: What a call has for a result as long as its own is not known.
@@ -58,6 +63,8 @@ class History:
         self._parent = parent
         self._path = path
         self._lock: FileLock | None = None
+        #: A thread may still be writing when whoever waited for it was interrupted.
+        self._writing = threading.Lock()
 
     def open(self) -> None:
         """Read the file, if there is one, and let nobody else.
@@ -112,24 +119,29 @@ class History:
 
     def ask(self, prompt: str) -> None:
         """Add what is said to the model."""
-        self.messages.append(ModelRequest(parts=[UserPromptPart(prompt)]))
+        self.messages.append(ModelRequest(parts=[UserPromptPart(whole(prompt))]))
 
     def unask(self, prompt: str) -> None:
         """Take a prompt back, unless there is something after it."""
         last = self.messages[-1]
         part = last.parts[0] if isinstance(last, ModelRequest) else None
-        if isinstance(part, UserPromptPart) and part.content == prompt:
+        if isinstance(part, UserPromptPart) and part.content == whole(prompt):
             self.messages.pop()
+
+    def answer(self, answer: ModelResponse) -> None:
+        """Add what the model answered; half a character in it would spoil every request that follows."""
+        parts = [_sound(part) for part in answer.parts]
+        self.messages.append(replace(answer, parts=parts or [TextPart("")]))
 
     def cut(self, text: str) -> None:
         """Add an answer that was interrupted."""
         said = f"{text} [interrupted]" if text else "[interrupted]"
-        self.messages.append(ModelResponse(parts=[TextPart(said)]))
+        self.messages.append(ModelResponse(parts=[TextPart(whole(said))]))
 
     def returned(self, calls: Iterable[ToolCallPart], results: Iterable[str | None]) -> None:
         """Add what the calls of the newest answer returned, as far as it is known."""
         parts = [
-            ToolReturnPart(call.tool_name, UNKNOWN if result is None else result, call.tool_call_id)
+            ToolReturnPart(call.tool_name, UNKNOWN if result is None else whole(result), call.tool_call_id)
             for call, result in zip(calls, results, strict=True)
         ]
         self.messages.append(ModelRequest(parts=list(parts)))
@@ -141,8 +153,11 @@ class History:
 
     def keep(self) -> None:
         """Write the file, whole or not at all; calls whose results are awaited get a placeholder in it."""
-        if self._path is None:
-            return
+        if self._path is not None:
+            with self._writing:
+                self._write(self._path)
+
+    def _write(self, path: Path) -> None:
         content = _File(
             session=self._session,
             parent=self._parent,
@@ -150,14 +165,14 @@ class History:
             used=sorted(self.used),
             messages=ModelMessagesTypeAdapter.dump_python(self._closed(), mode="json"),
         )
-        draft = self._path.with_suffix(".draft")
+        draft = path.with_suffix(".draft")
         with open(
             os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
         ) as file:
             json.dump(content.model_dump(), file, ensure_ascii=False)
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(self._path)
+        draft.replace(path)
 
     def _closed(self) -> list[ModelMessage]:
         """Return the messages in which every call has a result, and every question an answer."""
@@ -180,6 +195,15 @@ class History:
             raise ConfigError(f"{path}: this is the conversation of another session; move the file away")
         self.unanswered = found.unanswered
         self.used = set(found.used)
+
+
+def _sound(part: ModelResponsePart) -> ModelResponsePart:
+    """Return a part that has a UTF-8 form."""
+    if isinstance(part, TextPart | ThinkingPart):
+        return replace(part, content=whole(part.content))
+    if isinstance(part, ToolCallPart) and isinstance(part.args, str):
+        return replace(part, args=whole(part.args))
+    return part
 
 
 def file_of(folder: Path, session_id: str) -> Path:

@@ -66,6 +66,10 @@ class Inbox:
         self.has_news = len(fresh) > MOST
         return [each for each, is_it in zip(fresh, inner, strict=False) if not is_it]
 
+    async def tell(self, *seqs: int) -> None:
+        """Note what the model was told in another way: it leaves the inbox with the turn's own news."""
+        self.told.update(seqs)
+
     def settle(self) -> None:
         """Note that a turn has ended well: what was told is dealt with."""
         self.used |= self.told

@@ -77,7 +77,7 @@ class Memory:
         """Write the conversation; False: that is not possible, and whoever looks at the log knows."""
         try:
             await anyio.to_thread.run_sync(self.history.keep)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             logger.warning("a conversation cannot be written: %s", error)
             return False
         return True

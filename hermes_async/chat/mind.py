@@ -22,6 +22,7 @@ from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
+from hermes_async.adapters.model.show import whole
 from hermes_async.adapters.otel.model import request_spans
 from hermes_async.chat.history import History
 from hermes_async.chat.pieces import Piece, Text, ToolCalled, ToolReturned
@@ -98,14 +99,14 @@ class Mind:
                 instrument=request_spans(),
             ) as stream:
                 async for event in stream:
-                    if text := _text(event):
+                    if text := whole(_text(event)):
                         said += text
                         yield text
                 answer = stream.get()
         except (asyncio.CancelledError, GeneratorExit):
             self._history.cut(said)
             raise
-        self._history.messages.append(answer if answer.parts else ModelResponse(parts=[TextPart("")]))
+        self._history.answer(answer)
         usage = answer.usage
         spending.answered(usage.input_tokens, usage.output_tokens, _cost(answer))
 
@@ -117,10 +118,7 @@ class Mind:
             return results
         # a crash from here on leaves a file that says so
         await anyio.to_thread.run_sync(self._history.keep)
-        working = [
-            asyncio.create_task(self._tools.call(call.tool_name, call.args, call.tool_call_id))
-            for call in calls
-        ]
+        working = [asyncio.create_task(self._tools.call(call.tool_name, call.args)) for call in calls]
         try:
             await asyncio.wait(working)
         except asyncio.CancelledError:

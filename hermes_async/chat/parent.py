@@ -28,6 +28,7 @@ from hermes_async.domain.errors import InvalidInput, TurnFailed
 try:
     from pydantic_ai.exceptions import AgentRunError
 
+    from hermes_async.adapters.model.show import whole
     from hermes_async.chat.faults import again_in, sentence
     from hermes_async.chat.history import History, file_of
     from hermes_async.chat.making import instructions_of, model_of
@@ -85,13 +86,15 @@ class ChatParent:
         self._history = History(self.session.id, parent, path)
         self._limits = spec.limits
         self._model = model or model_of(spec)
-        delegation = Delegation(self.session)
+        inbox = Inbox(self.session, coalesce, self._moved.set)
+        delegation = Delegation(self.session, ack=inbox.tell)
         toolbox = Toolbox(delegation, load_tools(tools, spec.tools))
         self._mind = Mind(self._model, instructions_of(spec, delegation), toolbox, self._history)
-        inbox = Inbox(self.session, coalesce, self._moved.set)
         self._memory = Memory(self._history, inbox, delegation.news)
         self._stack = AsyncExitStack()
         self._queue: deque[Turn] = deque()
+        #: Turns that had not ended when the chat was left.
+        self._left: list[Turn] = []
         self._watchers: set[asyncio.Queue[Piece]] = set()
         self._numbers = count(1)
         #: The turn that is under way or about to begin, and what may be interrupted in it.
@@ -112,6 +115,7 @@ class ChatParent:
             raise
         self._stack.push_async_callback(self._memory.close)
         living = asyncio.create_task(self._live(), name=f"hermes-chat {self.session.id}")
+        self._stack.push_async_callback(self._lay_aside)
         self._stack.push_async_callback(end, living)
         self._stack.push_async_callback(self._finish)
         return self
@@ -152,7 +156,7 @@ class ChatParent:
         """
         if not text.strip():
             raise InvalidInput("nothing was said: give some text")
-        turn = self._enqueue(text)
+        turn = self._enqueue(whole(text))
         if on_busy == "interrupt":
             self.interrupt()
         return turn
@@ -247,6 +251,8 @@ class ChatParent:
                 await self._think(turn)
             elif self._memory.inbox.has_news:  # the store is away
                 await asyncio.sleep(ASK_AGAIN)
+        except Exception as error:  # ours: the next turn must be all the same
+            turn.add(self._failed(TurnEnded(turn.number), error))
         finally:
             self._turn = None
 
@@ -309,10 +315,21 @@ class ChatParent:
 
     async def _finish(self) -> None:
         """Let the turn that is under way keep what was said so far."""
-        self._queue.clear()
         turn = self._turn
+        self._left = [*([turn] if turn else []), *self._queue]
+        self._queue.clear()
         self.interrupt()
         if turn is not None and turn.pieces:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FAREWELL):
                     await turn.ended()
+
+    async def _lay_aside(self) -> None:
+        """Keep what was said and has had no turn, and tell who waits for one."""
+        left = [turn for turn in self._left if turn.end is None]
+        unsaid = [turn.said for turn in left if turn.said and not turn.pieces]
+        if unsaid:
+            self._history.unanswered = "\n\n".join(filter(None, (self._history.unanswered, *unsaid)))
+            await self._memory.write()
+        for turn in left:
+            turn.add(TurnEnded(turn.number, "interrupted"))

@@ -55,11 +55,12 @@ class Toolbox:
         """Tell whether a tool is one of the six: they are quick, and what they began is not to be cut off."""
         return name in NAMES
 
-    async def call(self, name: str, arguments: str | Mapping[str, Any] | None, call_id: str) -> str:
+    async def call(self, name: str, arguments: str | Mapping[str, Any] | None) -> str:
         """Call a tool and return what the model is told."""
         tool = self._own.get(name)
         if tool is None:
-            return await self._delegation.call(name, arguments, call_id=call_id)
+            # Without the id of the call: no call is made twice here, and some servers give an id again.
+            return await self._delegation.call(name, arguments)
         try:
             given = json.loads(arguments or "{}") if isinstance(arguments, str | None) else arguments
         except (ValueError, RecursionError) as error:

@@ -92,10 +92,19 @@ class Delegation:
     Args:
         session: a Session; or, for a model that works on a task, its `ctx.children`.
         max_chars: characters of outputs in one answer, and in one frame of news.
+        ack: takes the `seq` of an end that `delegate` waited for and tells itself; by default it leaves the
+            inbox at once.
     """
 
-    def __init__(self, session: Delegator, *, max_chars: int = 8_000) -> None:
+    def __init__(
+        self,
+        session: Delegator,
+        *,
+        max_chars: int = 8_000,
+        ack: Callable[[int], Awaitable[object]] | None = None,
+    ) -> None:
         self._session = session
+        self._ack = ack
         self._max_chars = max_chars
         #: What belongs into the system prompt of a model that has these tools.
         self.instructions = IN_A_CHAT if isinstance(session, Session) else IN_A_TASK
@@ -126,7 +135,7 @@ class Delegation:
         async for event in handle.events():
             if event.type in TERMINAL_TYPES or event.type == "task.input_required":
                 reply = report(await handle.task(), self._max_chars)
-                await self._session.ack(event.seq)
+                await (self._ack or self._session.ack)(event.seq)
                 return reply
         return report(await handle.task(), self._max_chars)
 
