@@ -51,7 +51,8 @@ class Wish:
     @property
     def is_drawn(self) -> bool:
         """Whether a person sits at a terminal."""
-        return self.shell.on_terminal and sys.stdin.isatty() and not self.messages
+        has_keys = sys.stdin is not None and sys.stdin.isatty()
+        return self.shell.on_terminal and has_keys and not self.messages
 
     @property
     def may_start(self) -> bool:

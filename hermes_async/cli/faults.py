@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import traceback
 
 import click
 
 from hermes_async.cli import exits
 from hermes_async.cli.shell import Shell
+from hermes_async.cli.words import as_json, harmless
 from hermes_async.domain.errors import HermesError
 
 
@@ -47,6 +47,6 @@ def _sentence(error: BaseException) -> str:
 
 def _tell(kind: str, message: str, shell: Shell) -> None:
     if shell.json:
-        click.echo(json.dumps({"error": {"type": kind, "message": message}}, ensure_ascii=False))
+        click.echo(as_json({"error": {"type": kind, "message": message}}))
     else:
-        click.echo(f"hermes-async: {message}", err=True)
+        click.echo(f"hermes-async: {harmless(message)}", err=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+
+from hermes_async.cli.words import as_json
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Shell:
 
     def answer(self, value: Any) -> None:
         """Print a JSON value: on one line for programs, indented for people."""
-        click.echo(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None))
+        click.echo(as_json(value, indent=2 if sys.stdout.isatty() else None))
 
     def tell(self, text: str) -> None:
         """Say something beside the output."""

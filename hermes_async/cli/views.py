@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.text import Text
 
 from hermes_async.cli.shell import Shell
-from hermes_async.cli.words import news, progress, seconds
+from hermes_async.cli.words import as_json, news, progress, seconds
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
 
@@ -80,7 +80,7 @@ class JsonLines(nullcontext[None]):
 
     def show(self, event: AnyEvent) -> None:
         """Print the event."""
-        click.echo(event.model_dump_json())
+        click.echo(as_json(event.model_dump(mode="json")))
 
     def gap(self, first: int, last: int) -> None:
         """Print which events are gone."""

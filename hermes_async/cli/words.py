@@ -16,7 +16,12 @@ from hermes_async.domain.usage import NO_USAGE, Usage
 LONGEST: Final = 500
 
 #: Control characters, which could draw anything on a terminal; newline and tab are harmless.
-_UNSHOWN: Final = {code: "�" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+_CONTROL: Final = [code for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"]
+#: What begins a line, or turns the order of the letters; and halves of characters, which cannot be printed.
+_TURNING: Final = (*range(0x2028, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000))
+_UNSHOWN: Final = dict.fromkeys((*_CONTROL, *_TURNING), "�")
+#: The same in JSON, where control characters of ASCII are escaped anyhow, but for DEL.
+_ESCAPED: Final = {code: f"\\u{code:04x}" for code in _UNSHOWN if code >= 127}
 
 
 def shown(value: Any) -> str:
@@ -26,7 +31,12 @@ def shown(value: Any) -> str:
 
 def harmless(text: str) -> str:
     """Return text that cannot play tricks on a terminal."""
-    return text.translate(_UNSHOWN)
+    return text.replace("\r\n", "\n").translate(_UNSHOWN)
+
+
+def as_json(value: Any, indent: int | None = None) -> str:
+    """Return a value as JSON that means the same and plays no tricks on a terminal."""
+    return json.dumps(value, ensure_ascii=False, indent=indent).translate(_ESCAPED)
 
 
 def line(value: Any, longest: int = LONGEST) -> str:

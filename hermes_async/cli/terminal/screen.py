@@ -38,6 +38,8 @@ _NEWS_COLOURS: Final = {
 }
 #: Seconds between two drawings while nothing else moves, and that lines wait for others to be printed with.
 _REFRESH, _TOGETHER = 0.5, 0.03
+#: Letters of an answer without a line break that are looked at together, to break it.
+_LOOKED_AT: Final = 2_000
 _STYLE: Final = Style.from_dict(
     {
         "mark": "bold",
@@ -172,11 +174,11 @@ class Screen:
         for each in reply.lines:
             self._print(harmless(each))
 
-    def fault(self, error: Exception) -> None:
+    def fault(self, error: Exception, said: str = "") -> None:
         """Print it."""
         self._end_line()
-        if self._waiting:
-            self._echo(self._waiting[0])
+        if said:
+            self._echo(said)
         self._print(f"{RED}{harmless(str(error))}{PLAIN}")
 
     def _echo(self, said: str) -> None:
@@ -195,9 +197,14 @@ class Screen:
         *whole, self._tail = (self._tail + text).split("\n")
         for each in whole:
             self._print(self._markup.draw(each))
-        while get_cwidth(self._tail) >= self._width:
-            line, self._tail = broken(self._tail, self._width)
+        width, start = self._width, 0
+        while (
+            get_cwidth(piece := self._tail[start : start + _LOOKED_AT]) >= width or len(piece) == _LOOKED_AT
+        ):
+            line, rest = broken(piece, width)
             self._print(self._markup.draw(line))
+            start += len(piece) - len(rest)
+        self._tail = self._tail[start:]
 
     def _end_line(self) -> None:
         if self._tail:

@@ -14,6 +14,8 @@ _CHUNK = 65_536
 
 async def stdin_lines() -> AsyncIterator[str]:
     """Yield what stands on stdin, line by line, to its end."""
+    if sys.stdin is None:  # it was closed before we began
+        return
     # A thread that may hang in a read for ever, and holds no lock of Python meanwhile. The loop's own way
     # would make a terminal non-blocking for everybody who writes to it, and cannot wait for a file.
     loop, lines = asyncio.get_running_loop(), asyncio.Queue[str | None]()

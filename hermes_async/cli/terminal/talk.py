@@ -148,10 +148,10 @@ class Talk:
         try:
             self._parent.say(text)
         except UserError as error:
-            self._fault(error)
+            self._fault(error, text)
 
-    def _fault(self, error: HermesError) -> None:
-        self.voice.fault(error)
+    def _fault(self, error: HermesError, said: str = "") -> None:
+        self.voice.fault(error, said)
         self.code = exits.code_of(error)
 
 

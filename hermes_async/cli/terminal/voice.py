@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
@@ -12,6 +11,7 @@ import click
 from hermes_async.chat.pieces import Piece, Text, ToolCalled, TurnBegan, TurnEnded, as_json
 from hermes_async.cli.terminal.board import short
 from hermes_async.cli.terminal.slash import Reply
+from hermes_async.cli.words import as_json as as_plain_json
 from hermes_async.cli.words import harmless, line, seconds, shown
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.gap import Gap
@@ -45,8 +45,8 @@ class Voice(Protocol):
         """Tell what a command answers."""
         ...
 
-    def fault(self, error: Exception) -> None:
-        """Tell what cannot be done."""
+    def fault(self, error: Exception, said: str = "") -> None:
+        """Tell what cannot be done; `said`: what has no turn because of it."""
         ...
 
     def note(self, text: str) -> None:
@@ -91,7 +91,7 @@ class Plain:
         for each in reply.lines:
             self._print(harmless(each) if self._is_drawn else each)
 
-    def fault(self, error: Exception) -> None:
+    def fault(self, error: Exception, said: str = "") -> None:
         """Print it beside the output."""
         self._end_line()
         click.echo(f"! {harmless(str(error))}", err=True)
@@ -99,7 +99,7 @@ class Plain:
     def note(self, text: str) -> None:
         """Print it beside the output."""
         self._end_line()
-        click.echo(text, err=True)
+        click.echo(harmless(text), err=True)
 
     def _print(self, text: str) -> None:
         self._end_line()
@@ -134,7 +134,7 @@ class JsonLines:
         """Print its value."""
         self._print({"type": "chat.reply", "said": said, **reply.value})
 
-    def fault(self, error: Exception) -> None:
+    def fault(self, error: Exception, said: str = "") -> None:
         """Print it."""
         self._print({"type": "chat.fault", "kind": type(error).__name__, "error": str(error)})
 
@@ -143,7 +143,7 @@ class JsonLines:
         self._print({"type": "chat.note", "text": text})
 
     def _print(self, value: Mapping[str, Any]) -> None:
-        click.echo(json.dumps(value, ensure_ascii=False))
+        click.echo(as_plain_json(value))
         sys.stdout.flush()
 
 

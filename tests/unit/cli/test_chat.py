@@ -118,3 +118,11 @@ def test_two_do_not_talk_in_one_session(model: ScriptedModel, cli: Cli, online: 
         lock.release()
     assert said.code == 2
     assert "session s is open in another chat" in said.err
+
+
+def test_a_stdin_that_is_closed_is_an_empty_one(
+    online: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    said = cli("chat", "--wait", "0")
+    assert (said.code, said.out) == (0, "")
