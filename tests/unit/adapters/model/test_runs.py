@@ -69,6 +69,18 @@ async def test_a_limit_above_it_on_the_cost_wants_a_price_too(scripted: Scripted
     assert not scripted.requests
 
 
+async def test_a_limit_above_it_on_tokens_wants_a_server_that_counts(scripted: ScriptedModel) -> None:
+    @subagent(limits={"total_tokens": 1_000})
+    async def root(ctx: TaskContext) -> None:
+        await (await ctx.dispatch("research", "Where?"))
+
+    scripted.then(say("Paris.").but(tokens=None))
+    research = AgentSpec(model="gpt-4o-mini", base_url=scripted.url)
+    async with LocalHermes(root, config=AgentsConfig(agents={"research": research})) as hermes:
+        with pytest.raises(TaskFailed, match="tells no usage, so no limit on it can be kept"):
+            await (await hermes.session("chat").dispatch(root))
+
+
 async def test_what_is_said_to_the_task_reaches_the_model_at_its_next_step(
     start: Start, scripted: ScriptedModel
 ) -> None:
