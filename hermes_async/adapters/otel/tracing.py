@@ -25,6 +25,8 @@ from hermes_async.domain.task import Task, TaskStatus
 
 logger = logging.getLogger("hermes.tracing")
 
+_NOTHING = nullcontext()
+
 
 @dataclass(frozen=True)
 class _Attempt:
@@ -72,21 +74,24 @@ class OtelTracing:
     def turn(self, parent: str, session_id: str) -> AbstractContextManager[object]:
         """Write a span for a turn of a parent, and let it be the current one."""
         spans = self._found()
-        return spans.turn(parent, session_id) if spans else nullcontext()
+        return spans.turn(parent, session_id) if spans else _NOTHING
+
+    def sending(self, tasks: Sequence[Task]) -> AbstractContextManager[None]:
+        """Write a span for each task that is written within this, if its context asks for one."""
+        spans = self._found()
+        return self._sending(spans, tasks) if spans else _NOTHING
 
     @contextmanager
-    def sending(self, tasks: Sequence[Task]) -> Iterator[None]:
-        """Write a span for each task that is written within this, if its context asks for one."""
-        spans, here, began, error = self._found(), _here(), time.time(), None
+    def _sending(self, spans: Spans, tasks: Sequence[Task]) -> Iterator[None]:
+        here, began, error = _here(), time.time(), None
         try:
             yield
         except Exception as raised:
             error = raised
             raise
         finally:
-            if spans is not None:
-                with _harmless():
-                    self._sent(spans, tasks, here if here.is_valid else None, began, error)
+            with _harmless():
+                self._sent(spans, tasks, here if here.is_valid else None, began, error)
 
     @staticmethod
     def _sent(
@@ -102,13 +107,13 @@ class OtelTracing:
                 failed(span, ErrorInfo(type=type(error).__qualname__, message=str(error)))
             span.end()
 
-    @contextmanager
-    def attempt(self, task: Task) -> Iterator[None]:
+    def attempt(self, task: Task) -> AbstractContextManager[None]:
         """Let the span of the agent be the current one."""
         spans = self._found()
-        if spans is None:
-            yield
-            return
+        return self._attempt(spans, task) if spans else _NOTHING  # a generator is kept for as long as it runs
+
+    @contextmanager
+    def _attempt(self, spans: Spans, task: Task) -> Iterator[None]:
         token = None
         with _harmless():
             live = self._begun(spans, task)

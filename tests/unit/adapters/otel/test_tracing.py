@@ -52,6 +52,14 @@ def kept() -> Kept:
     return Kept()
 
 
+def test_while_nobody_traces_nothing_is_made_for_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "get_tracer_provider", trace.ProxyTracerProvider)
+    tracing, one, other = OtelTracing(), make_task(), make_task()
+    assert tracing.attempt(one) is tracing.attempt(other)  # each is kept for as long as a task sleeps
+    assert tracing.sending([one]) is tracing.turn("parent", "chat")
+    assert tracing._live == {}
+
+
 @subagent
 async def work(ctx: TaskContext) -> str:
     """Say in which span it runs."""
