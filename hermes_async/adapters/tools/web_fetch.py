@@ -13,12 +13,11 @@ from aiohttp import (
     ClientSession,
     ClientTimeout,
     DummyCookieJar,
-    ThreadedResolver,
 )
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from hermes_async.adapters.guarded import Errand, Refused, connector, target
+from hermes_async.adapters.guarded import Errand, Lookup, Refused, connector, target
 from hermes_async.adapters.tools import body
 from hermes_async.adapters.tools.body import NotRead
 from hermes_async.adapters.tools.markdown import markdown
@@ -70,7 +69,7 @@ class Fetcher:
         *,
         tls: SSLContext | bool = True,
         timeout: float = TIMEOUT,
-        resolver: Callable[[], AbstractResolver] = ThreadedResolver,
+        resolver: Callable[[], AbstractResolver] = Lookup,
     ) -> None:
         self._allow = allow
         self._tls = tls
