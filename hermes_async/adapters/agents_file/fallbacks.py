@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from hashlib import blake2b
 
 from hermes_async.domain.agent import AgentsConfig, AgentSpec, SubagentSpec
 from hermes_async.domain.errors import did_you_mean
@@ -47,5 +48,13 @@ def _made(config: AgentsConfig, names: Collection[str]) -> Iterator[AgentSpec]:
 def _renamed(use: SubagentSpec, config: AgentsConfig, names: Collection[str]) -> SubagentSpec:
     if not means_model(use, config, names):
         return use
-    name = f"{use.agent}.{_OUTSIDE.sub('-', use.fallback or '')}"[:_LONGEST]
-    return use.model_copy(update={"fallback": name})
+    return use.model_copy(update={"fallback": _name(use.agent, use.fallback or "")})
+
+
+def _name(agent: str, model: str) -> str:
+    """Return a name for an agent with another model, and another one for each model."""
+    name = f"{agent}.{_OUTSIDE.sub('-', model)}"
+    if name == f"{agent}.{model.replace(':', '-', 1)}" and len(name) <= _LONGEST:
+        return name
+    mark = blake2b(model.encode(), digest_size=4).hexdigest()  # others may read the same
+    return f"{name[: _LONGEST - len(mark) - 1]}-{mark}"

@@ -111,6 +111,16 @@ def test_a_fallback_is_resolved_like_an_agent() -> None:
     assert parse(text, "agents.yaml", {}).subagent("a", "b").fallback == "c_agent"
 
 
+def test_models_that_read_alike_are_two_fallbacks() -> None:
+    models = ["openai:gpt-4o", "ollama:a/b", "ollama:a-b", "ollama:a:b", f"x:{'a' * 150}", f"x:{'a' * 151}"]
+    uses = ", ".join(f"{{id: s{n}, agent: r, fallback: '{model}'}}" for n, model in enumerate(models))
+    config = parse(f"agents: {{boss: {{subagents: [{uses}]}}, r: {{model: m}}}}", "f", {})
+    fallbacks = [config.agent(use.fallback or "") for use in config.agents["boss"].subagents]
+    assert [agent.model for agent in fallbacks] == models
+    assert fallbacks[0].name == "r.openai-gpt-4o"
+    assert max(len(agent.name) for agent in fallbacks) == 100
+
+
 def test_an_agent_in_python_need_not_be_declared() -> None:
     text = "agents: {boss: {subagents: [{id: research}]}}"
     assert (
