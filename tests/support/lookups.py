@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 #: `gate` waits for it.
 opened = threading.Event()
@@ -24,3 +25,9 @@ async def gate() -> str:
     while not opened.is_set():
         await asyncio.sleep(0.01)
     return "open"
+
+
+def crowd(n: int) -> int:
+    """Count how many are here at once."""
+    time.sleep(0.05)  # long enough for others to come, if they may
+    return sum(each.name == "tool crowd" for each in threading.enumerate())

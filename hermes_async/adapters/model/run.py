@@ -33,6 +33,8 @@ LoadTools = Callable[[Iterable[str]], Mapping[str, core_tool.Tool]]
 UNLIMITED: Final = UsageLimits(request_limit=None)
 #: How often in a row a model may call a tool with what is no JSON, one that is not there, or say nothing.
 ERRS: Final = 3
+#: Calls of tools of one run at once, whatever its model wants: each may take a thread.
+AT_ONCE: Final = 32
 #: Sending again is ours: a library that waits holds a slot.
 SETTINGS: Final = ModelSettings(max_retries=0)
 
@@ -48,6 +50,8 @@ class Runs:
         self._tools = tools
         self._agents: dict[str, Agent[TaskContext, str]] = {}
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Connections] = WeakKeyDictionary()
+        #: By run, whose turn it is to call a tool.
+        self._turns: WeakKeyDictionary[TaskContext, asyncio.Semaphore] = WeakKeyDictionary()
 
     def prepare(self, spec: AgentSpec, name: str) -> None:
         """Make what all runs of an agent share, and look whether there is such a model.
@@ -126,7 +130,7 @@ class Runs:
         if spec.name not in self._agents:
             own = self._tools(spec.tools)
             check_names(spec, own)
-            tools = [_offered(tool) for tool in own.values()]
+            tools = [self._offered(tool) for tool in own.values()]
             self._agents[spec.name] = Agent(
                 name=spec.name,
                 instructions=spec.instructions,
@@ -137,6 +141,13 @@ class Runs:
                 capabilities=model_spans(),
             )
         return self._agents[spec.name]
+
+    def _offered(self, tool: core_tool.Tool) -> Tool[TaskContext]:
+        async def use(run: RunContext[TaskContext], arguments: dict[str, Any]) -> str:
+            async with self._turns.setdefault(run.deps, asyncio.Semaphore(AT_ONCE)):
+                return await call(tool, run.deps, arguments)
+
+        return offered(tool.name, tool.description, tool.schema, use)
 
 
 async def _hear(voice: Voice, run: AgentRun[TaskContext, str]) -> None:
@@ -157,10 +168,3 @@ async def _be_told(subtasks: Subtasks | None, run: AgentRun[TaskContext, str]) -
 def _framed(message: MessageData) -> str:
     data = "" if message.data is None else f"\n{json.dumps(message.data, ensure_ascii=False)}"
     return f"<message from='parent'>\n{message.text}{data}\n</message>\nTake it into account, and go on."
-
-
-def _offered(tool: core_tool.Tool) -> Tool[TaskContext]:
-    async def use(run: RunContext[TaskContext], arguments: dict[str, Any]) -> str:
-        return await call(tool, run.deps, arguments)
-
-    return offered(tool.name, tool.description, tool.schema, use)

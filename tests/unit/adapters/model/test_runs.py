@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from hermes_async import TaskContext, TaskFailed, subagent
+from hermes_async.adapters.model.run import AT_ONCE
 from hermes_async.adapters.model.show import KEPT, WINDOW
 from hermes_async.core.handle import TaskHandle
 from hermes_async.domain.agent import AgentsConfig, AgentSpec
@@ -41,6 +42,17 @@ async def test_tools_are_called_and_told(start: Start, scripted: ScriptedModel) 
     capital, population = scripted.requests[1].said("tool")
     assert "Paris" in capital
     assert "2100000" in population
+
+
+async def test_a_model_that_calls_a_crowd_of_tools_gets_them_in_turn(
+    start: Start, scripted: ScriptedModel
+) -> None:
+    scripted.then(calls(*[("crowd", {"n": n}) for n in range(200)]), say("So."))
+    async with start(tools=(f"{TOOLS}:crowd",)) as hermes:
+        assert await (await dispatched(hermes, "How many?")) == "So."
+    said = [int(text.split("\n")[1]) for text in scripted.requests[1].said("tool")]
+    assert len(said) == 200
+    assert 1 < max(said) <= AT_ONCE
 
 
 async def test_what_it_spends_is_in_its_record(start: Start, scripted: ScriptedModel) -> None:
