@@ -100,10 +100,10 @@ async def _first_word(parent: ChatParent) -> float:
 FIGURE = Figure(
     "chat",
     [
-        Row("idle", "message → first word, nothing delegated, p50", "ms"),
+        Row("idle", "message → first word, idle, p50", "ms"),
         Row("busy", "  while a 60 s subagent runs, p50", "ms"),
-        Row("times", "  the second divided by the first", "x", Goal("≤", 1.2, 1.1)),
-        Row("invoked", "  with a 10 s subagent that is waited for", "ms"),
+        Row("times", "  the one divided by the other", "x", Goal("≤", 1.2, 1.1)),
+        Row("invoked", "  with one of 10 s that is waited for", "ms"),
     ],
     _open,
 )
