@@ -76,6 +76,7 @@ BLOCKS = [block for path in DOCUMENTS for block in blocks(path)]
 
 #: Blocks that nothing runs, by document and section, and why.
 NOT_RUN = {
+    ("README.md", "A chat, and agents without code"): "a picture; tests/acceptance/test_chat.py plays it",
     ("README.md", "How a task travels"): "a picture",
     ("docs/architecture.md", "The house"): "a picture",
     ("docs/chat.md", "On a terminal"): "a picture; tests/acceptance/test_chat.py plays it",
