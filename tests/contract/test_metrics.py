@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from bisect import bisect_left
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,17 @@ async def test_redis_finds_the_bucket_that_we_do(redis_url: str) -> None:
             assert seconds <= waited.seconds < seconds + 5
             assert next(at for at, so_far in waited.cumulative() if so_far) <= edge
             assert seconds == 0 or next(at for at, so_far in waited.cumulative() if so_far) == edge
+
+
+async def test_redis_puts_what_took_as_long_as_an_edge_below_it_as_we_do(redis_url: str) -> None:
+    pen = (Path(redis_store.__file__).parent / "lua/pen.lua").read_text()
+    async with closing(RedisStore(redis_url)) as store:
+        for ms in [edge + more for edge in EDGES for more in (-1, 0, 1)]:
+            script = f"{pen}\ncount('x', 'a{ms}', {ms})"
+            await store._reads.read("EVAL", script, 1, store._keys.prefixes[0], 0, 0, 0, 0)
+            place = bisect_left(EDGES, ms)
+            edge = EDGES[place] if place < len(EDGES) else "inf"
+            assert await store._reads.read("HGET", store._keys.metrics, f"x:{edge} a{ms}") == "1"
 
 
 async def test_a_clock_that_is_set_back_takes_nothing_away(redis_url: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from hermes_async.adapters.celery_queue import CeleryQueue
 from hermes_async.adapters.redis_store import RedisStore
+from hermes_async.core import feed
 from hermes_async.core.context import TaskContext
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.registry import Registry
@@ -152,3 +153,22 @@ async def test_a_handle_hears_of_an_end_that_came_again(server: RedisServer, her
         await asyncio.wait_for(waiting[1], 10)
     assert await runner.run(handle.id) is None
     await second.close()
+
+
+async def test_a_log_that_went_back_while_nobody_was_cut_off_shows_by_its_next_event(
+    hermes: Hermes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "LOOK_EVERY", 3600.0)
+    session, store = hermes.session("chat"), hermes.store
+    events = Heard(session.events())
+    for number in range(3):
+        await session.send_message(str(number))
+    await events.until(says("2"))
+    prefix = store._keys.of_session("chat")  # type: ignore[attr-defined]
+    gone = (f"{prefix}{kind}:chat" for kind in ("session", "events", "inbox"))
+    await store._reads.read("DEL", *gone)  # type: ignore[attr-defined]
+    await session.send_message("first again")
+    restored = await events.until(lambda item: item.type == "session.restored")
+    await session.send_message("after")
+    assert (await events.until(says("after"))).seq == restored.seq + 1 > 4
+    await events.close()

@@ -100,10 +100,12 @@ async def test_an_agent_runs_within_its_span(make_bench: MakeBench, kept: Kept, 
 
 
 async def test_a_task_is_below_the_span_in_which_it_is_dispatched(make_bench: MakeBench, kept: Kept) -> None:
-    bench = make_bench(work, tracing=OtelTracing(provider=kept.provider))
+    tracing = OtelTracing(provider=kept.provider)
+    bench = make_bench(work, tracing=tracing)
     with kept.provider.get_tracer("chat").start_as_current_span("turn"):
         await done(bench, work)
     assert parents(kept)["send work"] == "turn"
+    assert tracing._live == {}  # nothing is kept of what has ended
 
 
 async def test_a_batch_has_a_span_for_each(make_bench: MakeBench, kept: Kept) -> None:
