@@ -12,7 +12,7 @@ from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode,
 from hermes_async.adapters.otel import names
 from hermes_async.adapters.otel.ids import chosen, span_context, teach
 from hermes_async.core.tracing import TraceContext
-from hermes_async.domain.callback import Call, CallbackKind
+from hermes_async.domain.callback import Call, CallbackKind, public_name
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import ErrorInfo
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
@@ -111,7 +111,7 @@ class Spans:
         kind = SpanKind.CLIENT if is_webhook else SpanKind.CONSUMER
         said = {names.CALLBACK_ID: row.id, names.CALLBACK_KIND: row.kind.value, ATTEMPT: task.attempt}
         if is_webhook:
-            said |= {names.URL: row.name, names.METHOD: "POST"}
+            said |= {names.URL: public_name(row), names.METHOD: "POST"}
         return self._start(
             names.WEBHOOK if is_webhook else names.callback(row.name),
             kind,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.request import proxy_bypass
 
 import click
 import pytest
@@ -101,6 +102,19 @@ def test_children_send_their_spans_here_whatever_else_is_said(collector: Collect
     assert spec.env["A"] == "1"
     assert spec.env["OTEL_EXPORTER_OTLP_ENDPOINT"] == collector.address
     assert spec.env["OTEL_SERVICE_NAME"] == "async"
+
+
+@pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
+def test_spans_do_not_go_by_a_proxy(collector: Collector, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for each in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(each, raising=False)
+    assert collector.traced(ChildSpec("async", ["x"])).env["no_proxy"] == "127.0.0.1"
+    monkeypatch.setenv(name, "internal.example")
+    for key, value in collector.traced(ChildSpec("async", ["x"])).env.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    hosts = ("127.0.0.1", "internal.example", "example.com")
+    assert [bool(proxy_bypass(host)) for host in hosts] == [True, True, False]
 
 
 def test_without_opentelemetry_there_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, TraceIdRat
 
 from hermes_async.adapters.otel import OtelTracing
 from hermes_async.core.tracing import made_up
+from hermes_async.domain.callback import Call, Callback, CallbackKind
 from hermes_async.domain.lifecycle import Lost, decide
 from hermes_async.domain.spans import Part, span_id
 from hermes_async.domain.task import Task
@@ -106,6 +107,21 @@ async def test_a_task_is_below_the_span_in_which_it_is_dispatched(make_bench: Ma
         await done(bench, work)
     assert parents(kept)["send work"] == "turn"
     assert tracing._live == {}  # nothing is kept of what has ended
+
+
+def test_the_path_of_a_webhook_is_a_secret(kept: Kept) -> None:
+    task = make_task()
+    row = Callback(
+        id=f"{task.id}:webhook",
+        kind=CallbackKind.WEBHOOK,
+        name="https://me:word@hooks.example:8443/services/T0/secret?key=1",
+        session_id=task.session_id,
+        task_id=task.id,
+        seq=1,
+    )
+    with OtelTracing(provider=kept.provider).calling(Call(row, task, 1)):
+        pass
+    assert (kept.named("webhook").attributes or {})["url.full"] == "https://hooks.example:8443"
 
 
 async def test_a_batch_has_a_span_for_each(make_bench: MakeBench, kept: Kept) -> None:
