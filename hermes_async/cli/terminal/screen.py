@@ -111,7 +111,7 @@ class Screen:
                 await prompting
 
     def _accept(self, buffer: Buffer) -> bool:
-        said = buffer.text.strip()
+        said = harmless(buffer.text).strip()  # a terminal of another encoding sends halves of characters
         if said.startswith("/"):
             self._print(f"{BOLD}› {harmless(said)}{PLAIN}")
         elif said:

@@ -9,6 +9,8 @@ from typing import Any, cast
 
 import pytest
 from prompt_toolkit.application import create_app_session
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
@@ -73,3 +75,11 @@ def test_a_command_that_fails_is_no_turn_of_what_waits(screen: tuple[Screen, lis
     it.fault(InvalidInput("there is no /bogus"))
     it.piece(TurnBegan(2, "hello"))
     assert sum("hello" in line for line in printed) == 1
+
+
+def test_what_is_typed_in_another_encoding_has_its_turn(screen: tuple[Screen, list[str]]) -> None:
+    it, _ = screen
+    it._accept(Buffer(document=Document("caf\udce9")))
+    assert it._typed.get_nowait() == "caf�"
+    it.piece(TurnBegan(1, "caf�"))
+    assert not it._waiting
