@@ -6,15 +6,19 @@ Libraries for this walk recursively and search anew at each element; some pages 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
-from lxml.etree import ParserError, XMLSyntaxError, iterwalk
-from lxml.html import HTMLParser, document_fromstring
+from lxml.etree import HTMLParser, TreeBuilder, XMLSyntaxError, fromstring, iterwalk
 
 from hermes_async.adapters.tools.blocks import Blocks
 
 #: Of an encoding that was used already.
 _DECLARATION: Final = re.compile(r"<\?xml[^>]*>")
+#: Elements within each other; what is deeper is read as if it were not marked up.
+_DEEPEST: Final = 250
+#: Attributes that mean anything here.
+_READ: Final = ("alt", "aria-hidden", "hidden", "href", "style")
 #: Elements of which nothing is read.
 _SKIPPED: Final = frozenset(
     (
@@ -61,17 +65,33 @@ def markdown(html: str, url: str, most: int) -> str:
     text = html.replace("\0", "").lstrip()
     declaration = _DECLARATION.match(text)
     try:
-        root = document_fromstring(
+        root = fromstring(
             text[declaration.end() if declaration else 0 :],
-            HTMLParser(remove_comments=True, remove_pis=True, no_network=True),
+            HTMLParser(target=_Tree(), remove_comments=True, remove_pis=True, no_network=True),
         )
-    except (ParserError, XMLSyntaxError, ValueError):  # nothing but markup
+    except (XMLSyntaxError, ValueError, AssertionError):  # nothing but markup
         return ""
     page = _Page(Blocks(url), most)
     page.title(root.findtext(".//title"))
     main = root.find(".//main")
     page.read(root if main is None else main)
     return page.blocks.text()[:most]
+
+
+class _Tree(TreeBuilder):  # type: ignore[misc]
+    """Keeps what is looked at: many attributes of one element, or great depth, would take ever longer."""
+
+    _depth = 0
+
+    def start(self, tag: str, attrs: Mapping[str, str], nsmap: Any = None) -> None:
+        self._depth += 1
+        if self._depth <= _DEEPEST:
+            super().start(tag, {name: attrs[name] for name in _READ if name in attrs})
+
+    def end(self, tag: str) -> None:
+        self._depth -= 1
+        if self._depth < _DEEPEST:
+            super().end(tag)
 
 
 class _Page:

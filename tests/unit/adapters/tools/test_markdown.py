@@ -70,6 +70,7 @@ N = 200_000
 COSTLY = {
     "spaces": f"<p>a{' ' * N}b",
     "entities of spaces": f"<p>a{'&#32;' * N}b",
+    "different attributes": f"<p {' '.join(f'a{n}=1' for n in range(N))}>x",
     "deep": "<div>" * N,
     "deep in a line": "<b>" * N,
     "lists in lists": "<ul><li>x" * N,
