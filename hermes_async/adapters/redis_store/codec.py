@@ -24,6 +24,8 @@ from hermes_async.domain.usage import Usage
 #: The fields of a log's entry, in their order.
 _ENTRY = ("id", "type", "time", "task", "agent", "attempt", "trace", "data")
 _PARTIAL, _ANSWER = "partial:", "answer:"
+#: Of a task that has shown and was told nothing, as most: one for all.
+_NONE: Mapping[str, Any] = {}
 #: What a store counts, in the order of `Usage.counts`.
 _COUNTS = ("requests", "tool_calls", "input_tokens", "output_tokens", "cost")
 
@@ -80,13 +82,15 @@ def decode_task(fields: Mapping[str, str]) -> Task:
         "progress": _model(Progress, fields.get("progress")),
         "partials": {
             n.removeprefix(_PARTIAL): json.loads(v) for n, v in fields.items() if n.startswith(_PARTIAL)
-        },
+        }
+        or _NONE,
         "question": _model(Question, fields.get("question")),
         "answers": {
             n.removeprefix(_ANSWER): Answer.model_validate_json(v)
             for n, v in fields.items()
             if n.startswith(_ANSWER)
-        },
+        }
+        or _NONE,
         "output": json.loads(fields["output"]) if "output" in fields else None,
         "error": _model(ErrorInfo, fields.get("error")),
         "reason": Reason(fields["reason"]) if fields.get("reason") else None,
