@@ -110,3 +110,37 @@ async def test_a_result_that_was_waited_for_leaves_the_inbox_when_its_turn_is_ke
         chat.interrupt()
         await rest(chat)
     assert len(model.requests) == 2
+
+
+async def test_a_fault_of_ours_ends_one_turn_and_not_the_chat(
+    hermes: Hermes, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.then(say("fine"))
+    async with chatting(hermes) as chat:
+        with monkeypatch.context() as broken:
+            broken.setattr(chat._memory, "prompt", lambda turn: 1 / 0)
+            turn = chat.say("one")
+            await turn.ended()
+        assert turn.end is not None and "ZeroDivisionError" in turn.end.error
+        assert await chat.say("two") == "fine"
+
+
+async def test_an_interrupt_lets_a_delegation_that_is_under_way_be_born(
+    hermes: Hermes, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, born = asyncio.Event(), asyncio.Event()
+
+    async def slow(*_: object) -> str:
+        began.set()
+        await asyncio.sleep(0.2)
+        born.set()
+        return "{}"
+
+    monkeypatch.setattr("hermes_async.core.delegation.Delegation.call", slow)
+    model.then(call("delegate", subagent="research", input="tea"))
+    async with chatting(hermes) as chat:
+        turn = chat.say("look into tea")
+        await began.wait()
+        chat.interrupt()
+        await turn.ended()
+        assert born.is_set()
