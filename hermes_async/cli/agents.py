@@ -10,6 +10,8 @@ import click
 
 from hermes_async.adapters.agents_file import json_schema
 from hermes_async.adapters.guarded import Refused, target
+from hermes_async.adapters.model.names import check_model
+from hermes_async.adapters.model.prices import check_price
 from hermes_async.adapters.tools import ToolNames, load_tools
 from hermes_async.adapters.webhook.errand import ERRAND
 from hermes_async.bootstrap import registry
@@ -77,7 +79,7 @@ def check(shell: Shell) -> int:
         for entry in found
         if entry.is_idle
     ]
-    idle += _unposted(known, settings.webhook_allow)
+    idle += [*_mute(known), *_unposted(known, settings.webhook_allow)]
     problems = [entry.problem for entry in found if entry.problem]
     if shell.json:
         shell.answer({"agents": [asdict(entry) for entry in found], "notes": idle, "ok": not problems})
@@ -91,6 +93,16 @@ def check(shell: Shell) -> int:
 def schema(shell: Shell) -> None:
     """Print the JSON Schema of agents.yaml, for editors."""
     shell.answer(json_schema())
+
+
+def _mute(known: Registry) -> Iterator[str]:
+    """Yield a sentence for each conversation whose model cannot be asked from here; its tasks can run."""
+    for name, agent in known.config.agents.items():
+        if agent.type == "conversational" and agent.model is not None:
+            try:
+                check_model(agent.model, agent.base_url)
+            except ConfigError as error:
+                yield f"agents.{name} cannot talk here: {error}"
 
 
 def _unposted(known: Registry, allow: Collection[str]) -> Iterator[str]:
@@ -122,10 +134,22 @@ def _entry(known: Registry, name: str, spec: AgentSpec, look: Look) -> Entry:
         found = known.agent(name) if known.can_run(name) else None
         if found is not None:
             look(found)
+        elif spec.model is not None:
+            _priced(spec)
         return Entry(name, spec.type, subagents=uses, callbacks=tells, **_function(found, spec))
     except Exception as error:  # the module of an agent may raise anything
         what = {"run": spec.run or "", "problem": _sentence(name, error)}
         return Entry(name, spec.type, subagents=uses, callbacks=tells, **what)
+
+
+def _priced(spec: AgentSpec) -> None:
+    """Look whether a conversation's limit on the cost can be kept."""
+    try:
+        check_price(spec.model or "", spec.base_url, spec.limits)
+    except ImportError:  # it cannot talk at all, which is told
+        pass
+    except ConfigError as error:
+        raise ConfigError(f"agent {spec.name!r}: {error}") from None
 
 
 def _with_tools(entry: Entry, known: Registry, names: ToolNames) -> Entry:

@@ -241,6 +241,27 @@ def test_a_limit_on_the_cost_of_a_model_without_a_price_is_a_fault(
     assert cli("agents", "check").code == 0
 
 
+def test_a_conversation_that_cannot_talk_here_is_noted(
+    project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(variable, raising=False)
+    talks = "agents: {parent: {type: conversational, model: %s, limits: {cost_usd: 0.5}}}"
+    (project / "agents.yaml").write_text(talks % "gpt-4o-mini")
+    said = cli("agents", "check")
+    assert said.code == 0
+    assert (
+        "note  agents.parent cannot talk here: model 'gpt-4o-mini' needs a key: set OPENAI_API_KEY"
+        in said.out
+    )
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    assert "note" not in cli("agents", "check").out
+    (project / "agents.yaml").write_text(talks % "my-own-model")
+    said = cli("agents", "check")
+    assert said.code == 1
+    assert "agent 'parent': model 'my-own-model' has no known price, so limits.cost_usd cannot" in said.err
+
+
 @pytest.mark.parametrize(
     ("variables", "status", "detail"),
     [
