@@ -17,6 +17,7 @@ from hermes_async.core.handle import TaskHandle
 from hermes_async.core.shape import Shape
 from hermes_async.core.signature import EVENT_BYTES, as_json
 from hermes_async.core.spending import Spending
+from hermes_async.domain.agent import RunLimits
 from hermes_async.domain.errors import UserError
 from hermes_async.domain.events import AnyEvent, MessageData, PartialData
 from hermes_async.domain.question import Answer
@@ -29,6 +30,9 @@ T = TypeVar("T")
 
 #: None may be a default.
 NO_DEFAULT: Any = object()
+
+#: Keep the messages of a process apart until they are written.
+_ordinals = itertools.count(1)
 
 #: Characters of a progress message; the rest is cut.
 STATUS_LENGTH = 500
@@ -75,25 +79,58 @@ class TaskContext:
     """
 
     def __init__(self, task: Task, voice: Voice, company: Callable[[], Company]) -> None:
-        self.task_id = task.id
-        self.session_id = task.session_id
-        self.parent = task.birth.parent
-        self.attempt = task.attempt
-        self.depth = task.birth.depth
-        self.trace_id = task.birth.trace_id
-        options = task.birth.options
-        #: What the parent says instead of the agent's own model; a fallback has its own.
-        self.model = None if task.agent == options.fallback else options.model
-        #: What the task may spend, together with those below it.
-        self.limits = options.limits
-        #: All limits that bind it: those of the tasks above it, the uppermost first, and its own.
-        self.bounds = tuple(budget.limits for budget in task.birth.budgets)
         #: True once somebody asked to cancel, or the attempt was given to another worker.
         self.cancelled = False
+        self._task = task
         self._voice = voice
         self._find_company = company
         self._loop = asyncio.get_running_loop()
-        self._ordinals = itertools.count(1)
+
+    @property
+    def task_id(self) -> str:
+        """The id of the task."""
+        return self._task.id
+
+    @property
+    def session_id(self) -> str:
+        """The session to which its events go."""
+        return self._task.session_id
+
+    @property
+    def parent(self) -> str | None:
+        """The agent on whose behalf it works."""
+        return self._task.birth.parent
+
+    @property
+    def attempt(self) -> int:
+        """The number of this attempt, from 1."""
+        return self._task.attempt
+
+    @property
+    def depth(self) -> int:
+        """How many tasks are above it."""
+        return self._task.birth.depth
+
+    @property
+    def trace_id(self) -> str:
+        """The 32 hex digits that name the whole trace."""
+        return self._task.birth.trace_id
+
+    @property
+    def model(self) -> str | None:
+        """What the parent says instead of the agent's own model; a fallback has its own."""
+        options = self._task.birth.options
+        return None if self._task.agent == options.fallback else options.model
+
+    @property
+    def limits(self) -> RunLimits:
+        """What the task may spend, together with those below it."""
+        return self._task.birth.options.limits
+
+    @property
+    def bounds(self) -> tuple[RunLimits, ...]:
+        """All limits that bind it: those of the tasks above it, the uppermost first, and its own."""
+        return tuple(budget.limits for budget in self._task.birth.budgets)
 
     @cached_property
     def _company(self) -> Company:
@@ -141,7 +178,7 @@ class TaskContext:
             InvalidInput: it has no JSON form, or is larger than an event may be.
         """
         said = as_json({"text": text, "data": data}, "the message", limit=EVENT_BYTES)
-        self._voice.tell(f"message {next(self._ordinals)}", "session.message", MessageData(**said))
+        self._voice.tell(f"message {next(_ordinals)}", "session.message", MessageData(**said))
 
     @overload
     def ask(

@@ -29,7 +29,7 @@ class Limits:
         #: Which limit has struck.
         self.reason: Reason | None = None
         self._options = task.birth.options
-        self._ends: dict[Reason, float] = dict(_ends(task, began))
+        self._ends = tuple(_ends(task, began))
         self._last_sign = began
         self._is_paused = False
         self._halted_at: float | None = None
@@ -51,8 +51,10 @@ class Limits:
         if halted:
             self._halted_at = now
         elif self._halted_at is not None:
-            if Reason.TIMEOUT in self._ends:
-                self._ends[Reason.TIMEOUT] += now - self._halted_at
+            passed = now - self._halted_at
+            self._ends = tuple(
+                (reason, at + passed if reason is Reason.TIMEOUT else at) for reason, at in self._ends
+            )
             self._halted_at = None
         if self._timer is not None:
             self._timer.cancel()
@@ -62,7 +64,7 @@ class Limits:
     def watch(self, strike: Callable[[], object], *, without: Reason | None = None) -> None:
         """Call `strike` on the running loop when a limit is over; `without` one that somebody else keeps."""
         if without is not None:
-            self._ends.pop(without, None)
+            self._ends = tuple(each for each in self._ends if each[0] is not without)
         self._strike = strike
         self._look(strike)
 
@@ -94,7 +96,7 @@ class Limits:
             self._timer = asyncio.get_running_loop().call_later(left, self._look, strike)
 
     def _all(self) -> Iterator[tuple[Reason, float]]:
-        for reason, at in self._ends.items():
+        for reason, at in self._ends:
             if reason is not Reason.TIMEOUT or self._halted_at is None:
                 yield reason, at
         if self._options.idle_timeout is not None:

@@ -7,7 +7,7 @@ import itertools
 import os
 import random
 import traceback
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -61,6 +61,8 @@ class Attempt:
     reporter: Reporter
     limits: Limits
     tracing: Tracing
+    #: Tells with whom an attempt deals.
+    meet: Callable[[Attempt], Company]
     context: TaskContext = field(init=False)
     #: Made when it first deals with others, which most never do.
     aside: Aside | None = None
@@ -72,6 +74,10 @@ class Attempt:
     owner: asyncio.Task[Any] | None = None
     #: It was given to somebody else, or will be: nothing is to be written of it any more.
     is_lost: bool = False
+
+    def company(self) -> Company:
+        """Return with whom it deals."""
+        return self.meet(self)
 
     def abandon(self) -> None:
         """Stop working on what is not ours any more."""
@@ -134,6 +140,8 @@ class Runner:
         self._lease = lease
         self._dispatcher = dispatcher
         self._step_out = step_out
+        #: Bound once, since each attempt has it.
+        self._meet = self._company
 
     async def run(self, task_id: str) -> AnyEvent | None:
         """Run a task to the end of its next attempt.
@@ -163,8 +171,8 @@ class Runner:
             return None
         limits = Limits(task)
         reporter = Reporter(task, self._journal, limits.sign)
-        attempt = Attempt(task, subagent, reporter, limits, self._journal.tracing)
-        attempt.context = TaskContext(task, reporter, partial(self._company, attempt))
+        attempt = Attempt(task, subagent, reporter, limits, self._journal.tracing, self._meet)
+        attempt.context = TaskContext(task, reporter, attempt.company)
         attempt.context.cancelled = task.cancel_requested
         reporter.on_lost = attempt.abandon
         return attempt

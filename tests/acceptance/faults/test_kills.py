@@ -12,7 +12,6 @@ import pytest
 
 from hermes_async.adapters.redis_store.store import CLAIM, CREATE
 from hermes_async.core.hermes import Hermes
-from hermes_async.core.ids import partition
 from hermes_async.domain.gap import Gap
 from hermes_async.domain.task import TaskStatus
 from hermes_async.relay.auth import mint
@@ -127,7 +126,7 @@ from hermes_async.settings import Settings
 
 async def main() -> None:
     async with connect(Settings.read()) as hermes:
-        handle = await hermes.session("twice").submit("work", {"stamp": "twice"}, idempotency_key="once")
+        handle = await hermes.session("twice").submit("work", {"stamp": "twice"}, idempotency_key=sys.argv[1])
         print("accepted", handle.id, flush=True)
 
 asyncio.run(main())
@@ -138,9 +137,8 @@ asyncio.run(main())
 async def test_a_parent_killed_before_it_has_read_its_handle(
     stage: Stage, hermes: Hermes, spawn: Callable[..., Process], answered: bool
 ) -> None:
-    command, env = [sys.executable, "-c", PARENT], {**stage.env, "PYTHONPATH": str(ROOT)}
-    with stage.admin() as client:
-        client.delete(f"hermes:{{p{partition('twice'):02d}}}:idem:twice:once")
+    command = [sys.executable, "-c", PARENT, f"answered-{answered}"]
+    env = {**stage.env, "PYTHONPATH": str(ROOT)}
     known = {task.id for task in await hermes.session("twice").tasks()}
     with stage.proxy.trap(CREATE.sha.encode(), answered=answered) as trap:
         first = spawn(command, env)
