@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Final
 
 from opentelemetry import context as contexts
 from opentelemetry import trace
@@ -41,6 +42,10 @@ class _Attempt:
             span.end(nanoseconds(moment))
 
 
+#: Seconds between two looks for a provider, where there was none: the API reads the environment at each.
+LOOK_EVERY: Final = 0.1
+
+
 class OtelTracing:
     """Writes spans of tasks.
 
@@ -55,6 +60,7 @@ class OtelTracing:
         self._system = system
         self._provider = provider
         self._spans: Spans | None = None
+        self._look_at = 0.0
         #: The attempts that run in this process, by task id and number.
         self._live: dict[tuple[str, int], _Attempt] = {}
 
@@ -181,7 +187,11 @@ class OtelTracing:
     def _found(self) -> Spans | None:
         """Return what makes spans, once somebody has set a provider."""
         if self._spans is None:
+            now = time.monotonic()
+            if now < self._look_at:
+                return None
             provider = self._provider or trace.get_tracer_provider()
+            self._look_at = now + LOOK_EVERY
             if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
                 return None
             self._spans = Spans(provider.get_tracer(names.SCOPE), self._system)
