@@ -6,20 +6,18 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from pydantic import BaseModel, JsonValue
 
 from hermes_async.core.agent import Subagent
-from hermes_async.core.conversation import Conversation
-from hermes_async.core.delegator import Delegator
+from hermes_async.core.company import Company, Delegate
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.shape import Shape
 from hermes_async.core.signature import EVENT_BYTES, as_json
-from hermes_async.core.spending import Spending
 from hermes_async.domain.agent import RunLimits
 from hermes_async.domain.errors import UserError
-from hermes_async.domain.events import AnyEvent, MessageData, PartialData
+from hermes_async.domain.events import MessageData, PartialData
 from hermes_async.domain.question import Answer
 from hermes_async.domain.task import Progress, Task
 from hermes_async.domain.usage import Usage, checked_model, checked_usage
@@ -44,32 +42,6 @@ class Voice(Protocol):
     def tell(self, key: str, type_: str, data: BaseModel) -> None:
         """Note a piece of news; an unwritten one of the same key is replaced."""
         ...
-
-
-class Delegate(Delegator, Protocol):
-    """How a context starts child tasks, and hears of them."""
-
-    async def dispatch(self, subagent: Any, /, *args: Any, **kwargs: Any) -> TaskHandle[Any]:
-        """Start one."""
-        ...
-
-    async def dispatch_many(
-        self, subagent: Any, inputs: Sequence[Mapping[str, Any]]
-    ) -> list[TaskHandle[Any]]:
-        """Start many of a kind."""
-        ...
-
-    async def news(self) -> Sequence[AnyEvent]:
-        """Wait until a task of `submit` has ended or asks something, and return what is new."""
-        ...
-
-
-class Company(NamedTuple):
-    """With whom an attempt deals: its children, its parent, and who counts what it consumes."""
-
-    delegate: Delegate
-    conversation: Conversation
-    spending: Spending
 
 
 class TaskContext:

@@ -18,7 +18,8 @@ import anyio.to_thread
 
 from hermes_async.core.aside import Aside, StepOut, stay
 from hermes_async.core.children import Children
-from hermes_async.core.context import Company, TaskContext
+from hermes_async.core.company import Company
+from hermes_async.core.context import TaskContext
 from hermes_async.core.conversation import Conversation
 from hermes_async.core.dispatch import Dispatcher, Origin
 from hermes_async.core.journal import Journal, patiently

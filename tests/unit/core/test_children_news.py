@@ -13,7 +13,8 @@ import pytest
 from hermes_async import testing
 from hermes_async.adapters.memory import MemoryStore
 from hermes_async.core import children
-from hermes_async.core.context import Delegate, TaskContext
+from hermes_async.core.company import Delegate
+from hermes_async.core.context import TaskContext
 from hermes_async.core.delegation import IN_A_TASK, Delegation
 from hermes_async.core.subagent import Subagent, subagent
 from hermes_async.domain.agent import AgentsConfig, GateLimits

@@ -12,7 +12,8 @@ import pytest
 
 from hermes_async.core import reporter
 from hermes_async.core.aside import Aside
-from hermes_async.core.context import STATUS_LENGTH, Company, TaskContext
+from hermes_async.core.company import Company
+from hermes_async.core.context import STATUS_LENGTH, TaskContext
 from hermes_async.core.conversation import Conversation
 from hermes_async.core.limits import Limits
 from hermes_async.core.reporter import Reporter
