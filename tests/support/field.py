@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from celery import Celery
+from kombu import pools
 
 import hermes_async.transport.streams  # noqa: F401  (registers redisstream://)
 from tests.support.servers import Process, RedisServer, celery_command, wait_until
@@ -88,4 +89,5 @@ class Field:
 
     def close(self) -> None:
         self.app.close()
+        pools.reset()  # kombu keeps connections by URL, and this broker may lose them before the next test
         self.redis.close()
