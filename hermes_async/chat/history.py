@@ -28,7 +28,7 @@ from pydantic_ai.messages import (
 )
 
 from hermes_async.adapters.embedded_redis.lock import FileLock
-from hermes_async.adapters.model.show import whole
+from hermes_async.adapters.model.answers import whole
 from hermes_async.domain.errors import ConfigError, InvalidInput
 
 #: What a call has for a result as long as its own is not known.

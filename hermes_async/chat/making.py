@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic_ai.models import Model
 
-from hermes_async.adapters.model.names import model_for
+from hermes_async.adapters.model.names import full_name, model_for
 from hermes_async.adapters.model.prices import check_price
 from hermes_async.core.delegation import Delegation
 from hermes_async.domain.agent import AgentSpec
@@ -24,6 +24,11 @@ def model_of(spec: AgentSpec) -> Model:
         raise ConfigError(f"agent {spec.name!r} has no model: give it one, such as `model: gpt-4o-mini`")
     check_price(spec.model, spec.base_url, spec.limits)
     return model_for(spec.model, spec.base_url)
+
+
+def full_of(spec: AgentSpec) -> str:
+    """Return the `provider:model` that an agent talks with."""
+    return full_name(spec.model or "", spec.base_url)
 
 
 def instructions_of(spec: AgentSpec, delegation: Delegation) -> str:

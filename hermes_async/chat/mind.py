@@ -11,18 +11,13 @@ import anyio.to_thread
 from pydantic_ai.direct import model_request_stream
 from pydantic_ai.messages import (
     InstructionPart,
-    ModelResponse,
-    PartDeltaEvent,
-    PartStartEvent,
-    TextPart,
-    TextPartDelta,
     ToolCallPart,
 )
 from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
 
-from hermes_async.adapters.model.show import whole
+from hermes_async.adapters.model.answers import paid, whole, words
 from hermes_async.adapters.otel.model import request_spans
 from hermes_async.chat.history import History
 from hermes_async.chat.pieces import Piece, Text, ToolCalled, ToolReturned
@@ -38,10 +33,19 @@ TOO_MANY = "Not called: this turn has reached its limit of tool calls. Answer wi
 
 
 class Mind:
-    """A model with its instructions, its tools and the conversation so far."""
+    """A model with its instructions, its tools and the conversation so far.
 
-    def __init__(self, model: Model, instructions: str, tools: Toolbox, history: History) -> None:
+    Args:
+        model: who is asked.
+        full: its `provider:model`, by which its price is looked up.
+        instructions: the system prompt.
+        tools: what it can call.
+        history: what was said.
+    """
+
+    def __init__(self, model: Model, full: str, instructions: str, tools: Toolbox, history: History) -> None:
         self._model = model
+        self._full = full
         self._tools = tools
         self._history = history
         self._asked = ModelRequestParameters(
@@ -99,7 +103,7 @@ class Mind:
                 instrument=request_spans(),
             ) as stream:
                 async for event in stream:
-                    if text := whole(_text(event)):
+                    if text := whole(words(event)):
                         said += text
                         yield text
                 answer = stream.get()
@@ -108,7 +112,7 @@ class Mind:
             raise
         self._history.answer(answer)
         usage = answer.usage
-        spending.answered(usage.input_tokens, usage.output_tokens, _cost(answer))
+        spending.answered(usage.input_tokens, usage.output_tokens, paid(answer, self._full))
 
     async def _call(self, calls: Sequence[ToolCallPart], spending: Spending) -> list[str]:
         """Make calls at once; whatever happens, each has a result in the history afterwards."""
@@ -145,26 +149,9 @@ def _result(task: asyncio.Task[str]) -> str:
     return task.result()
 
 
-def _text(event: Any) -> str:
-    """Return the words that an event of the stream brings."""
-    if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
-        return event.part.content
-    if isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
-        return event.delta.content_delta
-    return ""
-
-
 def _arguments(call: ToolCallPart) -> Mapping[str, Any]:
     """Return what a tool is called with, as far as it can be read."""
     try:
         return call.args_as_dict()
     except ValueError:
         return {"?": call.args}
-
-
-def _cost(answer: ModelResponse) -> float | None:
-    """Return US dollars; None: nobody knows the price of this model."""
-    try:
-        return float(answer.cost().total_price)
-    except (LookupError, AssertionError, ValueError):
-        return None

@@ -28,10 +28,10 @@ from hermes_async.domain.errors import InvalidInput, TurnFailed
 try:
     from pydantic_ai.exceptions import AgentRunError
 
-    from hermes_async.adapters.model.show import whole
+    from hermes_async.adapters.model.answers import whole
     from hermes_async.chat.faults import again_in, sentence
     from hermes_async.chat.history import History, file_of
-    from hermes_async.chat.making import instructions_of, model_of
+    from hermes_async.chat.making import full_of, instructions_of, model_of
     from hermes_async.chat.memory import Memory
     from hermes_async.chat.mind import Mind
 except ModuleNotFoundError as error:
@@ -89,7 +89,8 @@ class ChatParent:
         inbox = Inbox(self.session, coalesce, self._moved.set)
         delegation = Delegation(self.session, ack=inbox.tell)
         toolbox = Toolbox(delegation, load_tools(tools, spec.tools))
-        self._mind = Mind(self._model, instructions_of(spec, delegation), toolbox, self._history)
+        full = full_of(spec) if model is None else f"{model.system}:{model.model_name}"
+        self._mind = Mind(self._model, full, instructions_of(spec, delegation), toolbox, self._history)
         self._memory = Memory(self._history, inbox, delegation.news)
         self._stack = AsyncExitStack()
         self._queue: deque[Turn] = deque()

@@ -146,8 +146,6 @@ def _priced(spec: AgentSpec) -> None:
     """Look whether a conversation's limit on the cost can be kept."""
     try:
         check_price(spec.model or "", spec.base_url, spec.limits)
-    except ImportError:  # it cannot talk at all, which is told
-        pass
     except ConfigError as error:
         raise ConfigError(f"agent {spec.name!r}: {error}") from None
 

@@ -83,14 +83,19 @@ def full_name(name: str, base_url: str | None = None, environ: Mapping[str, str]
     return f"{provider}:{model}"
 
 
+def check_installed(name: str) -> None:
+    """Raise ConfigError when what a model needs is not installed."""
+    if find_spec("pydantic_ai") is None:
+        raise ConfigError(f"model {name!r} needs an optional package: {INSTALL}")
+
+
 def check_model(name: str, base_url: str | None = None, environ: Mapping[str, str] = os.environ) -> None:
     """Look, without importing anything, whether a model can be used on this machine.
 
     Raises:
         ConfigError: pydantic-ai is not installed, or no key is set.
     """
-    if find_spec("pydantic_ai") is None:
-        raise ConfigError(f"model {name!r} needs an optional package: {INSTALL}")
+    check_installed(name)
     provider = full_name(name, base_url, environ).partition(":")[0]
     needed = KEYS.get(provider, ())
     if provider.startswith(OPENAI) and (base_url or environ.get("OPENAI_BASE_URL")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-from hermes_async.adapters.model.names import full_name
+from hermes_async.adapters.model.names import check_installed, full_name
 from hermes_async.domain.agent import RunLimits
 from hermes_async.domain.errors import ConfigError
 
@@ -26,9 +26,12 @@ def check_price(name: str, base_url: str | None, limits: RunLimits) -> None:
     """Look whether a limit on the cost can be kept.
 
     Raises:
-        ConfigError: there is such a limit, but nobody knows what the model costs.
+        ConfigError: there is such a limit, and nobody knows what the model costs, or no price list is here.
     """
-    if limits.cost_usd is not None and not _is_known(full_name(name, base_url)):
+    if limits.cost_usd is None:
+        return
+    check_installed(name)
+    if not _is_known(full_name(name, base_url)):
         raise ConfigError(
             f"model {name!r} has no known price, so limits.cost_usd cannot be kept: "
             "limit total_tokens instead, or name a model that has one"

@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic_ai.messages import ModelResponse
 
-from hermes_async.adapters.model.prices import cost
+from hermes_async.adapters.model.answers import paid
 from hermes_async.core.context import TaskContext
 from hermes_async.domain.errors import BudgetExceeded, ConfigError
 from hermes_async.domain.usage import LONGEST_NAME
@@ -36,9 +36,7 @@ class Purse:
     async def pay(self, response: ModelResponse) -> None:
         """Pay for an answer, and then for the tools that it calls, before they are called."""
         usage = response.usage
-        priced = float(usage.cost) if usage.cost is not None else None
-        if priced is None:
-            priced = cost(self._full, usage.input_tokens, usage.output_tokens)
+        priced = paid(response, self._full)
         self._check(usage.input_tokens + usage.output_tokens, priced)
         await self._spend(
             input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost_usd=priced or 0.0

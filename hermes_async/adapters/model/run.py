@@ -13,11 +13,12 @@ from pydantic_ai.models import Model
 from pydantic_ai.run import AgentRun
 from pydantic_ai.settings import ModelSettings
 
+from hermes_async.adapters.model.answers import whole
 from hermes_async.adapters.model.connections import Connections
 from hermes_async.adapters.model.names import full_name
 from hermes_async.adapters.model.offered import offered
 from hermes_async.adapters.model.purse import Purse
-from hermes_async.adapters.model.show import Shown, whole
+from hermes_async.adapters.model.show import Shown
 from hermes_async.adapters.model.subtasks import Subtasks, check_names
 from hermes_async.adapters.model.voice import Voice
 from hermes_async.adapters.otel.model import model_spans

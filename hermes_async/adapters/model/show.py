@@ -10,11 +10,10 @@ from pydantic_ai.messages import (
     ModelResponseStreamEvent,
     PartDeltaEvent,
     PartStartEvent,
-    TextPart,
-    TextPartDelta,
     ToolCallPart,
 )
 
+from hermes_async.adapters.model.answers import whole, words
 from hermes_async.core.context import TaskContext
 from hermes_async.domain.errors import InvalidInput
 
@@ -49,7 +48,7 @@ class Shown:
             InvalidInput: the answer has no end.
         """
         self._size += _size(event)
-        added = _text(event)
+        added = words(event)
         if added:
             self.text += added
             cut = len(self.text) > WINDOW
@@ -66,22 +65,6 @@ class Shown:
     def tools(self, calls: Iterable[ToolCallPart]) -> None:
         """Say which tools are called, and with what."""
         self._ctx.progress(None, ", ".join(f"{call.tool_name} {_arguments(call)}".strip() for call in calls))
-
-
-def whole(text: str) -> str:
-    """Return text that has a UTF-8 form: servers cut characters in two, and models write halves of them."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _text(event: ModelResponseStreamEvent) -> str:
-    """Return the text of a piece; the first of a part comes with its start."""
-    if isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
-        return event.delta.content_delta
-    if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
-        return event.part.content
-    return ""
 
 
 def _size(event: ModelResponseStreamEvent) -> int:

@@ -71,7 +71,7 @@ async def test_an_interrupt_while_a_call_is_written_leaves_a_file_that_can_be_re
         await entered.wait()
         chat.interrupt()
         await turn.ended()
-        await asyncio.sleep(0.5)
+        await wait_until_async(lambda: not running)
     assert most == 1
 
 

@@ -260,6 +260,10 @@ def test_a_conversation_that_cannot_talk_here_is_noted(
     said = cli("agents", "check")
     assert said.code == 1
     assert "agent 'parent': model 'my-own-model' has no known price, so limits.cost_usd cannot" in said.err
+    monkeypatch.setattr("hermes_async.adapters.model.names.find_spec", lambda name: None)
+    said = cli("agents", "check")
+    assert said.code == 1
+    assert "agent 'parent': model 'my-own-model' needs an optional package: pip install" in said.err
 
 
 @pytest.mark.parametrize(
