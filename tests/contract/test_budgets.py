@@ -18,11 +18,11 @@ from hermes_async.domain.lifecycle import Overdue, decide
 from hermes_async.domain.task import Task
 from hermes_async.domain.usage import Usage
 from tests.contract.conftest import closing
+from tests.contract.steps import claimed, loaded
 from tests.support.servers import wait_until_async
 from tests.support.values import make_event, make_task
 
 pytestmark = pytest.mark.anyio
-LEASE = 60.0
 ONE = Usage(requests=1)
 CENT = Usage(input_tokens=10, output_tokens=5, cost_usd=0.01)
 
@@ -39,18 +39,6 @@ async def born(store: Store, parent: Task | None = None, **limits: Any) -> Task:
     own = (Budget(task_id=task.id, limits=RunLimits(**limits)),) if limits else ()
     birth = task.birth.model_copy(update={"budgets": above + own})
     return await store.create(task.model_copy(update={"birth": birth}), None, None)
-
-
-async def claimed(store: Store, task: Task) -> Task:
-    found = await store.claim(task.id, "w1", LEASE)
-    assert found is not None
-    return found
-
-
-async def loaded(store: Store, task: Task) -> Task:
-    found = await store.load(task.id)
-    assert found is not None
-    return found
 
 
 async def spent(store: Store, task: Task, n: int, amount: Usage, *, asks: bool | None = None) -> Spent:

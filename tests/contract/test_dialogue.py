@@ -19,10 +19,10 @@ from hermes_async.domain.lifecycle import apply
 from hermes_async.domain.question import Answer, Question
 from hermes_async.domain.task import Address, Task, TaskStatus
 from tests.contract.conftest import MakeStore, closing
+from tests.contract.steps import LEASE, claimed, loaded
 from tests.support.values import DATA, falling, folded, make_event, make_task
 
 pytestmark = pytest.mark.anyio
-LEASE = 60.0
 S = TaskStatus
 WHICH: Question = DATA["task.input_required"]
 
@@ -38,18 +38,6 @@ def reply(value: Any = "this", id: str = "1-a", by: Any = "answer") -> Answer:
 async def running(store: Store, session_id: str = "chat", **options: Any) -> Task:
     task = await store.create(make_task(session_id, **options), None, None)
     return await claimed(store, task)
-
-
-async def claimed(store: Store, task: Task) -> Task:
-    found = await store.claim(task.id, "w1", LEASE)
-    assert found is not None
-    return found
-
-
-async def loaded(store: Store, task: Task) -> Task:
-    found = await store.load(task.id)
-    assert found is not None
-    return found
 
 
 async def asking(store: Store, **options: Any) -> Task:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import py_compile
 import sys
-from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from importlib.util import cache_from_source
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from hermes_async.adapters.plugins import CallbackNames, callback_folder, load_callbacks
 from hermes_async.adapters.plugins import names as plugin_names
 from hermes_async.adapters.plugins.callbacks import KIND
-from hermes_async.domain.errors import ConfigError
+from tests.support.plugins import installed, refusal
 
 HANDLER = """\
 raise_if_run = 1 / {zero}
@@ -42,19 +40,8 @@ def handler(name: str, zero: int = 1) -> str:
     return HANDLER.format(name=name, zero=zero)
 
 
-def installed(monkeypatch: pytest.MonkeyPatch, **places: str) -> None:
-    entries = [EntryPoint(name, place, KIND.group) for name, place in places.items()]
-    monkeypatch.setattr(plugin_names, "entry_points", lambda group: entries if group == KIND.group else [])
-
-
-def refusal(load: Callable[[], Any]) -> str:
-    with pytest.raises(ConfigError) as caught:
-        load()
-    return str(caught.value)
-
-
 def test_names_are_known_without_running_anything(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(monkeypatch, from_package="no.such.module:function")
+    installed(monkeypatch, KIND.group, from_package="no.such.module:function")
     write(
         folder, "mine.py", handler("shown", zero=0) + "async def later(r, c): ...\ndef _hidden(r, c): ...\n"
     )
@@ -69,7 +56,7 @@ def test_names_are_known_without_running_anything(folder: Path, monkeypatch: pyt
 
 
 def test_an_entry_point_comes_before_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(monkeypatch, told="operator:add")
+    installed(monkeypatch, KIND.group, told="operator:add")
     write(folder, "mine.py", handler("told") + handler("own"))
     loaded = load_callbacks(CallbackNames(folder), ["told", "own"])
     assert loaded["told"](1, 2) == 3
@@ -87,7 +74,7 @@ def test_two_packages_that_bring_one_name(folder: Path, monkeypatch: pytest.Monk
 
 
 def test_a_package_that_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(monkeypatch, told="no_such_module:f")
+    installed(monkeypatch, KIND.group, told="no_such_module:f")
     message = refusal(lambda: load_callbacks(CallbackNames(folder), ["told"]))
     assert message.startswith("callback 'told': cannot load no_such_module:f: ModuleNotFoundError")
 

@@ -11,19 +11,15 @@ from pathlib import Path
 import pytest
 import redis
 
-from hermes_async.adapters.celery_queue import CeleryQueue
 from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.adapters.redis_store.nudges import RedisNudges
 from hermes_async.core import feed
-from hermes_async.core.context import TaskContext
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.ports import Parcel
-from hermes_async.core.registry import Registry
-from hermes_async.core.subagent import subagent
-from hermes_async.domain.agent import AgentsConfig
 from hermes_async.domain.errors import StoreUnavailable
 from hermes_async.domain.events import RetryingData
 from hermes_async.domain.failure import ErrorInfo
+from tests.support.echoing import echo, hermes_over
 from tests.support.servers import RedisServer, running_redis, wait_until, wait_until_async
 from tests.support.silent import silent_server
 from tests.support.values import make_event, make_task
@@ -40,15 +36,6 @@ def anyio_backend() -> str:
 def broken(tmp_path: Path) -> Iterator[RedisServer]:
     """A server of the test's own, that keeps what it was told."""
     yield from running_redis(tmp_path / "redis", aof=True)
-
-
-@subagent
-async def echo(ctx: TaskContext, text: str) -> str:
-    return text
-
-
-def hermes_over(url: str) -> Hermes:
-    return Hermes(Registry(AgentsConfig(), [echo]), RedisStore(url), CeleryQueue(url, shares_store=True))
 
 
 @pytest.fixture

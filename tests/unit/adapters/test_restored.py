@@ -10,16 +10,11 @@ from typing import Any
 
 import pytest
 
-from hermes_async.adapters.celery_queue import CeleryQueue
-from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.core import feed
-from hermes_async.core.context import TaskContext
 from hermes_async.core.hermes import Hermes
-from hermes_async.core.registry import Registry
-from hermes_async.core.subagent import subagent
-from hermes_async.domain.agent import AgentsConfig
 from hermes_async.domain.errors import StoreUnavailable, UnknownTask
 from hermes_async.domain.gap import Gap
+from tests.support.echoing import echo, hermes_over
 from tests.support.servers import RedisServer, running_redis, wait_until_async
 
 pytestmark = pytest.mark.anyio
@@ -33,15 +28,6 @@ def anyio_backend() -> str:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
     yield from running_redis(tmp_path / "redis", "--appendfsync", "always", aof=True)
-
-
-@subagent
-async def echo(ctx: TaskContext, text: str) -> str:
-    return text
-
-
-def hermes_over(url: str) -> Hermes:
-    return Hermes(Registry(AgentsConfig(), [echo]), RedisStore(url), CeleryQueue(url, shares_store=True))
 
 
 @pytest.fixture

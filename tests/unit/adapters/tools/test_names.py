@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from hermes_async.adapters.agents_file import parse
-from hermes_async.adapters.plugins import names as plugin_names
 from hermes_async.adapters.tools import ToolNames, load_tools
 from hermes_async.adapters.tools.names import BUILT_IN, KIND
 from hermes_async.core.tool import tool
-from hermes_async.domain.errors import ConfigError
+from tests.support.plugins import installed, refusal
 
 #: A module that runs nothing good when it is imported.
 BROKEN = "1 / 0\n"
@@ -43,19 +39,8 @@ def greedy(*items: str) -> str:
 not_a_function = 3
 
 
-def installed(monkeypatch: pytest.MonkeyPatch, **places: str) -> None:
-    entries = [EntryPoint(name, place, KIND.group) for name, place in places.items()]
-    monkeypatch.setattr(plugin_names, "entry_points", lambda group: entries if group == KIND.group else [])
-
-
-def refusal(load: Callable[[], Any]) -> str:
-    with pytest.raises(ConfigError) as caught:
-        load()
-    return str(caught.value)
-
-
 def test_names_are_known_without_running_anything(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(monkeypatch, from_package="no.such.module:function")
+    installed(monkeypatch, KIND.group, from_package="no.such.module:function")
     names = ToolNames()
     assert list(names) == [*BUILT_IN, "from_package"]
     assert len(names) == len(BUILT_IN) + 1
@@ -81,7 +66,7 @@ def test_a_function_and_a_decorated_one_by_their_places() -> None:
 
 
 def test_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(monkeypatch, price=f"{__name__}:plain", broken="no_such_module:f")
+    installed(monkeypatch, KIND.group, price=f"{__name__}:plain", broken="no_such_module:f")
     assert load_tools(ToolNames(), ["price"])["price"].name == "price"
     message = refusal(lambda: load_tools(ToolNames(), ["broken"]))
     assert message.startswith("tool 'broken': cannot load no_such_module:f: ModuleNotFoundError")
@@ -103,7 +88,7 @@ def test_a_package_that_is_really_installed(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_two_packages_that_bring_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(monkeypatch, web_search="other:search")
+    installed(monkeypatch, KIND.group, web_search="other:search")
     assert refusal(lambda: "x" in ToolNames()) == (
         "two packages bring a tool 'web_search': hermes_async.adapters.tools.web_search:make "
         "and other:search; uninstall one of the two"
