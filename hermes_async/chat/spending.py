@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hermes_async.domain.agent import RunLimits
+from hermes_async.domain.budget import COUNTED
 from hermes_async.domain.errors import TurnFailed
 from hermes_async.domain.usage import Usage
 
@@ -61,4 +62,4 @@ class Spending:
 
     def _check(self, name: str, value: float, most: float | None) -> None:
         if most is not None and value > most:
-            raise TurnFailed(f"this turn has reached its limit of {most:g} {name.replace('_', ' ')}")
+            raise TurnFailed(f"this turn has reached its limit of {most:g} {COUNTED[name]}")

@@ -101,6 +101,19 @@ async def test_a_price_that_nobody_knows_is_told_at_once(model: ScriptedModel) -
             ChatParent(hermes, "parent")
 
 
+async def test_what_a_turn_costs_is_counted_and_limited(model: ScriptedModel) -> None:
+    dear = PARENT.model_copy(update={"model": "gpt-4o-mini", "limits": RunLimits(cost_usd=0.001)})
+    config = AgentsConfig(agents={"parent": dear})
+    async with LocalHermes(*AGENTS, config=config) as hermes, chatting(hermes) as chat:
+        model.then(say("cheap").but(tokens=(1_000, 100)))  # 0.15 and 0.60 dollars for a million
+        turn = chat.say("1")
+        assert await turn == "cheap"
+        assert turn.end is not None and turn.end.usage.cost_usd == pytest.approx(0.00021)
+        model.then(call("list").but(tokens=(10_000, 0)), say("not reached"))
+        with pytest.raises(TurnFailed, match=r"limit of 0\.001 US dollars"):
+            await chat.say("2")
+
+
 async def test_limits_hold_for_one_turn(model: ScriptedModel, gates: Gates) -> None:
     limits = RunLimits(requests=2, tool_calls=1)
     config = AgentsConfig(agents={"parent": PARENT.model_copy(update={"limits": limits})})
