@@ -120,7 +120,7 @@ async def test_a_process_that_dies_while_it_waits_for_its_child_takes_nothing_al
     (worker,) = await crew(Lane.PROCESS, 1)
     main = psutil.Process(worker.pid)
     (first,) = main.children()
-    top = await site.dispatch(families.nest_in_child, 1, 4.0)  # long enough for a loss to be noticed
+    top = await site.dispatch(families.nest_in_child, 1, 7.0)  # Celery looks for the dead every 5 s
     await wait_until_async(lambda: run(site, "nest_in_child", 2), 30)
     first.kill()
     task = await ended(top, timeout=40)
