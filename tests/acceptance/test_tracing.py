@@ -206,7 +206,9 @@ async def test_a_killed_worker_leaves_a_complete_trace_with_both_attempts(
     lost, completed = named(found, f"process {name}")
     assert lost.error == "worker_lost: the attempt was lost"
     assert (lost.attempt, completed.attempt) == (1, 2)
-    assert lost.start < before < lost.end <= completed.start
+    assert lost.start < before < lost.end
+    # Its end is told by the clock of whoever has just written it, the next start by that of the record.
+    assert lost.end == pytest.approx(completed.start, abs=0.1) or lost.end < completed.start
     first = min(named(found, "first"), key=lambda span: span.start)
     assert first.parent_id == min(named(found, f"invoke_agent {name}"), key=lambda span: span.start).span_id
     assert set(spans.times.values()) == {1}
