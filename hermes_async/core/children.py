@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Final
 
 from pydantic import JsonValue
@@ -58,12 +58,12 @@ class Children:
         self, subagent: str, input: str | Mapping[str, JsonValue], *, idempotency_key: str | None = None
     ) -> TaskHandle[Any]:
         """Start one from data, by the name of its subagent; `news` tells of it."""
-        await self._hearing.begin()
         own = idempotency_key and self._delegate.own(idempotency_key)
-        handle = await self._born(self._delegate.start(subagent, input, idempotency_key=own))
-        if handle.id not in self._told:
-            self._told.add(handle.id)
-            self._hearing.expect(handle)
+        async with self._hearing.birth():
+            handle = await self._born(self._delegate.start(subagent, input, idempotency_key=own))
+            if handle.id not in self._told:
+                self._told.add(handle.id)
+                self._hearing.expect(handle)
         return handle
 
     async def handle(self, task_id: str) -> TaskHandle[Any]:
@@ -146,20 +146,30 @@ class Hearing:
         self._delegate = delegate
         #: How far the log was read; None: nobody was expected yet.
         self._read: int | None = None
+        #: Each is set when a task that is being born is expected, or will not be.
+        self._births: set[asyncio.Event] = set()
         #: Those whose end was not read yet.
         self._alive: dict[str, TaskHandle[Any]] = {}
         self._acked: set[int] = set()
         #: What was read and not returned yet, by task.
         self._found: dict[str, AnyEvent] = {}
 
-    async def begin(self) -> None:
-        """Mark the place in the log from which on it is read."""
+    @asynccontextmanager
+    async def birth(self) -> AsyncIterator[None]:
+        """Listen from now on: what is read meanwhile may be the end of a task that is expected only later."""
         if self._read is None:
             seq = await patiently(self._delegate.last_seq, "a dispatch")
             self._read = seq if self._read is None else self._read
+        over = asyncio.Event()
+        self._births.add(over)
+        try:
+            yield
+        finally:
+            self._births.discard(over)
+            over.set()
 
     def expect(self, handle: TaskHandle[Any]) -> None:
-        """Listen for a task that was started after `begin`."""
+        """Listen for a task whose birth is not over."""
         self._alive[handle.id] = handle
 
     def ack(self, *seqs: int) -> int:
@@ -182,6 +192,8 @@ class Hearing:
         async with aclosing(self._delegate.pages(self._read or 0)) as pages:
             while self._alive:
                 page = await anext(pages)
+                for birth in tuple(self._births):  # later ones are on later pages
+                    await birth.wait()
                 for event in [*await self._hidden(page), *page.events]:
                     self._note(event)
                 if page.events:

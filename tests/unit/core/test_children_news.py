@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from hermes_async import testing
 from hermes_async.adapters.memory import MemoryStore
 from hermes_async.core import children
+from hermes_async.core.children import Children
 from hermes_async.core.company import Delegate
 from hermes_async.core.context import TaskContext
 from hermes_async.core.delegation import IN_A_TASK, Delegation
+from hermes_async.core.dispatch import Delegate as Dispatching
+from hermes_async.core.page import Page
 from hermes_async.core.subagent import Subagent, subagent
 from hermes_async.domain.agent import AgentsConfig, GateLimits
 from hermes_async.domain.errors import UnknownTask
@@ -208,3 +212,42 @@ async def test_ends_that_the_log_has_lost_are_told_from_the_record(monkeypatch: 
     monkeypatch.setattr(children, "COALESCE", 0.0)
     monkeypatch.setattr(testing, "MemoryStore", partial(MemoryStore, max_length=10))
     assert await within(body, nap, fails) == ["no", 4, 4, True]
+
+
+async def test_an_end_that_is_read_while_its_task_is_being_submitted_is_told() -> None:
+    class Late:
+        """Delegates as the attempt does, but `start` returns only when the task's end has been read."""
+
+        def __init__(self, delegate: Dispatching) -> None:
+            self.delegate = delegate
+            self.has_ended, self.was_read = asyncio.Event(), asyncio.Event()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.delegate, name)
+
+        async def start(self, subagent: str, input: str, **options: Any) -> Any:
+            handle = await self.delegate.start(subagent, input, **options)
+            if input == "0":
+                await handle.ended()
+                self.has_ended.set()
+                await self.was_read.wait()
+            return handle
+
+        async def pages(self, after: int) -> AsyncIterator[Page]:
+            async with aclosing(self.delegate.pages(after)) as pages:
+                async for page in pages:
+                    if "task.completed" in (event.type for event in page.events):
+                        self.was_read.set()
+                    yield page
+
+    async with LocalHermes(nap) as hermes:
+        late = Late(hermes.session("chat")._delegate)
+        kin = Children(cast("Dispatching", late))
+        slow = await kin.submit("nap", "60")
+        async with asyncio.TaskGroup() as group:
+            submitting = group.create_task(kin.submit("nap", "0"))
+            await late.has_ended.wait()
+            (event,) = await asyncio.wait_for(kin.news(), 10)
+            quick = await submitting
+        assert (event.task_id, event.type) == (quick.id, "task.completed")
+        await slow.cancel()
