@@ -28,7 +28,10 @@ _SENTENCES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (ModelQuotaExceededError, "the account of the model is used up"),
     (ModelRateLimitError, "the model is asked too often just now"),
     (ModelAuthenticationError, "the model does not accept the key; set another, and begin again"),
-    (ModelContextWindowExceededError, "the conversation is too long for the model; /new begins another"),
+    (
+        ModelContextWindowExceededError,
+        "this is too long for the model, also without what was said before: say less",
+    ),
     (ModelNotFoundError, "the server does not know this model; look at `model` and `base_url`"),
     (ModelTimeoutError, "the model does not answer in time"),
     (ModelConnectionError, "the model cannot be reached"),

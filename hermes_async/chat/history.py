@@ -50,6 +50,8 @@ class _File(BaseModel):
     #: Entries of the inbox that a finished turn has dealt with, but that may not be acknowledged yet.
     used: list[int] = []
     messages: list[Any] = []
+    #: Messages before these that are not kept.
+    left_out: int = 0
 
 
 class History:
@@ -57,6 +59,8 @@ class History:
 
     def __init__(self, session_id: str, parent: str, path: Path | None = None) -> None:
         self.messages: list[ModelMessage] = []
+        #: Messages before these, which the model is not sent any more.
+        self.left_out = 0
         self.unanswered: str | None = None
         self.used: set[int] = set()
         self._session = session_id
@@ -97,12 +101,18 @@ class History:
     def clear(self) -> None:
         """Forget what was said."""
         self.messages.clear()
+        self.left_out = 0
         self.unanswered = None
 
     @property
     def is_unfinished(self) -> bool:
         """Whether it ends with something that the model has not answered."""
         return bool(self.messages) and isinstance(self.messages[-1], ModelRequest)
+
+    @property
+    def length(self) -> int:
+        """How many messages there were, those that are left out among them."""
+        return self.left_out + len(self.messages)
 
     @property
     def calls(self) -> Sequence[ToolCallPart]:
@@ -132,6 +142,11 @@ class History:
         """Add what the model answered; half a character in it would spoil every request that follows."""
         parts = [_sound(part) for part in answer.parts]
         self.messages.append(replace(answer, parts=parts or [TextPart("")]))
+
+    def leave_out(self, count: int) -> None:
+        """Keep the oldest messages no longer."""
+        del self.messages[:count]
+        self.left_out += count
 
     def cut(self, text: str) -> None:
         """Add an answer that was interrupted."""
@@ -164,6 +179,7 @@ class History:
             unanswered=self.unanswered,
             used=sorted(self.used),
             messages=ModelMessagesTypeAdapter.dump_python(self._closed(), mode="json"),
+            left_out=self.left_out,
         )
         draft = path.with_suffix(".draft")
         with open(
@@ -195,6 +211,7 @@ class History:
             raise ConfigError(f"{path}: this is the conversation of another session; move the file away")
         self.unanswered = found.unanswered
         self.used = set(found.used)
+        self.left_out = found.left_out
 
 
 def _sound(part: ModelResponsePart) -> ModelResponsePart:

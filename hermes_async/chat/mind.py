@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Any
 
 import anyio.to_thread
 from pydantic_ai.direct import model_request_stream
+from pydantic_ai.exceptions import ModelContextWindowExceededError
 from pydantic_ai.messages import (
     InstructionPart,
     ToolCallPart,
@@ -23,6 +25,7 @@ from hermes_async.chat.history import History
 from hermes_async.chat.pieces import Piece, Text, ToolCalled, ToolReturned
 from hermes_async.chat.spending import Spending
 from hermes_async.chat.toolbox import Toolbox
+from hermes_async.chat.window import LEFT_OUT, first_of_half, first_sent
 
 #: Who chats hears of a fault at once; the chat itself tries again.
 SETTINGS = ModelSettings(max_retries=0)
@@ -41,16 +44,23 @@ class Mind:
         instructions: the system prompt.
         tools: what it can call.
         history: what was said.
+        most: tokens of it that are sent; older turns are left out.
     """
 
-    def __init__(self, model: Model, full: str, instructions: str, tools: Toolbox, history: History) -> None:
+    def __init__(
+        self, model: Model, full: str, instructions: str, tools: Toolbox, history: History, most: int
+    ) -> None:
         self._model = model
         self._full = full
         self._tools = tools
         self._history = history
+        self._most = most
         self._asked = ModelRequestParameters(
             function_tools=[ToolDefinition(**definition) for definition in tools.definitions],
             instruction_parts=[InstructionPart(content=instructions)],
+        )
+        self._asked_briefly = replace(
+            self._asked, instruction_parts=[InstructionPart(content=f"{instructions}\n\n{LEFT_OUT}")]
         )
 
     async def turn(self, number: int, prompt: str | None, spending: Spending) -> AsyncGenerator[Piece, None]:
@@ -93,13 +103,31 @@ class Mind:
                 yield ToolReturned(number, call.tool_call_id, call.tool_name, result)
 
     async def _ask(self, spending: Spending) -> AsyncGenerator[str, None]:
+        """Ask with what may be sent, and with half of that as often as it is too much for the model."""
+        first: int | None = first_sent(self._history.messages, self._most)
+        while first is not None:
+            said = False
+            try:
+                async with aclosing(self._hear(first, spending)) as texts:
+                    async for text in texts:
+                        said = True
+                        yield text
+                return
+            except ModelContextWindowExceededError:
+                first = None if said else first_of_half(self._history.messages, first)
+                if first is None:
+                    raise
+
+    async def _hear(self, first: int, spending: Spending) -> AsyncGenerator[str, None]:
+        """Ask with the messages from `first` on; those before them are forgotten once there is an answer."""
         said = ""
+        is_brief = first > 0 or self._history.left_out > 0
         try:
             async with model_request_stream(
                 self._model,
-                self._history.messages,
+                self._history.messages[first:],
                 model_settings=SETTINGS,
-                model_request_parameters=self._asked,
+                model_request_parameters=self._asked_briefly if is_brief else self._asked,
                 instrument=request_spans(),
             ) as stream:
                 async for event in stream:
@@ -110,6 +138,7 @@ class Mind:
         except (asyncio.CancelledError, GeneratorExit):
             self._history.cut(said)
             raise
+        self._history.leave_out(first)
         self._history.answer(answer)
         usage = answer.usage
         spending.answered(usage.input_tokens, usage.output_tokens, paid(answer, self._full))

@@ -26,7 +26,7 @@ from hermes_async.core.hermes import Hermes
 from hermes_async.domain.errors import InvalidInput, TurnFailed
 
 try:
-    from pydantic_ai.exceptions import AgentRunError
+    from pydantic_ai.exceptions import AgentRunError, ModelContextWindowExceededError
 
     from hermes_async.adapters.model.answers import whole
     from hermes_async.chat.faults import again_in, sentence
@@ -90,7 +90,9 @@ class ChatParent:
         delegation = Delegation(self.session, ack=inbox.tell)
         toolbox = Toolbox(delegation, load_tools(tools, spec.tools))
         full = full_of(spec) if model is None else f"{model.system}:{model.model_name}"
-        self._mind = Mind(self._model, full, instructions_of(spec, delegation), toolbox, self._history)
+        told = instructions_of(spec, delegation)
+        most = spec.session.context_tokens
+        self._mind = Mind(self._model, full, told, toolbox, self._history, most)
         self._memory = Memory(self._history, inbox, delegation.news)
         self._stack = AsyncExitStack()
         self._queue: deque[Turn] = deque()
@@ -258,14 +260,14 @@ class ChatParent:
             self._turn = None
 
     async def _think(self, turn: Turn) -> None:
-        spending, before = Spending(self._limits), len(self._history.messages)
+        spending, before = Spending(self._limits), self._history.length
         prompt = await self._memory.prompt(turn)
         ended = TurnEnded(turn.number)
         if prompt or self._history.is_unfinished:
             speaking = asyncio.create_task(self._speak(turn, prompt, spending), name="hermes-chat-speaks")
             ended = await self._end_of(ended, speaking)
         self._may_interrupt = False
-        is_told = ended.how == "done" or len(self._history.messages) > before
+        is_told = ended.how == "done" or self._history.length > before
         await self._memory.keep(turn, is_told=is_told, is_over=not self._failures)
         turn.add(replace(ended, usage=spending.usage))
 
@@ -307,6 +309,8 @@ class ChatParent:
             self._failures = 0
             return replace(ended, how="failed", error=str(error))
         self._failures += 1
+        if isinstance(error, ModelContextWindowExceededError):
+            self._history.unanswered = None  # with what is said next it would be too long again
         again = again_in(error, self._failures)
         if again is not None:
             self._again_at = asyncio.get_running_loop().time() + again

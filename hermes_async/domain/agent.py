@@ -211,6 +211,8 @@ class SessionSpec(Spec):
 
     #: ordered: the callbacks of one session run one at a time, in the order of events.
     lock: Literal["ordered", "none"] = "ordered"
+    #: Of what was said, so many go to the model at most; older turns are left out.
+    context_tokens: Count = 100_000
 
 
 class AgentSpec(Spec):

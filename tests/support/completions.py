@@ -26,7 +26,9 @@ async def written(came: web.Request, request: Request, reply: Reply) -> web.Stre
 
 
 def _error(reply: Reply) -> web.Response:
-    body = {"error": {"message": f"scripted {reply.status}", "type": "scripted", "code": None}}
+    body = {
+        "error": {"message": reply.message or f"scripted {reply.status}", "type": "scripted", "code": None}
+    }
     return web.json_response(body, status=reply.status, headers=dict(reply.headers))
 
 

@@ -20,9 +20,21 @@ from typing import Any, Self
 from aiohttp import web
 
 from tests.support.completions import written
-from tests.support.replies import Reply, Request, broken, call, calls, hang, say, status
+from tests.support.replies import Reply, Request, broken, call, calls, hang, say, status, too_long
 
-__all__ = ["Reply", "Request", "Script", "ScriptedModel", "broken", "call", "calls", "hang", "say", "status"]
+__all__ = [
+    "Reply",
+    "Request",
+    "Script",
+    "ScriptedModel",
+    "broken",
+    "call",
+    "calls",
+    "hang",
+    "say",
+    "status",
+    "too_long",
+]
 
 #: Answers each request; or replies that are given one after the other.
 Script = Callable[[Request], Any] | Sequence[Reply]

@@ -61,6 +61,8 @@ class Reply:
     #: Tools to call: their names and arguments.
     calls: tuple[tuple[str, dict[str, Any]], ...] = ()
     status: int = 200
+    #: What an error says.
+    message: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     #: Seconds before the first byte, and between two pieces.
     delay: float = 0.0
@@ -92,6 +94,11 @@ def calls(*wanted: tuple[str, dict[str, Any]]) -> Reply:
 def status(code: int, **headers: str) -> Reply:
     """An error; `status(429, retry_after="2")`."""
     return Reply(status=code, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def too_long() -> Reply:
+    """The error of a model that cannot read so much, as most servers word it."""
+    return Reply(status=400, message="This model's maximum context length is 4096 tokens.")
 
 
 def hang(*chunks: str) -> Reply:
