@@ -135,6 +135,7 @@ _TELLERS: Final[dict[str, Callable[[Any, AnyEvent], str]]] = {
     "task.rejected": lambda data, _: f"{data.reason}: {_error(data)}",
     "session.message": lambda data, _: data.text,
     "session.restored": lambda data, _: f"the server has lost events up to #{data.through}",
+    "session.unreadable": lambda data, _: f"this version cannot read a {data.type}",
     "callback.succeeded": lambda data, _: data.name,
     "callback.failed": lambda data, _: f"{data.name}: {_error(data)}",
     "callback.dead": lambda data, _: f"{data.name}: {_error(data)}",

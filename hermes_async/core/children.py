@@ -15,7 +15,7 @@ from hermes_async.core.handle import TaskHandle, unknown
 from hermes_async.core.journal import patiently
 from hermes_async.core.page import Page
 from hermes_async.domain.errors import UnknownTask
-from hermes_async.domain.events import AnyEvent, end_of
+from hermes_async.domain.events import UNREADABLE, AnyEvent, end_of
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
 from hermes_async.domain.task import Task, TaskStatus
 
@@ -214,8 +214,8 @@ class Hearing:
             del self._alive[task_id]
 
     async def _hidden(self, page: Page) -> list[AnyEvent]:
-        """Return the ends that may be hidden in a gap of the log."""
-        if page.gap is None:
+        """Return the ends that may be hidden in a gap of the log, or in what cannot be read."""
+        if page.gap is None and all(event.type != UNREADABLE for event in page.events):
             return []
         alive = await asyncio.gather(*(handle.task() for handle in self._alive.values()))
         return [end_of(task) for task in alive if task.status.is_terminal]

@@ -17,7 +17,7 @@ import anyio
 from hermes_async.core.page import Page
 from hermes_async.core.ports import Store
 from hermes_async.domain.errors import StoreUnavailable
-from hermes_async.domain.events import AnyEvent
+from hermes_async.domain.events import UNREADABLE, AnyEvent
 from hermes_async.domain.gap import Gap
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
 
@@ -280,6 +280,8 @@ class Reader:
         for event in page.events:
             if event.type in TERMINAL_TYPES and (end := self._ends.get(event.task_id or "")):
                 end.tell(event)
+            elif event.type == UNREADABLE and (end := self._ends.pop(event.task_id or "", None)):
+                end.tell(None)
         if page.gap:  # an end may hide in it: let everybody look
             for end in [*self._ends.values()]:
                 end.tell(None)

@@ -22,7 +22,7 @@ from hermes_async.domain.errors import (
     TaskRejected,
     UnknownTask,
 )
-from hermes_async.domain.events import AnyEvent, MessageData, task_event
+from hermes_async.domain.events import UNREADABLE, AnyEvent, MessageData, task_event
 from hermes_async.domain.gap import Gap
 from hermes_async.domain.json_schema import misfit
 from hermes_async.domain.lifecycle import TARGET, TERMINAL_TYPES
@@ -234,6 +234,7 @@ class _Place:
             self.after = event.seq
             if event.task_id == self._task_id:
                 self.has_ended = event.type in TERMINAL_TYPES
+                self.unsure = self.unsure or event.type == UNREADABLE
                 yield event
                 if self.has_ended:
                     return

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.question import Answer, Question
@@ -14,7 +14,7 @@ from hermes_async.domain.usage import Usage
 
 
 class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer version may say more
 
 
 class Nothing(_Value):
@@ -54,6 +54,12 @@ class RestoredData(_Value):
     """Up to which `seq` somebody may have read what is not in the log any more."""
 
     through: int
+
+
+class UnreadableData(_Value):
+    """What an event is called that this version cannot read."""
+
+    type: str
 
 
 class AppliedData(_Value):
@@ -164,6 +170,7 @@ Cancelled = Event[Literal["task.cancelled"], Nothing]
 Rejected = Event[Literal["task.rejected"], RejectedData]
 SessionMessage = Event[Literal["session.message"], MessageData]
 SessionRestored = Event[Literal["session.restored"], RestoredData]
+SessionUnreadable = Event[Literal["session.unreadable"], UnreadableData]
 CallbackSucceeded = Event[Literal["callback.succeeded"], CallbackData]
 CallbackFailed = Event[Literal["callback.failed"], CallbackData]
 CallbackDead = Event[Literal["callback.dead"], CallbackData]
@@ -187,6 +194,7 @@ AnyEvent = Annotated[
     | Rejected
     | SessionMessage
     | SessionRestored
+    | SessionUnreadable
     | CallbackSucceeded
     | CallbackFailed
     | CallbackDead,
@@ -198,6 +206,11 @@ ADAPTER: TypeAdapter[AnyEvent] = TypeAdapter(AnyEvent)
 CLASSES: dict[str, type[Event[Any, Any]]] = {
     get_args(cls.model_fields["type"].annotation)[0]: cls for cls in get_args(get_args(AnyEvent)[0])
 }
+
+#: An end may hide in it: whoever waits for one looks into the record.
+UNREADABLE: Final = "session.unreadable"
+#: Characters of the name of an unknown type.
+LONGEST_TYPE: Final = 100
 
 #: What a parent must not miss: these wait in its inbox until they are acknowledged.
 INBOX_TYPES = frozenset(
@@ -223,8 +236,20 @@ def restored(session_id: str, through: int) -> AnyEvent:
 
 
 def parse(value: dict[str, Any]) -> AnyEvent:
-    """Return the event that a transport delivered as plain JSON values."""
-    return ADAPTER.validate_python(value)
+    """Return the event that a transport delivered as plain JSON values.
+
+    Raises:
+        ValidationError: it is none, of whatever version.
+    """
+    try:
+        return ADAPTER.validate_python(value)
+    except ValidationError:
+        return SessionUnreadable(**(value | unreadable(value.get("type"))))
+
+
+def unreadable(type_: object) -> dict[str, Any]:
+    """Return type and data of what takes the place of an event that a newer version wrote, or is damaged."""
+    return dict[str, Any](type="session.unreadable", data=UnreadableData(type=str(type_)[:LONGEST_TYPE]))
 
 
 def task_event(task: Task, type_: str, data: BaseModel | None = None, *, n: int | str = "") -> AnyEvent:

@@ -23,7 +23,7 @@ class Reason(StrEnum):
 class ErrorInfo(BaseModel):
     """What an agent raised, as text: the class may not exist where the parent runs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     type: str
     message: str = ""

@@ -11,7 +11,7 @@ from hermes_async.domain.json_schema import misfit
 
 
 class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Question(_Value):

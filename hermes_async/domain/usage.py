@@ -13,7 +13,7 @@ NANO = 1_000_000_000
 class Usage(BaseModel):
     """What a task consumed so far."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     requests: int = 0
     tool_calls: int = 0

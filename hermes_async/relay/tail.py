@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from hermes_async.core.ports import Snapshot, Store
+from hermes_async.domain.events import UNREADABLE
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
 from hermes_async.relay.window import Told, Window
 from hermes_async.relay.wire import Batch, Portrait
@@ -146,6 +147,8 @@ class Tail:
                     break
                 taken.append(one)
             after = one.seq
+            if one.type == UNREADABLE:
+                self._unsure = self.topic.task_id is not None
             if one.type in TERMINAL_TYPES and one.task_id == self.topic.task_id:
                 return taken, after, True
         return taken, after, False

@@ -24,6 +24,7 @@ from hermes_async.domain.events import (
     RestoredData,
     RetryingData,
     StartedData,
+    UnreadableData,
     task_event,
 )
 from hermes_async.domain.failure import ErrorInfo, Reason
@@ -59,6 +60,7 @@ DATA: dict[str, Any] = {
     "task.rejected": RejectedData(reason=Reason.LIMIT_EXCEEDED, error=_ERROR),
     "session.message": MessageData(text="to the parent", data={"a": 1}),
     "session.restored": RestoredData(through=7),
+    "session.unreadable": UnreadableData(type="task.newer"),
     "callback.succeeded": CallbackData(name="told"),
     "callback.failed": _CALLBACK,
     "callback.dead": _CALLBACK,

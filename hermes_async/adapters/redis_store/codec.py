@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -14,15 +15,23 @@ from hermes_async.core.ports import Parcel
 from hermes_async.domain.agent import SubagentSpec
 from hermes_async.domain.budget import Budget
 from hermes_async.domain.callback import Callback, CallbackKind, Try, name_of, wanted
-from hermes_async.domain.events import CLASSES, AnyEvent
+from hermes_async.domain.events import CLASSES, AnyEvent, SessionUnreadable, unreadable
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.question import Answer, Question
 from hermes_async.domain.task import Address, Birth, Lane, Progress, Task, TaskStatus
 from hermes_async.domain.trusted import trusted
 from hermes_async.domain.usage import Usage
 
+logger = logging.getLogger("hermes.store")
+
 #: The fields of a log's entry, in their order.
 _ENTRY = ("id", "type", "time", "task", "agent", "attempt", "trace", "data")
+_LONGEST_NUMBER = 20
+#: Types of events of which was said that one cannot be read.
+_WARNED: set[str] = set()
+_MOST_WARNINGS = 100
+#: Characters of what is told of a row or an event that cannot be read.
+LONGEST_TOLD = 500
 _PARTIAL, _ANSWER = "partial:", "answer:"
 #: Of a task that has shown and was told nothing, as most: one for all.
 _NONE: Mapping[str, Any] = {}
@@ -129,7 +138,17 @@ def _options(text: str) -> SubagentSpec:
 
 
 def decode_event(session_id: str, entry_id: str, fields: Mapping[str, str]) -> AnyEvent:
-    """Return the event that a stream entry holds; its `seq` is the entry's id."""
+    """Return the event that a stream entry holds; its `seq` is the entry's id.
+
+    One that cannot be read is replaced, so that the numbers have no hole and its readers go on.
+    """
+    try:
+        return _readable(session_id, entry_id, fields)
+    except Exception as exc:  # another version wrote it, or it is damaged
+        return _replaced(session_id, entry_id, fields, exc)
+
+
+def _readable(session_id: str, entry_id: str, fields: Mapping[str, str]) -> AnyEvent:
     cls = CLASSES[fields["type"]]
     data = cls.model_fields["data"].annotation
     assert data is not None
@@ -146,6 +165,34 @@ def decode_event(session_id: str, entry_id: str, fields: Mapping[str, str]) -> A
         "data": data.model_validate_json(fields["data"]),
     }
     return trusted(cls, envelope)
+
+
+def _replaced(session_id: str, entry_id: str, fields: Mapping[str, str], exc: Exception) -> AnyEvent:
+    said = unreadable(fields.get("type"))
+    _warn(said["data"].type, f"event {entry_id} of session {session_id} cannot be read: {exc!r}")
+    envelope = {
+        "seq": int(entry_id.partition("-")[0]),
+        "id": fields.get("id") or f"{session_id}:{entry_id}",
+        "time": _number(fields.get("time")) / 1000,
+        "session_id": session_id,
+        "task_id": fields.get("task") or None,
+        "agent": fields.get("agent") or None,
+        "attempt": _number(fields.get("attempt")),
+        "trace_id": fields.get("trace") or None,
+    }
+    return trusted(SessionUnreadable, envelope | said)
+
+
+def _number(text: str | None) -> int:
+    """Return a number that may be damaged, and then is 0."""
+    return int(text) if text and text.isdecimal() and len(text) < _LONGEST_NUMBER else 0
+
+
+def _warn(type_: str, problem: str) -> None:
+    """Say once of each type that something of it cannot be read."""
+    if type_ not in _WARNED and len(_WARNED) < _MOST_WARNINGS:
+        _WARNED.add(type_)
+        logger.warning("%r: %s", type_, problem[:LONGEST_TOLD])
 
 
 def decode_nudge(session_id: str, text: str) -> AnyEvent | None:

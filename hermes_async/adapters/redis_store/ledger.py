@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from hermes_async.adapters.redis_store.codec import decode_callback, decode_damaged, decode_task
+from hermes_async.adapters.redis_store.codec import LONGEST_TOLD, decode_callback, decode_damaged, decode_task
 from hermes_async.adapters.redis_store.keys import Keys
 from hermes_async.adapters.redis_store.nudges import RedisNudges
 from hermes_async.adapters.redis_store.pipe import Pipe, Script
@@ -29,8 +29,6 @@ CALL, HOLD, SETTLE, REVIVE, KEEP, CALLER, ENDPOINT, PROBE = (
     for name in ("call", "hold", "settle", "revive", "keep", "caller", "endpoint", "probe")
 )
 _KEPT = "kept:"
-#: Characters of what is told of a row that cannot be read.
-LONGEST_TOLD = 500
 #: Rows that are looked at together.
 PAGE = 100
 

@@ -81,6 +81,7 @@ def test_what_may_happen_where() -> None:
         "task.rejected": "q",
         "session.message": "ri",
         "session.restored": "",
+        "session.unreadable": "",
         "callback.succeeded": "",
         "callback.failed": "",
         "callback.dead": "",
