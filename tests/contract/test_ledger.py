@@ -559,7 +559,7 @@ async def test_what_is_known_of_endpoints_expires(redis_url: str) -> None:
 
 
 # -- rows that cannot be read ----------------------------------------------------------------------------
-@pytest.mark.parametrize("damage", ["birth", "status", "log"])
+@pytest.mark.parametrize("damage", ["birth", "status", "log", "seq"])
 async def test_a_row_that_cannot_be_read_holds_up_its_line_for_its_tries_only(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
@@ -568,7 +568,7 @@ async def test_a_row_that_cannot_be_read_holds_up_its_line_for_its_tries_only(
         told = Told(store)
         bad, good = await told.ended(), await told.ended()
         task, row = f"{store._keys.of_task(bad.id)}task:{bad.id}", f"{bad.id}:on_complete"
-        if damage == "log":
+        if damage in ("log", "seq"):
             task = f"{store._keys.of_task(bad.id)}callback:{row}"
         await store._reads.read("HSET", task, damage, "of the future")
         call = await told.claimed()
@@ -589,6 +589,24 @@ async def test_a_row_that_cannot_be_read_holds_up_its_line_for_its_tries_only(
             return
         assert await store.ledger.discard(row)
         assert await store.ledger.callbacks() == []
+
+
+@pytest.mark.parametrize("damage", ["many", "1.5", "9" * 5_000])
+async def test_a_row_whose_tries_are_not_counted_in_numbers_is_counted_anew(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr("hermes_async.domain.callback.FIRST_DELAY", 0.0)
+    async with closing(RedisStore(redis_url)) as store:
+        told = Told(store)
+        bad = await told.ended()
+        row = f"{bad.id}:on_complete"
+        await store._reads.read("HSET", f"{store._keys.of_task(bad.id)}callback:{row}", "failures", damage)
+        assert [each.id for each in await store.ledger.callbacks()] == [row]
+        call = await told.claimed()
+        assert (call.id, call.callback.failures) == (row, 1)
+        assert (await told.log())[-1].type == "callback.failed"
+        assert await told.ledger.succeed(call)
+        assert await told.nobody()
 
 
 @pytest.mark.parametrize("lost", ["record", "rows"])

@@ -173,17 +173,17 @@ def _replaced(session_id: str, entry_id: str, fields: Mapping[str, str], exc: Ex
     envelope = {
         "seq": int(entry_id.partition("-")[0]),
         "id": fields.get("id") or f"{session_id}:{entry_id}",
-        "time": _number(fields.get("time")) / 1000,
+        "time": number(fields.get("time")) / 1000,
         "session_id": session_id,
         "task_id": fields.get("task") or None,
         "agent": fields.get("agent") or None,
-        "attempt": _number(fields.get("attempt")),
+        "attempt": number(fields.get("attempt")),
         "trace_id": fields.get("trace") or None,
     }
     return trusted(SessionUnreadable, envelope | said)
 
 
-def _number(text: str | None) -> int:
+def number(text: str | None) -> int:
     """Return a number that may be damaged, and then is 0."""
     return int(text) if text and text.isdecimal() and len(text) < _LONGEST_NUMBER else 0
 
@@ -228,8 +228,8 @@ def decode_damaged(callback_id: str, record: Mapping[str, str], fields: Mapping[
         name=kind,
         session_id=record.get("session", ""),
         task_id=task_id,
-        seq=int(fields.get("seq", 0)),
-        failures=int(fields.get("failures", 0)),
+        seq=number(fields.get("seq")),
+        failures=number(fields.get("failures")),
         dead="dead" in fields,
     )
 

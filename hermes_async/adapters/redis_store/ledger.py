@@ -13,7 +13,13 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from hermes_async.adapters.redis_store.codec import LONGEST_TOLD, decode_callback, decode_damaged, decode_task
+from hermes_async.adapters.redis_store.codec import (
+    LONGEST_TOLD,
+    decode_callback,
+    decode_damaged,
+    decode_task,
+    number,
+)
 from hermes_async.adapters.redis_store.keys import Keys
 from hermes_async.adapters.redis_store.nudges import RedisNudges
 from hermes_async.adapters.redis_store.pipe import Pipe, Script
@@ -63,7 +69,7 @@ class RedisLedger:
                 row = decode_callback(callback_id, task, {"seq": seq, "failures": failures, "log": log})
                 return Call(row, task, int(fence))
             except Exception as exc:  # another version wrote it, or it is damaged: its line must go on
-                await self._cannot_read(callback_id, fence, int(failures), exc)
+                await self._cannot_read(callback_id, fence, number(failures), exc)
         return None
 
     async def renew(self, calls: Sequence[Call], lease: float) -> Sequence[str]:

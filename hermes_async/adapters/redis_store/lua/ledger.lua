@@ -39,7 +39,7 @@ local function open_ledger()
   -- A row takes its place in its line.
   function L.stand(cid, line, seq)
     redis.call('ZADD', L.key('waiting'), NOW, cid)
-    redis.call('ZADD', L.rows(line), seq, cid)
+    redis.call('ZADD', L.rows(line), tonumber(seq) or 0, cid) -- one that is damaged may go first
     if redis.call('ZRANK', L.rows(line), cid) == 0 and not L.claimed(line) then L.go_on(line) end
   end
 
@@ -67,9 +67,10 @@ local function open_ledger()
     return line and L.claimed(line) ~= cid and line
   end
 
-  -- Note a failed try; the errors of the latest are kept, one a line.
+  -- Note a failed try; the errors of the latest are kept, one a line. A count that is damaged begins anew.
   function L.note(cid, error_)
-    redis.call('HINCRBY', L.row(cid), 'failures', 1)
+    local counted = redis.pcall('HINCRBY', L.row(cid), 'failures', 1)
+    if type(counted) == 'table' then redis.call('HSET', L.row(cid), 'failures', 1) end
     local lines = {}
     for line in string.gmatch(redis.call('HGET', L.row(cid), 'log') or '', '[^\n]+') do lines[#lines + 1] = line end
     lines[#lines + 1] = NOW .. ' ' .. error_
