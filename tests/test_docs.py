@@ -42,10 +42,10 @@ from hermes_async.core.threads import MOST_STRAYS
 from hermes_async.core.tool import MAX_CHARS
 from hermes_async.core.tool import TIMEOUT as TOOL_TIMEOUT
 from hermes_async.domain import events
-from hermes_async.domain.agent import Spec
 from hermes_async.domain.errors import ConfigError, UnknownTask
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.secret import SHORTEST
+from hermes_async.domain.spec import Spec
 from hermes_async.domain.task import TaskResult
 from hermes_async.relay import commands, sockets
 from hermes_async.relay.auth import AUDIENCE, SHORTEST_SECRET, mint
@@ -234,8 +234,8 @@ def documented() -> dict[str, list[str]]:
     found = {}
     for heading, header, rows in tables(AGENTS_YAML):
         if header[0] == "key":
-            prefix = "".join(f"{path}." for path in re.findall(r"`(.+)`", heading))
-            found |= {f"{prefix}{row[0].strip('`')}": row for row in rows}
+            for prefix in [f"{path}." for path in re.findall(r"`(.+?)`", heading)] or [""]:
+                found |= {f"{prefix}{row[0].strip('`')}": row for row in rows}
     return found
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import anyio.to_thread
 from pydantic_ai.direct import model_request_stream
@@ -26,6 +26,7 @@ from hermes_async.chat.pieces import Piece, Text, ToolCalled, ToolReturned
 from hermes_async.chat.spending import Spending
 from hermes_async.chat.toolbox import Toolbox
 from hermes_async.chat.window import LEFT_OUT, first_of_half, first_sent
+from hermes_async.domain.agent import AgentSpec
 
 #: Who chats hears of a fault at once; the chat itself tries again.
 SETTINGS = ModelSettings(max_retries=0)
@@ -44,17 +45,18 @@ class Mind:
         instructions: the system prompt.
         tools: what it can call.
         history: what was said.
-        most: tokens of it that are sent; older turns are left out.
+        spec: says how the model answers, and how much of what was said it is sent.
     """
 
     def __init__(
-        self, model: Model, full: str, instructions: str, tools: Toolbox, history: History, most: int
+        self, model: Model, full: str, instructions: str, tools: Toolbox, history: History, spec: AgentSpec
     ) -> None:
         self._model = model
         self._full = full
         self._tools = tools
         self._history = history
-        self._most = most
+        self._most = spec.session.context_tokens
+        self._settings = cast(ModelSettings, {**spec.settings.said(), **SETTINGS})
         self._asked = ModelRequestParameters(
             function_tools=[ToolDefinition(**definition) for definition in tools.definitions],
             instruction_parts=[InstructionPart(content=instructions)],
@@ -126,7 +128,7 @@ class Mind:
             async with model_request_stream(
                 self._model,
                 self._history.messages[first:],
-                model_settings=SETTINGS,
+                model_settings=self._settings,
                 model_request_parameters=self._asked_briefly if is_brief else self._asked,
                 instrument=request_spans(),
             ) as stream:

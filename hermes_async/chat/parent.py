@@ -91,8 +91,7 @@ class ChatParent:
         toolbox = Toolbox(delegation, load_tools(tools, spec.tools))
         full = full_of(spec) if model is None else f"{model.system}:{model.model_name}"
         told = instructions_of(spec, delegation)
-        most = spec.session.context_tokens
-        self._mind = Mind(self._model, full, told, toolbox, self._history, most)
+        self._mind = Mind(self._model, full, told, toolbox, self._history, spec)
         self._memory = Memory(self._history, inbox, delegation.news)
         self._stack = AsyncExitStack()
         self._queue: deque[Turn] = deque()

@@ -15,9 +15,10 @@ from hermes_async.core.company import Company, Delegate
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.shape import Shape
 from hermes_async.core.signature import EVENT_BYTES, as_json
-from hermes_async.domain.agent import RunLimits
+from hermes_async.domain.agent import RunLimits, SubagentSpec
 from hermes_async.domain.errors import UserError
 from hermes_async.domain.events import MessageData, PartialData
+from hermes_async.domain.model_settings import ModelSettings
 from hermes_async.domain.question import Answer
 from hermes_async.domain.task import Progress, Task
 from hermes_async.domain.usage import Usage, checked_model, checked_usage
@@ -91,8 +92,17 @@ class TaskContext:
     @property
     def model(self) -> str | None:
         """What the parent says instead of the agent's own model; a fallback has its own."""
+        return self._for_the_model.model
+
+    @property
+    def model_settings(self) -> ModelSettings:
+        """How the parent says that the model is to answer; a fallback has settings of its own."""
+        return self._for_the_model.settings
+
+    @property
+    def _for_the_model(self) -> SubagentSpec:
         options = self._task.birth.options
-        return None if self._task.agent == options.fallback else options.model
+        return options.without_model() if self._task.agent == options.fallback else options
 
     @property
     def limits(self) -> RunLimits:

@@ -3,51 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, FailFast, Field, field_validator
 
 from hermes_async.domain.errors import UnknownAgent, did_you_mean
+from hermes_async.domain.model_settings import ModelSettings
 from hermes_async.domain.secret import signing_secrets
+from hermes_async.domain.spec import Count, Must, Name, Names, ResolvedName, Seconds, Spec, Switch, Text
 from hermes_async.domain.urls import broker_url, masked, model_url, state_url, web_url
 
-
-@dataclass(frozen=True)
-class Must:
-    """What a value of this type must be, in words: error messages are built from it."""
-
-    be: str
-
-
-Seconds = Annotated[float, Field(gt=0, le=31_536_000), Must("a number of seconds greater than 0")]
-Switch = Annotated[bool, Must("true or false")]
-Count = Annotated[int, Field(ge=1, le=1_000_000_000), Must("a whole number greater than 0")]
-Text = Annotated[str, Field(min_length=1), Must("text")]
-Name = Annotated[
-    str,
-    Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,99}$"),
-    Must("a name of letters, digits, `_`, `-` and `.` that begins with a letter"),
-]
-#: The same, or nothing: loading fills it in.
-ResolvedName = Annotated[
-    str,
-    Field(pattern=r"^([A-Za-z_][A-Za-z0-9_.-]{0,99})?$"),
-    Must("a name of letters, digits, `_`, `-` and `.` that begins with a letter"),
-]
 Fallback = Annotated[
     str,
     Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.:/@-]{0,199}$"),
     Must("the name of an agent, or of a model such as openai:gpt-4o"),
 ]
-Names = Annotated[tuple[Text, ...], FailFast()]
 Function = Annotated[
     str,
     Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"),
     Must("the place of a Python function, such as my_agents.research:run"),
 ]
-
-
 BrokerUrl = Annotated[str, AfterValidator(broker_url), Must("a URL such as redis://localhost:6379/0")]
 StateUrl = Annotated[str, AfterValidator(state_url), Must("a URL such as redis://localhost:6379/0")]
 ModelUrl = Annotated[str, AfterValidator(model_url), Must("a URL such as http://localhost:8000/v1")]
@@ -60,20 +35,6 @@ Secrets = Annotated[
 Version = Annotated[
     str, Field(pattern=r"^\d{1,9}(\.\d{1,9}){0,4}$"), Must('a version in quotes, such as "2.4"')
 ]
-
-
-class Spec(BaseModel):
-    """A frozen part of the configuration: strict types, no unknown keys, compact JSON, discreet errors."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        validate_by_name=True,
-        serialize_by_alias=True,
-        hide_input_in_errors=True,
-    )
 
 
 class RetryPolicy(Spec):
@@ -134,10 +95,6 @@ class RunLimits(Spec):
     #: Of the clock, from the start of its first attempt.
     seconds: Seconds | None = None
 
-    def over(self, base: RunLimits) -> RunLimits:
-        """Lay these limits over `base`: what was said here wins, the rest is as `base` has it."""
-        return base.model_copy(update={field: getattr(self, field) for field in self.model_fields_set})
-
 
 class SubagentSpec(Spec):
     """A subagent: an agent as one parent invokes it."""
@@ -174,6 +131,8 @@ class SubagentSpec(Spec):
     limits: RunLimits = RunLimits()
     #: The model for this use of the agent, instead of the agent's own.
     model: Text | None = None
+    #: Of the model; what is unset is as the agent says.
+    settings: ModelSettings = ModelSettings()
 
     @property
     def retries(self) -> int:
@@ -192,18 +151,13 @@ class SubagentSpec(Spec):
 
     def without_model(self) -> SubagentSpec:
         """Return what of these options counts for a fallback, which has a model of its own."""
-        return self.model_copy(update={"model": None})
+        return self.model_copy(update={"model": None, "settings": ModelSettings()})
 
     def over(self, base: SubagentSpec) -> SubagentSpec:
-        """Lay these settings over `base`: what was said here wins, the rest is as `base` has it."""
-        said = {field: getattr(self, field) for field in self.model_fields_set}
-        if "retry" in said:
-            said["retry"] = base.retry.model_copy(
-                update={field: getattr(self.retry, field) for field in self.retry.model_fields_set}
-            )
-        if "limits" in said:
-            said["limits"] = self.limits.over(base.limits)
-        return base.model_copy(update=said)
+        """Lay these options over `base`, those of `retry`, `limits` and `settings` one by one."""
+        said = super().over(base)
+        deep = self.model_fields_set & {"retry", "limits", "settings"}
+        return said.model_copy(update={part: getattr(self, part).over(getattr(base, part)) for part in deep})
 
 
 class SessionSpec(Spec):
@@ -227,6 +181,8 @@ class AgentSpec(Spec):
     model: Text | None = None
     #: A server that speaks OpenAI's chat completions; unset: what OPENAI_BASE_URL says, else OpenAI.
     base_url: ModelUrl | None = None
+    #: What the model is told of how to answer.
+    settings: ModelSettings = ModelSettings()
     instructions: Text | None = None
     #: What a parent's model reads before it delegates; unset: the first paragraph of `instructions`.
     description: Text | None = None

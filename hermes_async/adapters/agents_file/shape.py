@@ -8,7 +8,8 @@ from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from hermes_async.domain.agent import AgentsConfig, Must, Spec
+from hermes_async.domain.agent import AgentsConfig
+from hermes_async.domain.spec import Must, Spec
 
 Loc = tuple[str | int, ...]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 from weakref import WeakKeyDictionary
 
 from pydantic_ai import Agent, RunContext, Tool, UsageLimits
@@ -101,6 +101,7 @@ class Runs:
             prompt,
             deps=ctx,
             model=voice,
+            model_settings=cast(ModelSettings, ctx.model_settings.over(spec.settings).said()),
             usage_limits=UNLIMITED,
             toolsets=[subtasks.toolset] if subtasks else None,
             conversation_id=ctx.session_id,
