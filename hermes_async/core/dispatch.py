@@ -117,6 +117,11 @@ class Dispatcher:
         with self._journal.tracing.sending(tasks):
             return await self._journal.create_all(tasks)
 
+    async def standing(self, tasks: Sequence[Task]) -> tuple[str, ...]:
+        """Return the ids of those that were accepted."""
+        found = await asyncio.gather(*(self._journal.store.load(task.id) for task in tasks))
+        return tuple(task.id for task in found if task is not None)
+
     async def last_seq(self, session_id: str) -> int:
         """Return how far the log of a session has come."""
         return await self._journal.store.last_seq(session_id)
@@ -218,9 +223,12 @@ class Delegate:
                 await asyncio.sleep(0)
         try:
             written = chain.from_iterable(await asyncio.gather(*writing))
-        except TaskRejected:
+        except TaskRejected as refused:
             await asyncio.wait(writing)
-            await self._withdraw(found, made)
+            if self._aside is None:
+                refused.accepted = await self._dispatcher.standing(made)
+            else:
+                await self._withdraw(found, made)
             raise
         return [
             self._dispatcher.handle(task, found, self._aside, end)
@@ -229,8 +237,6 @@ class Delegate:
 
     async def _withdraw(self, subagent: Subagent[..., Any], tasks: Sequence[Task]) -> None:
         """Stop those of a refused batch that stand: a task must not end before children it does not know."""
-        if self._aside is None:  # a chat has an inbox, which tells of them
-            return
 
         async def gone(task: Task) -> None:
             handle = self._dispatcher.handle(task, subagent, self._aside, None)

@@ -129,7 +129,8 @@ class Session:
 
         Raises:
             InvalidInput: one of the inputs does not fit; nothing was started.
-            TaskRejected: a limit refuses one of them; those before it were accepted.
+            TaskRejected: a limit refuses one of them; `.accepted` has the ids of those that were accepted.
+            StoreUnavailable: some may have been accepted; `tasks` tells, once the store is back.
         """
         return await self._delegate.dispatch_many(subagent, inputs)
 

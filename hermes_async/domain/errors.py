@@ -117,7 +117,10 @@ class TaskCancelled(TaskError):
 
 
 class TaskRejected(TaskError):
-    """The task was never accepted."""
+    """The task was never accepted; of a `dispatch_many`, `.accepted` names those of the others that were."""
+
+    #: Their ids, in the order of their inputs; a task that dispatches has none: they were stopped.
+    accepted: tuple[str, ...] = ()
 
 
 class ServiceError(HermesError):

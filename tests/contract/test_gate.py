@@ -16,9 +16,13 @@ from hypothesis.stateful import (
     rule,
 )
 
+from hermes_async import TaskContext, subagent
+from hermes_async.adapters.memory import MemoryQueue
 from hermes_async.adapters.redis_store import RedisStore
+from hermes_async.core.hermes import Hermes
 from hermes_async.core.ports import PUBLISH_GRACE, RESEND_AFTER, UNKNOWN_SLOTS, Store, Traffic, places
-from hermes_async.domain.agent import GateLimits
+from hermes_async.core.registry import Registry
+from hermes_async.domain.agent import AgentsConfig, GateLimits
 from hermes_async.domain.errors import TaskRejected
 from hermes_async.domain.events import AnyEvent, RetryingData
 from hermes_async.domain.failure import ErrorInfo, Reason
@@ -895,3 +899,16 @@ def test_no_limit_is_ever_exceeded_and_everything_ends(
     over_redis = "redis" in request.node.name
     AnyTraffic.make_store = staticmethod(fresh)
     run_by_chance(AnyTraffic, steps=60, share=3 if over_redis else 1)
+
+
+async def test_a_refused_batch_names_those_that_stand(make_store: MakeStore) -> None:
+    @subagent
+    async def echo(ctx: TaskContext, text: str) -> str:
+        return text
+
+    async with closing(make_store(limits=GateLimits(max_queued=130))) as store:
+        session = Hermes(Registry(AgentsConfig(), [echo]), store, MemoryQueue()).session("chat")
+        with pytest.raises(TaskRejected, match="130 tasks wait already") as refused:
+            await session.dispatch_many(echo, [{"text": str(n)} for n in range(250)])
+        assert len(refused.value.accepted) == 130
+        assert {task.id for task in await session.tasks(limit=300)} == {*refused.value.accepted}

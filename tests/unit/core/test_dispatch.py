@@ -204,8 +204,9 @@ async def test_of_many_that_are_too_many_the_first_stand(make_bench: MakeBench) 
     with pytest.raises(TaskRejected, match="3 tasks wait already") as refused:
         await bench.session.dispatch_many(echo, [{"text": str(n)} for n in range(5)])
     assert refused.value.reason is Reason.LIMIT_EXCEEDED
-    texts = [task.birth.input["text"] for task in await bench.hermes.tasks()]
-    assert texts == ["2", "1", "0"]
+    handles = [await bench.session.handle(task_id) for task_id in refused.value.accepted]
+    assert [(await handle.task()).birth.input["text"] for handle in handles] == ["0", "1", "2"]
+    assert len(await bench.hermes.tasks()) == 3
 
 
 async def test_who_is_to_be_cancelled_starts_nobody(make_bench: MakeBench) -> None:
