@@ -40,7 +40,7 @@ STATUS_LENGTH = 500
 class Voice(Protocol):
     """Where an agent's news go; it must take them from any thread without blocking."""
 
-    def tell(self, key: str, type_: str, data: BaseModel) -> None:
+    def tell(self, key: str, type_: str, data: BaseModel | Callable[[], BaseModel]) -> None:
         """Note a piece of news; an unwritten one of the same key is replaced."""
         ...
 
@@ -144,14 +144,24 @@ class TaskContext:
         """A plain `f(percent, message)` to hand to a library."""
         return self.progress
 
-    def partial(self, value: JsonValue, name: str = "output") -> None:
+    def partial(self, value: JsonValue | Callable[[], JsonValue], name: str = "output") -> None:
         """Show a part of the result before the end; a later one of the same name replaces it.
+
+        Args:
+            value: what is shown; or what returns it, for a text that grows fast: it is called on the event
+                loop at each write, four times a second at most, and what it raises is logged.
+            name: of the part.
 
         Raises:
             InvalidInput: it has no JSON form, or is larger than an event may be.
         """
-        shown = as_json(value, f"the partial result {name!r}", limit=EVENT_BYTES)
-        self._voice.tell(f"partial {name}", "task.partial", PartialData(name=name, value=shown))
+
+        def said() -> PartialData:
+            now = value() if callable(value) else value
+            shown = as_json(now, f"the partial result {name!r}", limit=EVENT_BYTES)
+            return PartialData(name=name, value=shown)
+
+        self._voice.tell(f"partial {name}", "task.partial", said if callable(value) else said())
 
     def message(self, text: str, data: JsonValue = None) -> None:
         """Say something to the parent; it lands in the session's inbox.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Iterable
 
@@ -16,7 +17,10 @@ from hermes_async.domain.task import Task
 #: Seconds between two rounds of writes of one task.
 EVERY = 0.25
 
-_News = tuple[str, BaseModel]
+#: A type of event with its data, or with what makes it when it is written.
+_News = tuple[str, BaseModel | Callable[[], BaseModel]]
+
+logger = logging.getLogger("hermes.reporter")
 
 
 class Reporter:
@@ -57,7 +61,7 @@ class Reporter:
         self._writer: asyncio.Task[None] | None = None
         self._closing: asyncio.Event | None = None
 
-    def tell(self, key: str, type_: str, data: BaseModel) -> None:
+    def tell(self, key: str, type_: str, data: BaseModel | Callable[[], BaseModel]) -> None:
         """Note a piece of news; an unwritten one of the same key is replaced. Never blocks."""
         self._on_news()
         with self._lock:
@@ -97,7 +101,12 @@ class Reporter:
 
     async def _write(self) -> None:
         """Write one after the other: a repeated write is known by its ordinal, so none may overtake."""
-        for type_, data in self._taken():
+        for type_, said in self._taken():
+            try:
+                data = said() if callable(said) else said
+            except Exception:  # the agent's own: its work goes on
+                logger.exception("a %s of task %s cannot be made", type_, self._task.id)
+                continue
             self._ordinal += 1
             event = task_event(self._task, type_, data, n=self._ordinal)
             if not await self._journal.insist(event):

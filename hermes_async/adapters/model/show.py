@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Final
 
 from pydantic_ai.messages import (
@@ -33,13 +34,19 @@ class Shown:
 
     def __init__(self, ctx: TaskContext) -> None:
         self._ctx = ctx
-        self.text = ""
+        #: The text in pieces: to join them with each one would be most of what a long answer costs.
+        self._pieces: list[str] = []
         #: Characters of the answer, shown or not.
         self._size = 0
 
     def begin(self) -> None:
         """Another answer begins; what was shown stays until it has text."""
-        self.text, self._size = "", 0
+        self._pieces, self._size = [], 0
+
+    @property
+    def has_text(self) -> bool:
+        """Something of the answer was shown."""
+        return bool(self._pieces)
 
     def take(self, event: ModelResponseStreamEvent) -> None:
         """Show what a piece of the stream adds to the text.
@@ -50,21 +57,30 @@ class Shown:
         self._size += _size(event)
         added = words(event)
         if added:
-            self.text += added
-            cut = len(self.text) > WINDOW
-            self._ctx.partial(whole(f"…{self.text[-WINDOW:]}" if cut else self.text))
+            self._pieces.append(added)
+            self._ctx.partial(partial(_end, self._pieces))
         if self._size > LONGEST:
             raise InvalidInput(f"the model's answer has more than {LONGEST:,} characters, and goes on")
 
     def keep(self) -> None:
         """Show all of it, since there will be no result."""
-        if len(self.text) > WINDOW:
-            cut = len(self.text) > KEPT
-            self._ctx.partial(whole(f"{self.text[:KEPT]}…" if cut else self.text))
+        text = _joined(self._pieces)
+        if len(text) > WINDOW:
+            self._ctx.partial(whole(f"{text[:KEPT]}…" if len(text) > KEPT else text))
 
     def tools(self, calls: Iterable[ToolCallPart]) -> None:
         """Say which tools are called, and with what."""
         self._ctx.progress(None, ", ".join(f"{call.tool_name} {_arguments(call)}".strip() for call in calls))
+
+
+def _end(pieces: list[str]) -> str:
+    text = _joined(pieces)
+    return whole(f"…{text[-WINDOW:]}" if len(text) > WINDOW else text)
+
+
+def _joined(pieces: list[str]) -> str:
+    pieces[:] = ["".join(pieces)] if pieces else []
+    return pieces[0] if pieces else ""
 
 
 def _size(event: ModelResponseStreamEvent) -> int:

@@ -46,7 +46,7 @@ class Voice(WrapperModel):
             try:
                 return await self._streamed(messages, model_settings, model_request_parameters)
             except ModelAPIError as error:
-                if self.shown.text:  # what was shown must not begin again
+                if self.shown.has_text:  # what was shown must not begin again
                     raise meaning(error) from error
                 kind = is_busy(error)
                 tries[kind] += 1

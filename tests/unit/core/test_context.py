@@ -228,6 +228,28 @@ async def test_what_no_event_can_carry_is_refused(bench: Bench, value: Any) -> N
     assert await news(bench) == []
 
 
+async def test_a_partial_that_is_made_when_it_is_written(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    ctx, writer, task = await speaker(bench)
+    pieces, made = list[str](), list[int]()
+
+    def text() -> str:
+        made.append(len(pieces))
+        return "".join(pieces)
+
+    for n in range(1_000):
+        pieces.append(str(n))
+        ctx.partial(text)
+    ctx.partial(lambda: math.nan, "none")
+    ctx.partial(lambda: 1, "after")
+    await writer.close()
+    partials = (await bench.record(task)).partials
+    assert partials == {"output": "".join(map(str, range(1_000))), "after": 1}
+    assert made == [1_000]
+    assert "a task.partial of task" in caplog.text
+
+
 async def test_a_partial_is_taken_as_it_is_now(bench: Bench) -> None:
     ctx, writer, task = await speaker(bench)
     value: dict[str, Any] = {"n": 1}
