@@ -67,6 +67,8 @@ def again_in(error: Exception, failures: int) -> float | None:
 
 
 def _detail(error: Exception) -> str:
+    if isinstance(error, ModelAuthenticationError):  # some servers say the key again
+        return str(getattr(error, "status_code", "refused"))
     if isinstance(error, ModelHTTPError):
         said = error.body.get("message") if isinstance(error.body, dict) else None
         return _short(f"{error.status_code}{f' {said}' if said else ''}")

@@ -23,7 +23,7 @@ def model_of(spec: AgentSpec) -> Model:
     if spec.model is None:
         raise ConfigError(f"agent {spec.name!r} has no model: give it one, such as `model: gpt-4o-mini`")
     check_price(spec.model, spec.base_url, spec.limits)
-    return model_for(spec.model, spec.base_url)
+    return model_for(spec.model, spec.base_url, spec.api_key)
 
 
 def full_of(spec: AgentSpec) -> str:

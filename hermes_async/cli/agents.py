@@ -100,7 +100,7 @@ def _mute(known: Registry) -> Iterator[str]:
     for name, agent in known.config.agents.items():
         if agent.type == "conversational" and agent.model is not None:
             try:
-                check_model(agent.model, agent.base_url)
+                check_model(agent.model, agent.base_url, agent.api_key)
             except ConfigError as error:
                 yield f"agents.{name} cannot talk here: {error}"
 

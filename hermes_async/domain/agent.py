@@ -32,6 +32,11 @@ Secrets = Annotated[
     BeforeValidator(signing_secrets),
     Must("text, or a list of texts, the newest first"),
 ]
+Key = Annotated[
+    str,
+    Field(pattern=r"^[!-~]*$"),  # others would be shown by what complains of a header
+    Must("text of letters, digits and signs, without blanks"),
+]
 Version = Annotated[
     str, Field(pattern=r"^\d{1,9}(\.\d{1,9}){0,4}$"), Must('a version in quotes, such as "2.4"')
 ]
@@ -181,6 +186,8 @@ class AgentSpec(Spec):
     model: Text | None = None
     #: A server that speaks OpenAI's chat completions; unset: what OPENAI_BASE_URL says, else OpenAI.
     base_url: ModelUrl | None = None
+    #: The key of the model's server or provider; unset: what its own variable says. It is never written down.
+    api_key: Key | None = Field(default=None, repr=False, exclude=True)
     #: What the model is told of how to answer.
     settings: ModelSettings = ModelSettings()
     instructions: Text | None = None
@@ -194,6 +201,18 @@ class AgentSpec(Spec):
     pool: Literal["async", "process"] | None = None
     session: SessionSpec = SessionSpec()
     subagents: Annotated[tuple[SubagentSpec, ...], FailFast()] = ()
+
+    def with_model(self, model: str) -> AgentSpec:
+        """Return the same agent with another model; its server and its key are for those of one provider."""
+        elsewhere = self.model is not None and provider_of(model) != provider_of(self.model)
+        stays = {"base_url": None, "api_key": None} if elsewhere else {}
+        return self.model_copy(update={"model": model, **stays})
+
+
+def provider_of(model: str) -> str:
+    """Return the provider of a model; OpenAI has several names."""
+    provider, colon, _ = model.partition(":")
+    return "openai" if not colon or provider.startswith("openai") else provider
 
 
 class PoolSpec(Spec):

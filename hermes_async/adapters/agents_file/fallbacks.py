@@ -42,7 +42,9 @@ def _made(config: AgentsConfig, names: Collection[str]) -> Iterator[AgentSpec]:
         for use in parent.subagents:
             if means_model(use, config, names):
                 name = _renamed(use, config, names).fallback
-                yield config.agents[use.agent].model_copy(update={"name": name, "model": use.fallback})
+                yield (
+                    config.agents[use.agent].with_model(use.fallback or "").model_copy(update={"name": name})
+                )
 
 
 def _renamed(use: SubagentSpec, config: AgentsConfig, names: Collection[str]) -> SubagentSpec:

@@ -99,7 +99,7 @@ def _spoken(loc: Loc, value: Any) -> str:
         return ", not keys and values"
     if isinstance(value, list):
         return ", not a list"
-    if loc[-1:] == ("secret",):
+    if loc[-1] in ("secret", "api_key"):
         return ""
     shown = masked(value) if isinstance(value, str) else value
     return f", not {shorten(json.dumps(shown, ensure_ascii=False))}"

@@ -9,25 +9,29 @@ from pydantic_ai.providers import Provider
 
 from hermes_async.adapters.model.names import made_by, model_over
 
+#: The name of a model or of a provider, its server and its key.
+Place = tuple[str, str | None, str | None]
+
 
 class Connections:
-    """Models by name and server; those of one provider share its HTTP client."""
+    """Models by name, server and key; those of one provider share its HTTP client."""
 
     def __init__(self) -> None:
-        self._models: dict[tuple[str, str | None], Model] = {}
-        self._providers: dict[tuple[str, str | None], Provider[Any]] = {}
+        self._models: dict[Place, Model] = {}
+        self._providers: dict[Place, Provider[Any]] = {}
 
-    def model(self, name: str, base_url: str | None) -> Model:
+    def model(self, name: str, base_url: str | None, api_key: str | None) -> Model:
         """Return a model.
 
         Raises:
             ConfigError: there is no such model, a package is missing, or no key is set.
         """
-        if (name, base_url) not in self._models:
-            self._models[name, base_url] = model_over(
-                name, base_url, lambda kind: self._provider(kind, base_url)
+        place = (name, base_url, api_key)
+        if place not in self._models:
+            self._models[place] = model_over(
+                name, base_url, lambda kind: self._provider((kind, base_url, api_key))
             )
-        return self._models[name, base_url]
+        return self._models[place]
 
     async def close(self) -> None:
         """Close them all."""
@@ -37,7 +41,7 @@ class Connections:
             async with provider:  # what leaves it last closes its client
                 pass
 
-    def _provider(self, kind: str, base_url: str | None) -> Provider[Any]:
-        if (kind, base_url) not in self._providers:
-            self._providers[kind, base_url] = made_by(kind, base_url)
-        return self._providers[kind, base_url]
+    def _provider(self, place: Place) -> Provider[Any]:
+        if place not in self._providers:
+            self._providers[place] = made_by(*place)
+        return self._providers[place]

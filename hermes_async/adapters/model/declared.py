@@ -19,7 +19,7 @@ from hermes_async.adapters.model.prices import check_price
 from hermes_async.core.context import TaskContext
 from hermes_async.core.subagent import Subagent
 from hermes_async.core.tool import Tool
-from hermes_async.domain.agent import AgentSpec, SubagentSpec
+from hermes_async.domain.agent import AgentSpec, RunLimits, SubagentSpec
 from hermes_async.domain.errors import ConfigError, HermesError, InvalidInput
 from hermes_async.domain.task import Lane
 
@@ -81,8 +81,9 @@ class Declared:
 
         async def run(ctx: TaskContext, input: str = "", **details: Any) -> str:
             asked = prompt(self.spec, input, details)
-            model = self.family.models.get(self.spec.name) or self._affordable(ctx)
-            return await self.family.runs.run(self.spec, model, ctx, asked)
+            model = self.family.models.get(self.spec.name)
+            spec = self.spec if model else self._affordable(ctx)
+            return await self.family.runs.run(spec, model, ctx, asked)
 
         run.__name__ = run.__qualname__ = self.spec.name
         run.__doc__ = description(self.spec)
@@ -92,7 +93,7 @@ class Declared:
         """Look whether the packages, the key and the price are there that a task would need here."""
         if self.spec.name not in self.family.models:
             with _told_of(self.spec):
-                check_price(self._checked(options.model), self.spec.base_url, options.limits)
+                _check_price(self._checked(options.model), options.limits)
 
     def admit(self, options: SubagentSpec) -> None:
         """Refuse what no worker could run; those of another machine may have what is missing here."""
@@ -100,36 +101,41 @@ class Declared:
             self.check(options)
         else:
             with _told_of(self.spec):
-                self._named(options.model)
+                self._with(options.model)
 
     def prepare(self, options: SubagentSpec) -> None:
         """Import what takes long, load the tools, and look whether there is such a model."""
         self.check(options)
         with _told_of(self.spec):
-            self.family.runs.prepare(self.spec, self._named(options.model))
+            self.family.runs.prepare(self._with(options.model))
 
     async def close(self) -> None:
         """Close the connections of this loop, which all agents share."""
         if "runs" in vars(self.family):
             await self.family.runs.close()
 
-    def _checked(self, said: str | None) -> str:
-        name = self._named(said)
-        check_model(name, self.spec.base_url)
-        return name
+    def _checked(self, said: str | None) -> AgentSpec:
+        spec = self._with(said)
+        check_model(spec.model or "", spec.base_url, spec.api_key)
+        return spec
 
-    def _affordable(self, ctx: TaskContext) -> str:
-        """Return the model of a task, whose parent may have set a limit that this agent does not know of."""
-        name = self._checked(ctx.model)
+    def _affordable(self, ctx: TaskContext) -> AgentSpec:
+        """Return the agent of a task, whose parent may have set a limit that it does not know of."""
+        spec = self._checked(ctx.model)
         for limits in ctx.bounds:
-            check_price(name, self.spec.base_url, limits)
-        return name
+            _check_price(spec, limits)
+        return spec
 
-    def _named(self, said: str | None) -> str:
+    def _with(self, said: str | None) -> AgentSpec:
+        """Return the agent with the model that its parent says, else with its own."""
         name = said or self.spec.model
         if name is None:
             raise ConfigError("it has no model of its own: give it `model:`, or invoke it as a parent does")
-        return name
+        return self.spec.with_model(name)
+
+
+def _check_price(spec: AgentSpec, limits: RunLimits) -> None:
+    check_price(spec.model or "", spec.base_url, limits)
 
 
 @contextmanager

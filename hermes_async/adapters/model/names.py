@@ -34,26 +34,28 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def model_for(name: str, base_url: str | None = None) -> Model:
+def model_for(name: str, base_url: str | None = None, api_key: str | None = None) -> Model:
     """Return the model of a name, with an HTTP client of its own.
 
     Args:
         name: `provider:model`; a bare name is one of OpenAI, or of the server at `base_url`.
         base_url: a server that speaks OpenAI's chat completions; by default what OPENAI_BASE_URL says.
+        api_key: its key; by default what the provider's variable says.
 
     Raises:
         ConfigError: there is no such model, a package is missing, or no key is set.
     """
-    check_model(name, base_url)
-    return model_over(name, base_url, lambda kind: made_by(kind, base_url))
+    check_model(name, base_url, api_key)
+    return model_over(name, base_url, lambda kind: made_by(kind, base_url, api_key))
 
 
-def made_by(provider: str, base_url: str | None) -> Provider[Any]:
+def made_by(provider: str, base_url: str | None, api_key: str | None) -> Provider[Any]:
     """Return a provider, with an HTTP client of its own."""
     from pydantic_ai.providers import infer_provider_class  # noqa: PLC0415
 
     kind: Callable[..., Provider[Any]] = infer_provider_class(provider)
-    return kind() if base_url is None else kind(base_url=base_url)
+    said = {"base_url": base_url, "api_key": api_key}
+    return kind(**{name: value for name, value in said.items() if value is not None})
 
 
 def model_over(name: str, base_url: str | None, provider: Callable[[str], Provider[Any]]) -> Model:
@@ -89,13 +91,22 @@ def check_installed(name: str) -> None:
         raise ConfigError(f"model {name!r} needs an optional package: {INSTALL}")
 
 
-def check_model(name: str, base_url: str | None = None, environ: Mapping[str, str] = os.environ) -> None:
+def check_model(
+    name: str,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> None:
     """Look, without importing anything, whether a model can be used on this machine.
 
     Raises:
         ConfigError: pydantic-ai is not installed, or no key is set.
     """
     check_installed(name)
+    if api_key is not None:
+        if not api_key:
+            raise ConfigError(f"model {name!r} needs a key: its `api_key` is empty here")
+        return
     provider = full_name(name, base_url, environ).partition(":")[0]
     needed = KEYS.get(provider, ())
     if provider.startswith(OPENAI) and (base_url or environ.get("OPENAI_BASE_URL")):

@@ -54,21 +54,21 @@ class Runs:
         #: By run, whose turn it is to call a tool.
         self._turns: WeakKeyDictionary[TaskContext, asyncio.Semaphore] = WeakKeyDictionary()
 
-    def prepare(self, spec: AgentSpec, name: str) -> None:
+    def prepare(self, spec: AgentSpec) -> None:
         """Make what all runs of an agent share, and look whether there is such a model.
 
         Raises:
             ConfigError: a tool or the model cannot be had.
         """
         self._agent(spec)
-        Connections().model(name, spec.base_url)
+        Connections().model(spec.model or "", spec.base_url, spec.api_key)
 
-    async def run(self, spec: AgentSpec, model: str | Model, ctx: TaskContext, prompt: str | None) -> str:
+    async def run(self, spec: AgentSpec, model: Model | None, ctx: TaskContext, prompt: str | None) -> str:
         """Return what an agent answers.
 
         Args:
-            spec: the agent.
-            model: that of this run, by name.
+            spec: the agent, with the model of this run.
+            model: what stands in for that.
             ctx: the task.
             prompt: what it is asked.
 
@@ -79,8 +79,8 @@ class Runs:
         """
         shown = Shown(ctx)
         try:
-            voice = Voice(self._model(model, spec.base_url), ctx, shown)
-            name = model if isinstance(model, str) else model.model_name  # which says nothing of its provider
+            voice = Voice(model or self._model(spec), ctx, shown)
+            name = model.model_name if model else spec.model or ""  # the former says nothing of its provider
             purse = Purse(ctx, full_name(name, spec.base_url))
             return whole(await self._answer(spec, voice, purse, ctx, prompt))
         except BaseException:
@@ -120,13 +120,11 @@ class Runs:
         assert run.result is not None
         return run.result.output
 
-    def _model(self, model: str | Model, base_url: str | None) -> Model:
-        if isinstance(model, Model):
-            return model
+    def _model(self, spec: AgentSpec) -> Model:
         loop = asyncio.get_running_loop()
         if loop not in self._by_loop:
             self._by_loop[loop] = Connections()
-        return self._by_loop[loop].model(model, base_url)
+        return self._by_loop[loop].model(spec.model or "", spec.base_url, spec.api_key)
 
     def _agent(self, spec: AgentSpec) -> Agent[TaskContext, str]:
         if spec.name not in self._agents:

@@ -189,7 +189,7 @@ def _with_model(hermes: Hermes, settings: Settings, session: Session) -> Any:
     spec = hermes.registry.config.agent(session.parent)
     if spec.model is None:
         raise ConfigError(f"agents.yaml gives {session.parent} no `model`")
-    check_model(spec.model, spec.base_url)
+    check_model(spec.model, spec.base_url, spec.api_key)
     make = importlib.import_module("hermes_async.chat.parent").ChatParent
     where = {"session_id": session.id, "folder": settings.state_dir / "chats"}
     return make(hermes, session.parent, tools=settings.tool_names, **where)

@@ -290,3 +290,13 @@ def test_doctor_tells_whether_spans_can_be_sent(
 
 def test_doctor_says_nothing_of_spans_that_nobody_wants(project: Path, cli: Cli) -> None:
     assert "traces" not in cli("doctor").out
+
+
+def test_no_command_shows_a_key(cli: Cli, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-hush")
+    agents = "a: {model: m, api_key: '${MY_KEY}'}, b: {type: conversational, model: m, api_key: '${MY_KEY}'}"
+    (project / "agents.yaml").write_text(f"agents: {{{agents}}}")
+    for command in (("agents", "list"), ("agents", "check"), ("agents", "list", "--json"), ("doctor",)):
+        said = cli(*command)
+        assert "hush" not in said.out + said.err
+        assert said.code == 0 or command == ("doctor",), said.err
