@@ -341,3 +341,28 @@ async def test_a_child_that_is_refused_tells_its_agent_what_to_do() -> None:
             await (await hermes.session("chat").dispatch(root.options(**RETRY), False))
         assert caught.value.reason is Reason.BUDGET_EXCEEDED
         assert len(await hermes.tasks()) == 2
+
+
+async def test_a_fallback_works_with_what_is_left_of_the_limits_of_the_task_and_not_its_own() -> None:
+    known: list[RunLimits] = []
+
+    @subagent(fallback="second", retry_on_failure=False)
+    async def first(ctx: TaskContext, times: int) -> None:
+        await ctx.spend(requests=2)
+        raise ValueError("no")
+
+    @subagent
+    async def second(ctx: TaskContext, times: int) -> None:
+        known.append(ctx.limits)
+        for _ in range(times):
+            await ctx.spend(requests=1)
+
+    agents = {"first": {"limits": {"requests": 4}}, "second": {"limits": {"requests": 1}}}
+    async with LocalHermes(first, second, config=AgentsConfig.model_validate({"agents": agents})) as hermes:
+        session = hermes.session("chat")
+        await (await session.dispatch("first", times=2))
+        with pytest.raises(TaskFailed, match=r"4 of 4 requests \(limits\.requests\)"):
+            await (await session.dispatch("first", times=3))
+        with pytest.raises(TaskFailed, match=r"1 of 1 requests \(limits\.requests\)"):
+            await (await session.dispatch("second", times=2))
+    assert [limits.requests for limits in known] == [4, 4, 1]
