@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_ai.messages import (
@@ -29,14 +26,13 @@ from pydantic_ai.messages import (
 
 from hermes_async.adapters.embedded_redis.lock import FileLock
 from hermes_async.adapters.model.answers import whole
-from hermes_async.domain.errors import ConfigError, InvalidInput
+from hermes_async.chat.files import hold, let_go
+from hermes_async.domain.errors import ConfigError
 
 #: What a call has for a result as long as its own is not known.
 UNKNOWN: Final = (
     "It is not known what came of this call: the chat ended meanwhile. `list` tells which tasks there are."
 )
-#: Bytes of a file's name that file systems take, and we use for the session's.
-_LONGEST: Final = 120
 
 
 class _File(BaseModel):
@@ -74,17 +70,12 @@ class History:
         """Read the file, if there is one, and let nobody else.
 
         Raises:
-            InvalidInput: another process has it.
-            ConfigError: it cannot be read.
+            InvalidInput: another chat has it.
+            ConfigError: it cannot be read, or nothing can be written beside it.
         """
         if self._path is None:
             return
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = FileLock.attempt(self._path.with_suffix(".lock"), fcntl.LOCK_EX)
-        if self._lock is None:
-            raise InvalidInput(
-                f"session {self._session} is open in another chat: leave that, or begin another"
-            )
+        self._lock = hold(self._path, self._session)
         if self._path.exists():
             try:
                 self._read(self._path)
@@ -94,8 +85,8 @@ class History:
 
     def close(self) -> None:
         """Let others have the file."""
-        if self._lock is not None:
-            self._lock.release()
+        if self._path is not None and self._lock is not None:
+            let_go(self._path, self._lock)
             self._lock = None
 
     def clear(self) -> None:
@@ -221,12 +212,3 @@ def _sound(part: ModelResponsePart) -> ModelResponsePart:
     if isinstance(part, ToolCallPart) and isinstance(part.args, str):
         return replace(part, args=whole(part.args))
     return part
-
-
-def file_of(folder: Path, session_id: str) -> Path:
-    """Return where the conversation of a session is kept; two sessions never share a file."""
-    name = quote(session_id, safe=" ")
-    if name.startswith(".") or len(name) > _LONGEST or session_id != session_id.lower():
-        digest = blake2b(session_id.encode(), digest_size=8).hexdigest()
-        name = f"{name[:_LONGEST].lstrip('.')}-{digest}"
-    return folder / f"{name}.json"

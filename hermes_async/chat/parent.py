@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, Self
 
 from hermes_async.adapters.model.names import INSTALL
 from hermes_async.adapters.tools import ToolNames, load_tools
+from hermes_async.chat.files import file_of
 from hermes_async.chat.inbox import Inbox
 from hermes_async.chat.pieces import Piece, TurnEnded
 from hermes_async.chat.spending import Spending
@@ -30,7 +31,7 @@ try:
 
     from hermes_async.adapters.model.answers import whole
     from hermes_async.chat.faults import again_in, sentence
-    from hermes_async.chat.history import History, file_of
+    from hermes_async.chat.history import History
     from hermes_async.chat.making import full_of, instructions_of, model_of
     from hermes_async.chat.memory import Memory
     from hermes_async.chat.mind import Mind

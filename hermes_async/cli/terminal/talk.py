@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 
 from hermes_async.adapters.model.names import check_model
+from hermes_async.chat.files import file_of, hold, let_go
 from hermes_async.chat.pieces import Piece, TurnEnded
 from hermes_async.cli import exits
 from hermes_async.cli.terminal.board import Board
@@ -160,12 +161,14 @@ async def parent_of(hermes: Hermes, settings: Settings, session: Session, talk: 
     """Have the session's parent talk for as long as the context lasts: with its model, if that can be used.
 
     Raises:
-        UserError: the session's conversation cannot be taken up.
+        UserError: another chat has the session, or its conversation cannot be taken up.
     """
     async with AsyncExitStack() as stack:
         try:
             chat = await anyio.to_thread.run_sync(_with_model, hermes, settings, session)
         except ConfigError as error:
+            file = file_of(settings.state_dir / "chats", session.id)
+            stack.callback(let_go, file, hold(file, session.id))
             why = _DO_WITH_SLASH.format(error)
             talk.voice.note(why)
             talk.meet(await stack.enter_async_context(Mute(session, why, talk.voice.news)))

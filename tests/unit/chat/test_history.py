@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from hermes_async.chat.history import UNKNOWN, History, file_of
+from hermes_async.adapters.embedded_redis.lock import FileLock
+from hermes_async.chat.files import file_of, hold, let_go
+from hermes_async.chat.history import UNKNOWN, History
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.errors import ConfigError, InvalidInput, StoreUnavailable, TurnFailed
 from tests.support.model import ScriptedModel, call, hang, say, status
@@ -145,6 +147,34 @@ async def test_one_chat_at_a_time_holds_a_conversation(
             pass
     async with chatting(hermes, folder=tmp_path):
         pass
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_who_waits_for_a_lock_that_is_removed_takes_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, attempt = file_of(tmp_path, "chat"), FileLock.attempt
+    first = hold(file, "chat")
+
+    def late(path: Path, kind: int) -> FileLock | None:
+        """Open the file before it is removed, and lock it afterwards."""
+        monkeypatch.setattr(FileLock, "attempt", attempt)
+        lock = FileLock(path)
+        let_go(file, first)
+        assert lock.take(kind)
+        return lock
+
+    monkeypatch.setattr(FileLock, "attempt", late)
+    second = hold(file, "chat")
+    with pytest.raises(InvalidInput, match="is open in another chat"):
+        hold(file, "chat")
+    let_go(file, second)
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "chats").write_text("no folder")
+    with pytest.raises(ConfigError, match=r"chats: cannot be written \(.*\); check its permissions"):
+        hold(file_of(tmp_path / "chats", "chat"), "chat")
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"session": "chat", "parent": "x", "messages": [1]}', "[]"])

@@ -18,7 +18,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
-from hermes_async.chat.history import file_of
+from hermes_async.chat.files import file_of
 from hermes_async.chat.parent import ChatParent
 from hermes_async.chat.window import LEFT_OUT, first_of_half, first_sent
 from hermes_async.core.hermes import Hermes

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hermes_async.adapters.embedded_redis.lock import FileLock
+from hermes_async.chat.files import file_of, hold, let_go
 from tests.support.model import ScriptedModel, call, say, status
 from tests.unit.cli.conftest import AGENTS, Cli
 
@@ -91,7 +92,7 @@ def test_everything_as_json(model: ScriptedModel, cli: Cli) -> None:
 def test_a_model_that_does_not_answer_is_an_exit_code(model: ScriptedModel, cli: Cli) -> None:
     model.then(status(401), say("here"))
     said = cli("chat", "--session", "s", "--message", "hello")
-    problem = "the model does not accept the key; set another, and begin again (401 scripted 401)"
+    problem = "the model does not accept the key; set another, and begin again (401)"
     assert (said.code, said.out) == (1, f"! {problem}; /again asks again\n")
     said = cli("chat", "--session", "s", "--message", "/again")
     assert (said.code, said.out) == (0, "here\n")
@@ -118,6 +119,20 @@ def test_two_do_not_talk_in_one_session(model: ScriptedModel, cli: Cli, online: 
         lock.release()
     assert said.code == 2
     assert "session s is open in another chat" in said.err
+
+
+def test_nor_do_two_without_a_model(cli: Cli, online: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share an inbox: what one of them acknowledges the other would not hear of."""
+    chats = online / ".hermes/chats"
+    lock = hold(file_of(chats, "s"), "s")
+    try:
+        said = cli("chat", "--session", "s", "--message", "/tasks")
+    finally:
+        let_go(file_of(chats, "s"), lock)
+    assert (said.code, said.out) == (2, "")
+    assert "session s is open in another chat" in said.err
+    assert cli("chat", "--session", "s", "--message", "/tasks").out == "there are no tasks yet\n"
+    assert not list(chats.iterdir())
 
 
 def test_a_stdin_that_is_closed_is_an_empty_one(
