@@ -181,6 +181,7 @@ class ChatParent:
         self._history.clear()
         self._failures, self._again_at = 0, None
         await self._memory.write()
+        self._moved.set()  # news whose turn had no answer have another
 
     def interrupt(self) -> bool:
         """End the turn that is under way, not its tasks; return False when there is none.

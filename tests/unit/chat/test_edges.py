@@ -13,7 +13,7 @@ import pytest
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.agent import AgentsConfig, SubagentSpec
 from hermes_async.testing import LocalHermes
-from tests.support.model import ScriptedModel, call, hang, say
+from tests.support.model import Reply, Request, ScriptedModel, call, hang, say, status
 from tests.support.servers import wait_until_async
 from tests.unit.chat.conftest import AGENTS, PARENT, Gates, chatting, rest
 
@@ -144,3 +144,44 @@ async def test_an_interrupt_lets_a_delegation_that_is_under_way_be_born(
         chat.interrupt()
         await turn.ended()
         assert born.is_set()
+
+
+async def test_news_whose_turn_had_no_answer_have_one_after_a_new_beginning(
+    hermes: Hermes, model: ScriptedModel, gates: Gates
+) -> None:
+    model.then(call("delegate", subagent="research", input="tea"), say("under way"), status(401), say("done"))
+    async with chatting(hermes) as chat:
+        await chat.say("look into tea")
+        gates["tea"].set()
+        await wait_until_async(lambda: chat.has_failed and not chat.is_busy)
+        await chat.forget()
+        await wait_until_async(lambda: chat.last_answer == "done")
+        await rest(chat)
+    assert "tea: done" in model.requests[-1].last
+
+
+async def test_news_that_came_during_a_turn_without_an_answer_have_one_too(
+    hermes: Hermes, model: ScriptedModel, gates: Gates
+) -> None:
+    has_come = asyncio.Event()
+
+    async def refuse(request: Request) -> Reply:
+        while not has_come.is_set():
+            await asyncio.sleep(0.01)
+        return status(401)
+
+    model.then(call("delegate", subagent="research", input="tea"), say("under way"))
+    async with chatting(hermes) as chat:
+        await chat.say("look into tea")
+        model.script(refuse)
+        turn = chat.say("and now?")
+        await wait_until_async(lambda: len(model.requests) == 3)
+        gates["tea"].set()
+        await wait_until_async(lambda: chat._memory.inbox.has_news)
+        has_come.set()
+        await turn.ended()
+        model.script(lambda request: say("done"))
+        await chat.forget()
+        await wait_until_async(lambda: chat.last_answer == "done")
+        await rest(chat)
+    assert "tea: done" in model.requests[-1].last
