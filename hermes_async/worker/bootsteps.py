@@ -55,12 +55,14 @@ class SideJobs(bootsteps.StartStopStep):  # type: ignore[misc]
         runners: Runners = parent.app.hermes
         station = runners.station()
         self._lane = lane_served(parent)
-        station.start(_side_jobs, station, runners, partial(_end_soon, parent), partial(self._enlist, parent))
+        station.start(_side_jobs, station, runners, partial(_end_soon, parent))
+        self._enlisting = station.start(_enlist, station, partial(self._enlist, parent), runners.lease / 3)
 
     def stop(self, parent: Any) -> None:
         """From here on this worker takes nothing more, so the gate should not count on it."""
         runners: Runners = parent.app.hermes
         station = runners.station()
+        self._enlisting.cancel()
         station.start(_withdraw, station, runners.worker, self._lane)
 
     async def _enlist(self, parent: Any, store: Store) -> None:
@@ -92,7 +94,10 @@ class Ending(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 class Release(bootsteps.StartStopStep):  # type: ignore[misc]
-    """When the worker stops, its tasks that wait for an answer go to another: nobody knows when one comes."""
+    """When the worker stops, its tasks go to another whose wait may have no end.
+
+    Nobody knows when an answer comes, and a child does not begin while no worker of its lane takes anything.
+    """
 
     requires = ("celery.worker.components:Pool",)
 
@@ -103,7 +108,7 @@ class Release(bootsteps.StartStopStep):  # type: ignore[misc]
         """Begin, before the pool waits for its tasks to end, and go on: they may ask, too."""
         runners: Runners = parent.app.hermes
         station = runners.station()
-        station.start(_release, station, runners.worker)
+        station.start(_release, station, runners.worker, parent.pool)
 
     def terminate(self, parent: Any) -> None:
         """Do it at once."""
@@ -119,8 +124,11 @@ def release(runners: Runners) -> None:
         logger.warning("what waits for an answer here asks again elsewhere: %r", exc)
 
 
-async def _release(station: Station, worker: str) -> None:
-    await forever(partial(_release_now, station, worker), RELEASE_EVERY)
+async def _release(station: Station, worker: str, pool: Any) -> None:
+    await asyncio.gather(
+        forever(partial(_release_now, station, worker), RELEASE_EVERY),
+        forever(partial(_release_parents, station, worker, pool), RELEASE_EVERY),
+    )
 
 
 async def _release_now(station: Station, worker: str) -> None:
@@ -131,24 +139,44 @@ async def _release_now(station: Station, worker: str) -> None:
             await hermes.journal.end(task, decide(task, Interrupted()))
 
 
+async def _release_parents(station: Station, worker: str, pool: Any) -> None:
+    """Hand back the attempts that wait for children that nobody can begin; these end with them."""
+    pids, hermes = pool.pids_aside, await station.opened()
+    aside = [task_id for task_id, request in running().items() if request.worker_pid in pids]
+    tasks = await asyncio.gather(*map(hermes.store.load, aside))
+    waiting = [task for task in tasks if task and task.status is TaskStatus.RUNNING and task.worker == worker]
+    slots = (await hermes.store.traffic()).slots if waiting else {}
+    begins_here = _by_id(state.reserved_requests).keys()
+    in_vain = set[str | None]()
+    for session_id in {task.session_id for task in waiting}:
+        queued = await hermes.store.tasks(session_id=session_id, status=TaskStatus.QUEUED, limit=HANDED_BACK)
+        stuck = [task for task in queued if not slots.get(task.lane) and task.id not in begins_here]
+        in_vain |= {task.birth.parent_task_id for task in stuck}
+    for task in waiting:
+        if task.id in in_vain:
+            await hermes.journal.end(task, decide(task, Interrupted()))
+
+
 def slots_of(worker: Any) -> int:
     """Return how many tasks a worker can run at once, when its pool has grown as far as it may."""
     scaler = worker.autoscaler
     return int(scaler.max_concurrency if scaler else worker.pool.num_processes)
 
 
-async def _side_jobs(
-    station: Station, runners: Runners, end: EndRequests, enlist: Callable[[Store], Awaitable[None]]
-) -> None:
+async def _side_jobs(station: Station, runners: Runners, end: EndRequests) -> None:
     hermes = await station.opened()
     keeper = LeaseKeeper(hermes, runners.worker, runners.lease, end, runners.interrupted)
     caretaker = Caretaker(hermes, runners.worker, runners.lease)
     await asyncio.gather(
-        forever(partial(enlist, hermes.store), runners.lease / 3),
         forever(keeper.renew, runners.lease / 3),
         forever(caretaker.sweep, SWEEP_EVERY),
         forever(partial(hermes.janitor.prune, runners.retention), PRUNE_EVERY),
     )
+
+
+async def _enlist(station: Station, enlist: Callable[[Store], Awaitable[None]], every: float) -> None:
+    hermes = await station.opened()
+    await forever(partial(enlist, hermes.store), every)
 
 
 async def _withdraw(station: Station, worker: str, lane: Lane) -> None:
@@ -180,7 +208,11 @@ def _end(pool: Any, requests: Iterable[Any], signal: str) -> None:
 
 def running() -> dict[str, Any]:
     """Return the requests that the pool has accepted, by task id; callable on any thread."""
-    references = state.active_requests.data.copy()  # at once: a WeakSet must not change while it is read
+    return _by_id(state.active_requests)
+
+
+def _by_id(requests: Any) -> dict[str, Any]:
+    references = requests.data.copy()  # at once: a WeakSet must not change while it is read
     return {request.id: request for reference in references if (request := reference()) is not None}
 
 

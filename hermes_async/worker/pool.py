@@ -156,6 +156,11 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
             self.loop.call_soon_threadsafe(self._take)
         return job
 
+    @property
+    def pids_aside(self) -> set[int]:
+        """The "process ids" of the jobs that wait for other tasks."""
+        return {job.pid for job, branches in [*self._slots.aside.items()] if branches}
+
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
         """Cancel a job and drop its result; Celery has announced that it is revoked.
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from billiard.pool import RUN
 from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.prefork import TaskPool
 
@@ -108,10 +109,10 @@ class AsideLine:
                 (self._aside.add if aside else self._aside.discard)(pid)
                 halt(pid, halted)
 
-    def count(self, alive: set[int]) -> int:
-        """Return how many are aside; one that has died is not."""
+    def of(self, alive: set[int]) -> set[int]:
+        """Return which of those that are alive are aside."""
         self._aside &= alive
-        return len(self._aside)
+        return {*self._aside}
 
     def close(self) -> None:
         """Give the pipe back."""
@@ -171,10 +172,21 @@ class PreforkPool(TaskPool):  # type: ignore[misc]
             self._told = aside
             self.on_aside()
 
+    @property
+    def pids_aside(self) -> set[int]:
+        """The processes whose task waits for other tasks."""
+        if self._pool is None:
+            return set()
+        if self._pool._state != RUN:  # it stops, so nobody else listens any more
+            self._line.hear()
+        return self._line.of({child.pid for child in self._pool._pool})
+
     def _count_aside(self) -> int:
-        return self._line.count({child.pid for child in self._pool._pool})
+        return len(self.pids_aside)
 
     def _get_info(self) -> dict[str, Any]:
+        if self._pool is None:  # what has to be told yet is told after its end
+            return {"aside": 0}
         return {
             **super()._get_info(),
             "max-concurrency": self.num_processes,

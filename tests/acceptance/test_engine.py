@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.support.agents import tuned
 from tests.support.asking import ended, told
 from tests.support.rabbitmq import virtual_host
 from tests.support.servers import Process, wait_until_async
-from tests.support.site import LEASE, Site, site_over, until_said
+from tests.support.site import LEASE, Site, gone, site_over, until_said
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.anyio, pytest.mark.timeout(120)]
 S = TaskStatus
@@ -133,6 +134,42 @@ async def test_a_process_that_dies_while_it_waits_for_its_child_takes_nothing_al
     assert most_at_once(values) == 1
 
 
+@pytest.mark.parametrize(
+    ("lane", "agent", "child"),
+    [(Lane.ASYNC, families.clan, "timed_in_child"), (Lane.PROCESS, families.elder, "timed")],
+)
+async def test_a_warm_stop_does_not_wait_for_children_that_nobody_can_begin(
+    site: Site, crew: Crew, lane: Lane, agent: Any, child: str
+) -> None:
+    (worker,) = await crew(lane, 4)
+    handle = await site.dispatch(agent, 1, 0.1)
+    await wait_until_async(lambda: run(site, agent.name, 3), 30)
+    await wait_until_async(lambda: run(site, child, 2, S.QUEUED), 30)
+    worker.signal(signal.SIGTERM)
+    assert await gone(worker, 30) == 0
+    assert "Traceback" not in worker.log
+    task = await handle.task()
+    assert (task.status, task.attempt, task.losses) == (S.QUEUED, 1, 0)
+    assert {each.status for each in await site.hermes.tasks() if each.id != task.id} == {S.CANCELLED}
+    await crew(Lane.ASYNC, 4)
+    await crew(Lane.PROCESS, 4)
+    task = await ended(handle, timeout=40)
+    assert (task.status, task.attempt) == (S.COMPLETED, 2)
+    assert (await told(handle))[1:4] == ["started", "attempt_lost", "started"]
+
+
+async def test_a_process_that_begins_to_wait_while_its_worker_stops_goes_on_elsewhere(
+    site: Site, crew: Crew
+) -> None:
+    (worker,) = await crew(Lane.PROCESS, 1)
+    handle = await site.dispatch(families.elder, 0, 0.1, 2.0)
+    await wait_until_async(lambda: run(site, "elder", 1), 30)
+    worker.signal(signal.SIGTERM)
+    assert await gone(worker, 30) == 0
+    task = await handle.task()
+    assert (task.status, task.attempt, task.losses) == (S.QUEUED, 1, 0)
+
+
 async def test_a_cancel_frees_the_processes_of_a_family(site: Site, crew: Crew) -> None:
     await crew(Lane.PROCESS, 1)
     top = await site.dispatch(families.nest_in_child, 2, 60.0)
@@ -144,9 +181,9 @@ async def test_a_cancel_frees_the_processes_of_a_family(site: Site, crew: Crew) 
     assert await done(await site.dispatch(agents.sync_echo, "x")) == ["x"]
 
 
-async def run(site: Site, agent: str, count: int) -> bool:
-    """Whether so many of an agent's tasks run."""
-    return len(await site.hermes.tasks(agent=agent, status=S.RUNNING)) == count
+async def run(site: Site, agent: str, count: int, status: TaskStatus = S.RUNNING) -> bool:
+    """Whether so many of an agent's tasks run, or are in another status."""
+    return len(await site.hermes.tasks(agent=agent, status=status)) == count
 
 
 async def all_are_cancelled(site: Site, count: int) -> bool:

@@ -39,6 +39,19 @@ async def clan(ctx: TaskContext, depth: int, seconds: float) -> None:
         await (await ctx.dispatch(timed_in_child, seconds))
 
 
+@subagent(pool="process")
+async def elder(ctx: TaskContext, depth: int, seconds: float, before: float = 0.0) -> None:
+    """The same in the process lane, after a while; those at the bottom sleep in the other lane."""
+    await asyncio.sleep(before)
+    if depth:
+        children = await ctx.dispatch_many(elder, [{"depth": depth - 1, "seconds": seconds}] * 2)
+        async with asyncio.TaskGroup() as group:
+            for child in children:
+                group.create_task(child.result())
+    else:
+        await (await ctx.dispatch(timed, seconds))
+
+
 @subagent
 async def timed(ctx: TaskContext, seconds: float) -> tuple[float, float]:
     """Say from when until when it ran."""
