@@ -234,14 +234,10 @@ def _headers_of(task: Task) -> dict[str, Any]:
 
 
 def _headers(agent: str, limits: tuple[float | None, float | None], **ids: str | None) -> dict[str, Any]:
-    """Return the headers of Celery's task message protocol, version 2."""
+    """Return the headers of Celery's task message protocol, version 2, but for those that would be None."""
     return {
         "lang": "py",
         "task": task_name(agent),
-        "group": None,
-        "shadow": None,
-        "eta": None,
-        "expires": None,
         "retries": 0,
         "timelimit": limits,
         "argsrepr": "()",

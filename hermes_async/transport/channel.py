@@ -277,13 +277,18 @@ class Channel(redis.Channel):  # type: ignore[misc]
             self.keeper.entries.give_back(tags)
 
     # -- acks and closing ------------------------------------------------------------------------------
+    @property
+    def has_acks(self) -> bool:
+        """Whether this process has acks to send."""
+        return self.keeper.has_acks
+
     def flush_acks(self) -> None:
         """Send the acks of this process; an outage is noticed by the reader, and they are kept."""
         with suppress(*self.connection_errors):
             self.keeper.flush()
 
     def flush_unless_in_hub(self) -> None:
-        """The event loop flushes once for each of its rounds; without one an ack is sent at once."""
+        """The event loop flushes a little later; without one an ack is sent at once."""
         if self.connection is not None and not self.connection.in_hub:
             self.keeper.flush()
 

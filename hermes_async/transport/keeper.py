@@ -89,6 +89,11 @@ class Keeper:
         if returned:
             self.entries.give_back(returned)
 
+    @property
+    def has_acks(self) -> bool:
+        """Whether there are acks to send."""
+        return bool(self._acks)
+
     def flush(self) -> None:
         """Send the acks; those that cannot be sent stay for the next flush."""
         if not self._acks:

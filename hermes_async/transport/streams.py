@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any
 
 import kombu.transport.redis
@@ -35,14 +36,31 @@ TRANSPORT_ALIASES["redisstream"] = "hermes_async.transport.streams:Transport"
 TRANSPORT_ALIASES["redisstreams"] = "hermes_async.transport.streams:SecureTransport"
 
 
+#: Seconds that an ack waits for others: nobody waits for it, but all for the processor that sending takes.
+ACK_WITHIN = 0.02
+
+
 class Poller(redis.MultiChannelPoller):  # type: ignore[misc]
-    """Sends the acks of a whole round of the event loop at once."""
+    """Sends the acks of many messages at once."""
+
+    #: Celery's event loop; None: a client reads by itself.
+    hub: Any = None
+    #: When acks are sent; None: there were none.
+    _due: float | None = None
 
     def on_poll_start(self) -> None:
         """Before waiting for replies."""
+        if self.hub is None or (self._due is not None and monotonic() >= self._due):  # the timer may be late
+            self._flush()
+        elif self._due is None and any(channel.has_acks for channel in self._channels):
+            self._due = monotonic() + ACK_WITHIN
+            self.hub.call_later(ACK_WITHIN, self._flush)
+        super().on_poll_start()
+
+    def _flush(self) -> None:
+        self._due = None
         for channel in tuple(self._channels):
             channel.flush_acks()
-        super().on_poll_start()
 
 
 class Transport(redis.Transport):  # type: ignore[misc]
@@ -71,7 +89,7 @@ class Transport(redis.Transport):  # type: ignore[misc]
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Celery's worker drives this transport."""
-        self.in_hub = True
+        self.in_hub, self.cycle.hub = True, loop
         super().register_with_event_loop(connection, loop)
 
 

@@ -32,9 +32,6 @@ Verdict = Callable[[Task], AnyEvent | None]
 #: The arguments of our tasks, and what Celery would do afterwards.
 NOTHING: Any = [[], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}]
 
-#: Headers that mean the same when they are missing.
-UNSAID = frozenset({"group", "shadow", "eta", "expires", "parent_id"})
-
 
 class WatchedRequest(Request):  # type: ignore[misc]
     """Celery's side of a task in the main process: it sees the ends that the body cannot tell of."""
@@ -42,8 +39,6 @@ class WatchedRequest(Request):  # type: ignore[misc]
     def __init__(self, message: Any, **options: Any) -> None:
         super().__init__(message, **options)
         # While it waits, a task is held by little else: what is there twice, or with every task, goes.
-        said = self.request_dict.items()
-        self._request_dict = {name: value for name, value in said if value is not None or name not in UNSAID}
         message.headers = self.request_dict
         if message.payload == NOTHING:
             message._decoded_cache = self._Request__payload = NOTHING

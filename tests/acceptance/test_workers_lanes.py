@@ -183,7 +183,8 @@ async def test_a_killed_async_worker_loses_nothing(site: Site) -> None:
 
 async def test_a_stopped_worker_comes_too_late(site: Site) -> None:
     (sleeper,) = await site.workers(Lane.ASYNC)
-    handles = [await site.dispatch(agents.nap_once, 60), await site.dispatch(agents.nap_once, 3)]
+    # One is over when the worker wakes up, the other is not; neither is before the second worker is there.
+    handles = [await site.dispatch(agents.nap_once, 60), await site.dispatch(agents.nap_once, 12)]
     await site.running(*handles)
     (other,) = await site.workers(Lane.ASYNC)
     sleeper.signal(signal.SIGSTOP)

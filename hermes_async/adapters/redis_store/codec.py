@@ -196,9 +196,13 @@ def _warn(type_: str, problem: str) -> None:
 
 
 def decode_nudge(session_id: str, text: str) -> AnyEvent | None:
-    """Return the event that a nudge has brought: its seq, then the values of its entry, one a line."""
+    """Return the event that a nudge has brought: its seq, then the values of its entry, one a line.
+
+    Raises:
+        Exception: it cannot be read. What the log says there, and not a nudge, is what its readers are told.
+    """
     seq, *values = text.split("\n", len(_ENTRY))
-    return decode_event(session_id, seq, dict(zip(_ENTRY, values, strict=True))) if values else None
+    return _readable(session_id, seq, dict(zip(_ENTRY, values, strict=True))) if values else None
 
 
 def decode_callback(callback_id: str, task: Task, fields: Mapping[str, str]) -> Callback:

@@ -28,9 +28,8 @@ class Penholder(RedisReaders):
 
     def __init__(self, client: Redis, url: str, keys: Keys, log_length: int, max_running: int) -> None:
         super().__init__(client, url, keys)
-        #: What every script is told.
-        self._rules = (log_length, max_running, int(RESEND_AFTER * 1000), int(PUBLISH_GRACE * 1000))
-        self._pipe = Pipe(client, shown(url))
+        rules = (log_length, max_running, int(RESEND_AFTER * 1000), int(PUBLISH_GRACE * 1000))
+        self._pipe = Pipe(client, shown(url), rules)
         self._publish: Callable[[Sequence[str]], None] = _nobody
         self._revoke: Callable[[Sequence[str]], None] = _nobody
 
@@ -41,7 +40,7 @@ class Penholder(RedisReaders):
         self._revoke = revoke
 
     def _pen(self, script: Script, prefix: str, *args: str | int) -> asyncio.Future[Any]:
-        return self._pipe.call(script, prefix, *self._rules, *args)
+        return self._pipe.call(script, prefix, *args)
 
     async def _admitting(self, script: Script, prefix: str, *args: str | int) -> list[Any]:
         """Call a script that may let tasks in, and have those published that need it; return its answer."""

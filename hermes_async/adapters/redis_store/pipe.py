@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha1
@@ -16,38 +16,102 @@ from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from hermes_async.adapters.redis_store.connection import REPLY_TIMEOUT
-from hermes_async.adapters.redis_store.wire import Command, Wire
+from hermes_async.adapters.redis_store.wire import Command, Wire, parts
 from hermes_async.domain.errors import StoreUnavailable
 
 _FOLDER = Path(__file__).with_name("lua")
 
-#: Commands per pipeline; more wait for the next one.
+#: Commands and calls of scripts per round trip; more wait for the next one.
 BATCH = 256
+#: Calls of a script in one run of it, which lets nobody else come between.
+AT_ONCE = 64
 
 _Value = str | int
 
 
 class Script:
-    """A Lua file of the `lua` folder, after the pen, which begins every script, and what else it needs."""
+    """A Lua file of the `lua` folder, between what every script begins and ends with."""
 
     def __init__(self, name: str, *needs: str) -> None:
-        self.source = "\n".join((_FOLDER / f"{part}.lua").read_text() for part in ("pen", *needs, name))
+        before = "\n".join(map(_text, ("pen", *needs)))
+        self.source = f"{before}\nlocal function call()\n{_text(name)}\nend\n{_text('every')}"
         self.sha = sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+        self._head = parts("EVALSHA", self.sha)
+
+    def run(self, rules: Sequence[_Value], calls: Sequence[_Call]) -> Command:
+        """Return the command that does many calls at once."""
+        size = 3 + len(calls) + len(rules) + sum(call.size for call in calls)
+        packed = [b"*%d\r\n" % size, self._head, parts(len(calls))]
+        packed += [call.prefix for call in calls]
+        packed += [parts(*rules), *(call.args for call in calls)]
+        return Command("EVALSHA", packed=b"".join(packed))
+
+
+def _text(name: str) -> str:
+    return (_FOLDER / f"{name}.lua").read_text()
 
 
 @dataclass(slots=True)
 class _Call:
-    command: Command
+    """A plain command, or one call of a script."""
+
     reply: asyncio.Future[Any]
+    command: Command | None = None
     script: Script | None = None
+    prefix: bytes = b""
+    #: How many arguments follow, and those.
+    args: bytes = b""
+    size: int = 0
+
+
+class _Trip:
+    """What travels together: a command for each read, and one for all calls of a script in this tick."""
+
+    def __init__(self, calls: Sequence[_Call], rules: Sequence[_Value]) -> None:
+        self.calls = calls
+        self._groups: list[list[_Call]] = []
+        last: dict[Script, list[_Call]] = {}
+        for call in calls:
+            group = last.get(call.script) if call.script else None
+            if group is None or len(group) == AT_ONCE:
+                self._groups.append(group := [])
+                if call.script:
+                    last[call.script] = group
+            group.append(call)
+        self.commands = [_command(group, rules) for group in self._groups]
+
+    def replies(self, outcome: Sequence[Any]) -> Iterator[tuple[_Call, Any]]:
+        """Yield each call with its reply, which is an error if all calls of its script have failed."""
+        for group, reply in zip(self._groups, outcome, strict=True):
+            is_for_each = group[0].script is not None and not isinstance(reply, Exception)
+            yield from zip(group, reply if is_for_each else [reply] * len(group), strict=True)
+
+
+def _command(group: Sequence[_Call], rules: Sequence[_Value]) -> Command:
+    first = group[0]
+    if first.script is not None:
+        return first.script.run(rules, group)
+    assert first.command is not None
+    return first.command
+
+
+def _reply() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
 
 
 class Pipe:
-    """Sends commands in the order in which they were asked for, with one round trip in flight."""
+    """Sends commands, with one round trip in flight; calls of one script, and reads, keep their order.
 
-    def __init__(self, client: Redis, where: str) -> None:
+    Args:
+        client: makes the connection.
+        where: what it leads to, for those who are told that it does not work.
+        rules: what every script is told.
+    """
+
+    def __init__(self, client: Redis, where: str, rules: Sequence[_Value] = ()) -> None:
         self._client = client
         self._where = where
+        self._rules = rules
         self._connection: Connection | None = None
         self._wire: Wire | None = None
         self._waiting: list[_Call] = []
@@ -62,11 +126,12 @@ class Pipe:
         Raises:
             StoreUnavailable: Redis cannot be reached, or refuses to write.
         """
-        return self._ask("EVALSHA", (script.sha, 1, prefix, *args), script)
+        packed = parts(len(args), *args)  # here, so that only the asker fails
+        return self._ask(_Call(_reply(), None, script, parts(prefix), packed, 1 + len(args)))
 
     def read(self, name: str, *args: _Value) -> asyncio.Future[Any]:
         """Send a plain command; the future is its reply, with the same errors."""
-        return self._ask(name, args)
+        return self._ask(_Call(_reply(), Command(name, *args)))
 
     async def close(self) -> None:
         """Wait until everything that was asked for is answered, and give the connection back."""
@@ -78,9 +143,7 @@ class Pipe:
             await connection.disconnect(nowait=True)
             await self._client.connection_pool.release(connection)
 
-    def _ask(self, name: str, args: Iterable[_Value], script: Script | None = None) -> asyncio.Future[Any]:
-        command = Command(name, *args)  # packed here, so that only the asker fails
-        call = _Call(command, asyncio.get_running_loop().create_future(), script)
+    def _ask(self, call: _Call) -> asyncio.Future[Any]:
         self._waiting.append(call)
         if not self._in_flight and len(self._waiting) == 1:
             if self._is_calm:
@@ -97,13 +160,15 @@ class Pipe:
             return
         self._is_calm = len(batch) == 1
         if self._wire is not None and self._wire.is_open:
-            self._wire.send([call.command for call in batch], partial(self._answered, batch))
+            trip = _Trip(batch, self._rules)
+            self._wire.send(trip.commands, partial(self._answered, trip))
         else:
             self._begin_to_mend(batch)
 
-    def _answered(self, batch: Sequence[_Call], outcome: list[Any] | Exception) -> None:
+    def _answered(self, trip: _Trip, outcome: list[Any] | Exception) -> None:
+        batch = trip.calls
         if isinstance(outcome, list):
-            batch = self._hand_out(zip(batch, outcome, strict=True), retry=True)
+            batch = self._hand_out(trip.replies(outcome), retry=True)
         elif isinstance(outcome, RedisTimeoutError):
             batch = self._fail(batch, outcome)
         if batch:  # the server restarted and forgot the scripts, or the connection
@@ -126,17 +191,18 @@ class Pipe:
         """Send calls over a connection that is made anew, with the scripts that they need."""
         sources = {call.script.source for call in batch if call.script}
         commands = [Command("SCRIPT", "LOAD", source) for source in sources]
+        trip = _Trip(batch, self._rules)
         try:
             wire = await self._connected()
             replied: asyncio.Future[list[Any] | Exception] = asyncio.get_running_loop().create_future()
-            wire.send([*commands, *(call.command for call in batch)], replied.set_result)
+            wire.send([*commands, *trip.commands], replied.set_result)
             outcome = await replied
         except Exception as exc:  # whatever it is, nobody may wait for ever
             outcome = exc
         if isinstance(outcome, Exception):
             self._fail(batch, outcome)
         else:
-            self._hand_out(zip(batch, outcome[len(commands) :], strict=True), retry=False)
+            self._hand_out(trip.replies(outcome[len(commands) :]), retry=False)
         self._next()
 
     def _fail(self, batch: Sequence[_Call], exc: Exception) -> list[_Call]:

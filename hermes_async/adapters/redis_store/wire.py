@@ -20,15 +20,30 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 class Command:
     """A command as it goes over the wire, and the name by which its reply is understood.
 
+    Args:
+        name: what it does.
+        args: follow the name.
+        packed: all of that, if somebody has packed it already.
+
     Raises:
         UnicodeEncodeError: an argument has no UTF-8 form.
     """
 
     __slots__ = ("name", "packed")
 
-    def __init__(self, name: str, *args: str | int) -> None:
+    def __init__(self, name: str, *args: str | int, packed: bytes = b"") -> None:
         self.name = name
-        self.packed: bytes = hiredis.pack_command((name, *args))  # type: ignore[arg-type]
+        self.packed = packed or _packed(name, *args)
+
+
+def parts(*args: str | int) -> bytes:
+    """Return arguments as parts of a command that is put together later."""
+    return _packed(*args).split(b"\n", 1)[1]
+
+
+def _packed(*args: str | int) -> bytes:
+    packed: bytes = hiredis.pack_command(args)  # type: ignore[arg-type]
+    return packed
 
 
 def reader_for(connection: Connection) -> hiredis.Reader:

@@ -23,7 +23,7 @@ from tests.support.silent import silent_server
 
 pytestmark = pytest.mark.anyio
 PREFIX = "test:{p00}:"
-POST = Script("post")
+POST, CENSUS = Script("post"), Script("census")
 #: What every script is told: how long logs are, how many may run, when to send again.
 RULES = (100, 0, 60_000, 10_000)
 
@@ -54,7 +54,7 @@ class CountingPipe(Pipe):
 @asynccontextmanager
 async def piped(url: str) -> AsyncIterator[CountingPipe]:
     client = client_for(url)
-    pipe = CountingPipe(client, "here")
+    pipe = CountingPipe(client, "here", RULES)
     try:
         yield pipe
     finally:
@@ -68,9 +68,9 @@ async def pipe(redis_url: str, anyio_backend: str) -> AsyncIterator[CountingPipe
         yield made
 
 
-def post(pipe: Pipe, text: str) -> Any:
+def post(pipe: Pipe, text: str, session: str = "chat", prefix: str = PREFIX) -> Any:
     """Add one event to a log; the reply is its seq."""
-    return pipe.call(POST, PREFIX, *RULES, "chat", 0, text, "session.message", "", "", 0, "", "{}")
+    return pipe.call(POST, prefix, session, 0, text, "session.message", "", "", 0, "", "{}")
 
 
 async def test_what_is_asked_in_one_tick_travels_together_and_in_order(
@@ -80,7 +80,39 @@ async def test_what_is_asked_in_one_tick_travels_together_and_in_order(
     pipe.trips.clear()
     assert await asyncio.gather(*(post(pipe, str(n)) for n in range(100))) == list(range(2, 102))
     assert await asyncio.gather(*(post(pipe, str(n)) for n in range(100))) == list(range(102, 202))
-    assert pipe.trips == [1, 99, 100]  # who is alone does not wait for others, until there are some
+    # Who is alone does not wait for others, until there are some; up to 64 calls are one run of their script.
+    assert pipe.trips == [1, 2, 2]
+
+
+async def test_calls_of_several_scripts_and_partitions_and_reads_travel_together(pipe: CountingPipe) -> None:
+    await post(pipe, "0", "another")  # the script is known
+    pipe.trips.clear()
+    asked = [
+        *(post(pipe, str(n), "chat") for n in range(3)),
+        pipe.read("ECHO", "between"),
+        *(post(pipe, str(n), "other", "test:{p01}:") for n in range(2)),
+        pipe.call(CENSUS, PREFIX, 10),
+        post(pipe, "4", "chat"),
+        pipe.read("ECHO", "after"),
+    ]
+    *replies, census, last, after = await asyncio.gather(*asked)
+    assert replies == [1, 2, 3, "between", 1, 2]
+    assert (census[:4], last, after) == ([0, 0, 0, 0], 4, "after")
+    assert pipe.trips[:2] == [1, 4]  # the first one, which was alone; two scripts and two reads
+
+
+async def test_a_call_that_fails_costs_the_others_of_its_run_nothing(pipe: CountingPipe) -> None:
+    await asyncio.gather(post(pipe, "a"), pipe.read("SET", f"{PREFIX}events:bad", "no stream"))
+    replies = await asyncio.gather(
+        post(pipe, "b"), post(pipe, "c", "bad"), post(pipe, "d"), post(pipe, "e"), return_exceptions=True
+    )
+    assert [replies[0], *replies[2:]] == [2, 3, 4]
+    assert isinstance(replies[1], StoreUnavailable)
+    assert "WRONGTYPE" in str(replies[1])
+    assert await pipe.read("HGET", f"{PREFIX}session:chat", "seq") == "4"
+    counted = await pipe.read("HGET", "test:metrics", "session.message ")
+    assert counted == "5"  # the one that failed was counted before it was logged, as it always is
+    assert await post(pipe, "f") == 5
 
 
 async def test_who_is_alone_again_is_sent_at_once(pipe: CountingPipe) -> None:
@@ -114,7 +146,7 @@ async def test_a_server_that_forgot_the_scripts_is_told_them_again(
         client.script_flush()
     replies = await asyncio.gather(*(post(pipe, str(n)) for n in range(3)), pipe.read("PING"))
     assert replies == [2, 3, 4, True]
-    assert pipe.trips[-2:] == [4, 4]  # all; then the script and the three calls
+    assert pipe.trips[-2:] == [2, 2]  # the calls and the ping; then the script and the calls
 
 
 async def test_only_the_asker_of_what_cannot_be_sent_fails(pipe: CountingPipe) -> None:

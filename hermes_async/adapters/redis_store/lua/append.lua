@@ -28,6 +28,7 @@ local patch = {'last', event_id, 'last_seq', tostring(seq), unpack(ARGV, 20)}
 if ordinal > 0 then patch[#patch + 1] = 'n'; patch[#patch + 1] = ordinal end
 if stamp ~= '' then patch[#patch + 1] = stamp; patch[#patch + 1] = STAMP end
 if status ~= '' then patch[#patch + 1] = 'status'; patch[#patch + 1] = status end
+if stamp == 'finished_at' then patch[#patch + 1] = 'parcel'; patch[#patch + 1] = '' end -- it is sent no more
 if ends then -- before the event moves it: it gives back what it holds where it was
   leave(id, {status = now_status, lane = was[12], subagent = was[13], session = was[4], slots = was[14],
              agent = was[5], agent_slots = was[15]})
@@ -44,7 +45,7 @@ if stamp == 'finished_at' then
   finish(id, now_status, was[11], was[17])
   if was[16] then open_ledger().file(id, was[4], was[16], due, seq, true) end
 elseif status == 'queued' then
-  redis.call('ZREM', key('leases'), id)
+  index(key('leases'), id, false)
   local agent = redis.call('HGET', task, 'agent')
   if agent ~= was[5] then
     redis.call('ZREM', key('by-agent', was[5]), id)

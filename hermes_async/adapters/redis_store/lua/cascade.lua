@@ -25,7 +25,7 @@ local function cascade(tree, below, data, due)
     end
     leave(id, facts(id))
     local seq = write('cancelled', '1', '{}')
-    redis.call('HSET', task, 'status', 'cancelled', 'finished_at', NOW, 'error', '', 'reason', '')
+    redis.call('HSET', task, 'status', 'cancelled', 'finished_at', NOW, 'error', '', 'reason', '', 'parcel', '')
     move(id, 'queued', 'cancelled', is[7])
     finish(id, 'queued', is[8], is[10])
     if is[9] then open_ledger().file(id, is[3], is[9], due, seq, true) end

@@ -8,7 +8,8 @@ if was[1] == 'running' and token ~= '' and was[7] == token and was[10] == worker
   return redis.call('HGETALL', task) -- the reply to this very claim was lost
 end
 if was[1] ~= 'queued' then return false end
-local on_broker = redis.call('ZREM', gate('sent'), id) == 1 -- so it is admitted
+local on_broker = redis.call('ZSCORE', gate('sent'), id) -- so it is admitted
+if on_broker then index(gate('sent'), id, false) end
 if not on_broker and redis.call('SISMEMBER', gate('admitted', was[8]), id) == 0 then
   return false -- a message of an earlier attempt
 end
@@ -16,7 +17,7 @@ end
 local attempt = tostring(was[2] + 1)
 local event_id = id .. ':' .. attempt .. ':started'
 if was[9] and was[9] ~= '' then redis.call('ZREM', key('deadlines'), 'expired/' .. id) end
-redis.call('ZADD', key('leases'), NOW + lease, id)
+index(key('leases'), id, NOW + lease)
 move(id, 'queued', 'running', was[6])
 local seq = log(was[3], '0', event_id, 'task.started', id, was[4], attempt, was[5], data, nil,
                 attempt == '1' and NOW - was[6])

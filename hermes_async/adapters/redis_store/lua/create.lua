@@ -15,6 +15,7 @@ if known[1] then return {0, standing, known[2] or '', known[3]} end
 
 if max_queued ~= '0' then
   local waiting = (redis.call('HGET', gate('counts'), 'waiting') or 0) + redis.call('ZCARD', gate('sent'))
+    + how_many_more(gate('sent'))
   if waiting >= tonumber(max_queued) then return {2, waiting} end
 end
 if parent ~= '' then
@@ -46,8 +47,8 @@ if idem ~= '' then
   note('digest', digest)
 end
 redis.call('HSET', task, unpack(record))
-redis.call('ZADD', key('tasks-of', session), STAMP, id)
-redis.call('ZADD', key('by-agent', agent), STAMP, id)
+index(key('tasks-of', session), id, STAMP)
+index(key('by-agent', agent), id, STAMP)
 if seq == 1 then redis.call('ZADD', key('sessions'), STAMP, session) end
 move(id, nil, 'queued', STAMP)
 if total_timeout ~= '' then

@@ -8,7 +8,6 @@
 local LANES = {'async', 'process'}
 local RANK = 4398046511104 -- 2^42, more than any seq or turn: urgency comes before age
 local AT_ONCE = 256 -- tasks that one call lets in at most
-local READY = {}
 
 -- What the gate needs to know of a task.
 local function facts(id)
@@ -50,10 +49,10 @@ end
 local function send(id, task)
   if task.parcel_key then
     redis.call('XADD', task.parcel_key, '*', 'm', task.parcel)
-    redis.call('ZADD', gate('sent'), NOW + RESEND, id)
+    index(gate('sent'), id, NOW + RESEND)
   else
     READY[#READY + 1] = id
-    redis.call('ZADD', gate('sent'), NOW + GRACE, id)
+    index(gate('sent'), id, NOW + GRACE)
   end
 end
 
@@ -170,6 +169,10 @@ end
 
 -- A task wants to run: now if nobody is before it, else when it is its turn.
 local function enter(id, task)
+  if AFTERWARDS then -- a place that was given back is for those who wait already
+    AFTERWARDS = nil
+    let_in()
+  end
   if task.queue_timeout and task.queue_timeout ~= '' and task.status == 'queued' then
     redis.call('ZADD', key('deadlines'), NOW + task.queue_timeout, 'expired/' .. id)
   end
@@ -187,14 +190,14 @@ end
 
 -- A task gives back what it holds, or no longer waits; `task` tells what it was until now.
 local function leave(id, task)
-  if task.status == 'queued' then redis.call('ZREM', gate('sent'), id) end
+  if task.status == 'queued' then index(gate('sent'), id, false) end
   if redis.call('SREM', gate('admitted', task.lane), id) == 0 then
     local line = line_of(task)
     if redis.call('ZREM', gate('line', line), id) == 1 then
       if not place(line) then redis.call('ZREM', gate('ring', task.lane), line) end
       fewer_wait(1)
       pass_on(task)
-      let_in()
+      AFTERWARDS = let_in
     end
     return
   end
@@ -206,5 +209,5 @@ local function leave(id, task)
     redis.call('SREM', gate('slots-of', task.agent), id)
     unpark(task.agent)
   end
-  let_in()
+  AFTERWARDS = let_in
 end

@@ -109,7 +109,7 @@ local function open_ledger()
         redis.call('HSET', task, 'telling', cid .. ':' .. seq)
       end
     end
-    if ended and tonumber(redis.call('HGET', task, 'rows') or 0) > 0 then redis.call('ZREM', key('ended'), id) end
+    if ended and tonumber(redis.call('HGET', task, 'rows') or 0) > 0 then index(key('ended'), id, false) end
   end
 
   return L

@@ -1,9 +1,12 @@
--- What every script begins with. KEYS[1] is the partition's prefix, `hermes:{p07}:`; the first arguments are
--- the same for every script, its own begin at ARGV[5]. The kinds of keys are listed in keys.py.
-local PREFIX = KEYS[1]
-local ROOT = string.sub(PREFIX, 1, -7)
+-- What every script begins with. One run of it does the calls of one tick, each with a prefix of its partition in KEYS,
+-- `hermes:{p07}:`; every.lua, with which it ends, lets a call find its own arguments in ARGV, from the 5th on. The first
+-- are the same for all. The kinds of keys are listed in keys.py.
+local GIVEN, ARGV, PREFIX = ARGV, nil, nil
+local ROOT = string.sub(KEYS[1], 1, -7)
 local METRICS = ROOT .. 'metrics'
-local MAXLEN, MAX_RUNNING, RESEND, GRACE = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local MAXLEN, MAX_RUNNING, RESEND, GRACE = unpack(GIVEN, 1, 4)
+local READY = {} -- tasks that a call has let in, and that its caller is to publish
+local AFTERWARDS -- to be done once, after all calls
 
 local function key(kind, id)
   if id then return PREFIX .. kind .. ':' .. id end
@@ -24,6 +27,26 @@ local clock = redis.call('TIME')
 local STAMP = clock[1] .. string.sub('00000' .. clock[2], -6, -4)
 local NOW = tonumber(STAMP)
 
+-- What many calls add to is written once, at the end; whoever reads it before has to know.
+local COUNTED, INDEXED, LOGGED = {}, {}, {}
+
+local function tally(field, n)
+  COUNTED[field] = (COUNTED[field] or 0) + n
+end
+
+-- Give a member of a sorted set its score; false: it is to go.
+local function index(name, member, score)
+  if not INDEXED[name] then INDEXED[name] = {} end
+  INDEXED[name][member] = score
+end
+
+-- How many members a sorted set is to have that are not written yet, if none of them was there before.
+local function how_many_more(name)
+  local many = 0
+  for _, score in pairs(INDEXED[name] or {}) do many = many + (score and 1 or 0) end
+  return many
+end
+
 -- Count an event among its agent's; one that ends something took so many ms. The fields are told in core/metrics.py.
 local function count(what, agent, took)
   if took then
@@ -36,10 +59,22 @@ local function count(what, agent, took)
     elseif took < 0 then
       took = 0
     end
-    redis.call('HINCRBY', METRICS, what .. ':ms ' .. agent, took)
+    tally(what .. ':ms ' .. agent, took)
     what = what .. ':' .. edge
   end
-  redis.call('HINCRBY', METRICS, what .. ' ' .. agent, '1')
+  tally(what .. ' ' .. agent, 1)
+end
+
+-- The next number of a session, dense and in order; how many there were since the first is noted.
+local function next_seq(session)
+  local logged = LOGGED[session]
+  if logged then
+    logged.seq, logged.more = logged.seq + 1, logged.more + 1
+  else
+    logged = {seq = redis.call('HINCRBY', session, 'seq', '1'), more = 0}
+    LOGGED[session] = logged
+  end
+  return logged.seq
 end
 
 local NUDGE = 4096 -- bytes of data that a nudge brings along at most; who is to hear of more looks at the log
@@ -48,7 +83,7 @@ local NUDGE = 4096 -- bytes of data that a nudge brings along at most; who is to
 -- is counted as `what`, or as its type.
 local function log(session, inbox, id, type_, task, agent, attempt, trace, data, what, took)
   count(what or type_, agent, took)
-  local seq = redis.call('HINCRBY', key('session', session), 'seq', '1')
+  local seq = next_seq(key('session', session))
   local number = tostring(seq)
   redis.call('XADD', key('events', session), 'MAXLEN', '~', MAXLEN, number .. '-0', 'id', id, 'type', type_, 'time', STAMP,
              'task', task, 'agent', agent, 'attempt', attempt, 'trace', trace, 'data', data)
@@ -65,8 +100,8 @@ local function log(session, inbox, id, type_, task, agent, attempt, trace, data,
 end
 
 local function move(task_id, from, to, born)
-  if from then redis.call('ZREM', key('by-status', from), task_id) end
-  redis.call('ZADD', key('by-status', to), born, task_id)
+  if from then index(key('by-status', from), task_id, false) end
+  index(key('by-status', to), task_id, born)
 end
 
 -- A question is open no more: its parent need not hear of it.
@@ -94,11 +129,10 @@ end
 
 -- A task has ended: nothing is to be awaited, renewed or sent any more.
 local function finish(task_id, was, has_deadline, asks)
-  redis.call('ZREM', key(was == 'queued' and 'due' or 'leases'), task_id)
+  if was == 'queued' then redis.call('ZREM', key('due'), task_id) else index(key('leases'), task_id, false) end
   if has_deadline == '1' then
     redis.call('ZREM', key('deadlines'), 'expired/' .. task_id, 'total_timeout/' .. task_id, 'budget_exceeded/' .. task_id)
   end
   if asks then close_question(task_id) end
-  redis.call('HDEL', key('task', task_id), 'parcel_key', 'parcel')
-  redis.call('ZADD', key('ended'), STAMP, task_id)
+  index(key('ended'), task_id, STAMP)
 end

@@ -5,9 +5,9 @@ for _, id in ipairs(lost) do
   if task.status == 'queued' then
     local times = redis.call('HINCRBY', partition_of(id) .. 'task:' .. id, 'sends', 1)
     send(id, task)
-    if task.parcel_key then redis.call('ZADD', gate('sent'), NOW + RESEND * 2 ^ math.min(times, 10), id) end
+    if task.parcel_key then index(gate('sent'), id, NOW + RESEND * 2 ^ math.min(times, 10)) end
   else
-    redis.call('ZREM', gate('sent'), id)
+    index(gate('sent'), id, false)
   end
 end
 let_in() -- room may have come without anybody's leaving: a limit was raised
