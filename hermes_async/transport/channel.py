@@ -44,7 +44,7 @@ json: Any = kombu.utils.json
 #: The most messages claimed at once.
 BATCH = 100
 #: Seconds that a blocked read waits for an entry when there is little to do.
-CALM = 0.003
+CALM = 0.001
 #: Options of the list transport that would break this one.
 FIXED = {"priority_steps", "ack_emulation"}
 #: What the server says when the stream or the group under a blocked read has gone.

@@ -9,7 +9,7 @@ import logging
 import math
 import warnings
 from contextlib import ExitStack
-from functools import partial
+from functools import cached_property, partial
 from types import ModuleType
 from typing import Any
 
@@ -57,6 +57,18 @@ DEFAULTS: dict[str, Any] = {
 VISIBILITY_TIMEOUT = 30 * 86_400
 
 
+class App(Celery):  # type: ignore[misc]
+    """Celery, which asks for each message whether times are in UTC, and works that out anew each time."""
+
+    def uses_utc_timezone(self) -> bool:
+        """Tell whether times are in UTC."""
+        return self._in_utc
+
+    @cached_property
+    def _in_utc(self) -> bool:
+        return bool(super().uses_utc_timezone())
+
+
 def create_app(settings: Settings) -> Celery:
     """Return the Celery app of a project: one task per agent, the queues of both lanes.
 
@@ -67,7 +79,7 @@ def create_app(settings: Settings) -> Celery:
     known = registry(settings)
     where = _joined(settings)
     tracing(where)  # now, and not when a thread first needs it: a fork is no place for imports
-    app = Celery("hermes_async", set_as_current=True)
+    app = App("hermes_async", set_as_current=True)
     app.conf.update(DEFAULTS)
     app.conf.update(
         broker_url=transport_url(where.broker),
