@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from hermes_async.core.ports import Store
@@ -61,3 +63,11 @@ async def test_a_log_that_tells_another_story_goes_on_behind_both(store: Store) 
     assert ([event.seq for event in page.events], page.gap, page.is_cut) == ([5], (4, 4), False)
     assert await talk(store, "d")
     assert await store.last_seq("chat") == 6
+
+
+async def test_readers_that_come_at_once_find_one_log_that_goes_on_behind_them_all(store: Store) -> None:
+    await talk(store, "a", "b")
+    calls = (store.resume("chat", seq, "not there") for seq in (7, 20, 30, 12))
+    assert await asyncio.gather(*calls) == [9, 22, 32, 0]
+    assert [event.seq for event in (await store.events("chat", 30, 10)).events] == [32]
+    assert await store.last_seq("chat") == 32
