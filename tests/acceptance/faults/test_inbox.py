@@ -46,7 +46,9 @@ async def test_a_thousand_ends_are_processed_once_whatever_is_killed(stage: Stag
         numbers = await _dispatched(session)
         await wait_until_async(lambda: _running(stage, session) == TASKS, PATIENCE)
         heard = asyncio.create_task(_heard_over_relay(stage.settings, session.id))
-        (stage.folder / "sign").write_text(str(time.time() + 0.2))
+        sign = stage.folder / "sign.draft"
+        sign.write_text(str(time.time() + 0.2))
+        sign.rename(stage.folder / "sign")  # whole or not at all: a thousand tasks look for it
         await _havoc(stage)
         await wait_until_async(lambda: len(_told(stage, "processed")) >= TASKS, PATIENCE)
         await wait_until_async(lambda: _is_empty(session), PATIENCE)

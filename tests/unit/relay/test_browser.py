@@ -182,8 +182,10 @@ async def test_a_task_is_followed_to_its_end(hermes: Hermes, page: Page, library
 async def test_tokens_expire_and_are_renewed(hermes: Hermes, page: Page, library: str) -> None:
     await say(hermes, "s", 5)
     async with Station(hermes) as relay:
-        await load(page, relay.port, library, token("s", ttl=1))
-        await page.run(f"tokens.push({token('s')!r})")
+        await load(page, relay.port, library, token("s"))
+        await page.run(
+            f"tokens = [{token('s', ttl=2)!r}, {token('s')!r}]"
+        )  # one that is fresh when it is used
         taking = asyncio.create_task(page.run("return take({ session: 's' }, 6)"))
         await page.until("return connections > 1", True)
         await say(hermes, "s", 1, start=6)
