@@ -283,7 +283,7 @@ async def test_redis_puts_what_took_as_long_as_an_edge_below_it_as_we_do(redis_u
     async with closing(RedisStore(redis_url)) as store:
         for ms in [edge + more for edge in EDGES for more in (-1, 0, 1)]:
             script = f"{pen}\nlocal function call() count('x', 'a{ms}', {ms}) end\n{every}"
-            await store._reads.read("EVAL", script, 1, store._keys.prefixes[0], 0, 0, 0, 0, 0)
+            await store._reads.read("EVAL", script, 1, store._keys.prefixes[0], 0, 0, 0, 0)
             place = bisect_left(EDGES, ms)
             edge = EDGES[place] if place < len(EDGES) else "inf"
             assert await store._reads.read("HGET", store._keys.metrics, f"x:{edge} a{ms}") == "1"

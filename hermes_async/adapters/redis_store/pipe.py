@@ -39,12 +39,17 @@ class Script:
         self._head = parts("EVALSHA", self.sha)
 
     def run(self, rules: Sequence[_Value], calls: Sequence[_Call]) -> Command:
-        """Return the command that does many calls at once."""
-        size = 3 + len(calls) + len(rules) + sum(call.size for call in calls)
-        packed = [b"*%d\r\n" % size, self._head, parts(len(calls))]
-        packed += [call.prefix for call in calls]
-        packed += [parts(*rules), *(call.args for call in calls)]
-        return Command("EVALSHA", packed=b"".join(packed))
+        """Return the command that does calls at once; of many, each says how many arguments it has."""
+        many = len(calls)
+        size = 3 + many + len(rules) + sum(call.size for call in calls)
+        packed = [self._head, parts(many), *(call.prefix for call in calls), parts(*rules)]
+        if many > 1:
+            size += many
+            for call in calls:
+                packed += (parts(call.size), call.args)
+        else:
+            packed.append(calls[0].args)
+        return Command("EVALSHA", packed=b"".join((b"*%d\r\n" % size, *packed)))
 
 
 def _text(name: str) -> str:
@@ -126,8 +131,8 @@ class Pipe:
         Raises:
             StoreUnavailable: Redis cannot be reached, or refuses to write.
         """
-        packed = parts(len(args), *args)  # here, so that only the asker fails
-        return self._ask(_Call(_reply(), None, script, parts(prefix), packed, 1 + len(args)))
+        packed = parts(*args)  # here, so that only the asker fails
+        return self._ask(_Call(_reply(), None, script, parts(prefix), packed, len(args)))
 
     def read(self, name: str, *args: _Value) -> asyncio.Future[Any]:
         """Send a plain command; the future is its reply, with the same errors."""

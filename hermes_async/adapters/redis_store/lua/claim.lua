@@ -8,8 +8,9 @@ if was[1] == 'running' and token ~= '' and was[7] == token and was[10] == worker
   return redis.call('HGETALL', task) -- the reply to this very claim was lost
 end
 if was[1] ~= 'queued' then return false end
-local on_broker = redis.call('ZSCORE', gate('sent'), id) -- so it is admitted
-if on_broker then index(gate('sent'), id, false) end
+local on_broker = redis.call(ALONE and 'ZREM' or 'ZSCORE', gate('sent'), id) -- so it is admitted
+on_broker = on_broker and on_broker ~= 0
+if on_broker and not ALONE then index(gate('sent'), id, false) end
 if not on_broker and redis.call('SISMEMBER', gate('admitted', was[8]), id) == 0 then
   return false -- a message of an earlier attempt
 end

@@ -15,7 +15,7 @@ if known[1] then return {0, standing, known[2] or '', known[3]} end
 
 if max_queued ~= '0' then
   local waiting = (redis.call('HGET', gate('counts'), 'waiting') or 0) + redis.call('ZCARD', gate('sent'))
-    + how_many_more(gate('sent'))
+  for _ in pairs(not ALONE and INDEXED[gate('sent')] or {}) do waiting = waiting + 1 end -- they are not written yet
   if waiting >= tonumber(max_queued) then return {2, waiting} end
 end
 if parent ~= '' then

@@ -1,5 +1,12 @@
 -- What every script ends with: do each call, then what is done once for all of them; return their replies. What fails is
 -- one call.
+if ALONE then -- as most are: what follows would take longer than what it spares
+  PREFIX, ARGV = KEYS[1], GIVEN
+  local reply = call()
+  if AFTERWARDS then AFTERWARDS() end
+  return {reply or false}
+end
+
 local function own(at)
   local args = {MAXLEN, MAX_RUNNING, RESEND, GRACE}
   for i = at + 1, at + GIVEN[at] do args[#args + 1] = GIVEN[i] end

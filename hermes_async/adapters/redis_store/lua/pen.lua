@@ -1,7 +1,7 @@
 -- What every script begins with. One run of it does the calls of one tick, each with a prefix of its partition in KEYS,
 -- `hermes:{p07}:`; every.lua, with which it ends, lets a call find its own arguments in ARGV, from the 5th on. The first
 -- are the same for all. The kinds of keys are listed in keys.py.
-local GIVEN, ARGV, PREFIX = ARGV, nil, nil
+local GIVEN, ARGV, PREFIX, ALONE = ARGV, nil, nil, not KEYS[2]
 local ROOT = string.sub(KEYS[1], 1, -7)
 local METRICS = ROOT .. 'metrics'
 local MAXLEN, MAX_RUNNING, RESEND, GRACE = unpack(GIVEN, 1, 4)
@@ -27,24 +27,23 @@ local clock = redis.call('TIME')
 local STAMP = clock[1] .. string.sub('00000' .. clock[2], -6, -4)
 local NOW = tonumber(STAMP)
 
--- What many calls add to is written once, at the end; whoever reads it before has to know.
-local COUNTED, INDEXED, LOGGED = {}, {}, {}
+-- What many calls add to is written once, at the end; whoever reads it before has to know. What one adds, at once.
+local COUNTED, INDEXED, LOGGED
+if not ALONE then COUNTED, INDEXED, LOGGED = {}, {}, {} end
 
 local function tally(field, n)
+  if ALONE then return redis.call('HINCRBY', METRICS, field, n) end
   COUNTED[field] = (COUNTED[field] or 0) + n
 end
 
 -- Give a member of a sorted set its score; false: it is to go.
 local function index(name, member, score)
+  if ALONE then
+    if score then return redis.call('ZADD', name, score, member) end
+    return redis.call('ZREM', name, member)
+  end
   if not INDEXED[name] then INDEXED[name] = {} end
   INDEXED[name][member] = score
-end
-
--- How many members a sorted set is to have that are not written yet, if none of them was there before.
-local function how_many_more(name)
-  local many = 0
-  for _, score in pairs(INDEXED[name] or {}) do many = many + (score and 1 or 0) end
-  return many
 end
 
 -- Count an event among its agent's; one that ends something took so many ms. The fields are told in core/metrics.py.
@@ -67,6 +66,7 @@ end
 
 -- The next number of a session, dense and in order; how many there were since the first is noted.
 local function next_seq(session)
+  if ALONE then return redis.call('HINCRBY', session, 'seq', '1') end
   local logged = LOGGED[session]
   if logged then
     logged.seq, logged.more = logged.seq + 1, logged.more + 1

@@ -10,7 +10,7 @@ if is_there or (not entry and last >= seq) then return 0 end -- or it was trimme
 
 local through = math.max(last, seq) + 1
 redis.call('HSET', key('session', session), 'seq', tostring(through))
-LOGGED[key('session', session)] = nil
+if not ALONE then LOGGED[key('session', session)] = nil end
 redis.call('ZADD', key('sessions'), 'NX', STAMP, session)
 return log(session, '0', session .. ':' .. through .. ':restored', 'session.restored', '', '', '0', '',
            cjson.encode({through = through}))
