@@ -9,9 +9,9 @@ from hermes_async.domain.task import Task
 LEASE = 60.0
 
 
-async def claimed(store: Store, task: Task) -> Task:
+async def claimed(store: Store, task: Task, lease: float = LEASE) -> Task:
     """Begin its next attempt."""
-    found = await store.claim(task.id, "w1", LEASE)
+    found = await store.claim(task.id, "w1", lease)
     assert found is not None
     return found
 

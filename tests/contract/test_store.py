@@ -34,12 +34,12 @@ from hermes_async.domain.question import Answer, Question
 from hermes_async.domain.task import Address, Lane, Task, TaskStatus
 from hermes_async.domain.usage import Usage
 from tests.contract.conftest import MakeStore, closing
+from tests.contract.steps import LEASE, claimed, loaded
 from tests.support.chance import run_by_chance
 from tests.support.servers import wait_until_async
 from tests.support.values import DATA, falling, folded, make_event, make_task, suspect
 
 pytestmark = pytest.mark.anyio
-LEASE = 60.0
 
 
 async def born(store: Store, session_id: str = "chat", **options: Any) -> Task:
@@ -48,19 +48,7 @@ async def born(store: Store, session_id: str = "chat", **options: Any) -> Task:
 
 async def running(store: Store, session_id: str = "chat", lease: float = LEASE, **options: Any) -> Task:
     task = await born(store, session_id, **options)
-    return await claimed(store, task.id, lease)
-
-
-async def claimed(store: Store, task_id: str, lease: float = LEASE) -> Task:
-    task = await store.claim(task_id, "w1", lease)
-    assert task is not None
-    return task
-
-
-async def loaded(store: Store, task: Task) -> Task:
-    found = await store.load(task.id)
-    assert found is not None
-    return found
+    return await claimed(store, task, lease)
 
 
 async def log(store: Store, session_id: str = "chat", after: int = 0) -> list[AnyEvent]:
@@ -96,7 +84,7 @@ async def test_a_created_task_is_queued_and_told(store: Store) -> None:
 async def test_creating_again_changes_nothing(store: Store) -> None:
     task = make_task()
     first = await store.create(task, None, None)
-    await claimed(store, task.id)
+    await claimed(store, task)
     assert (await store.create(task, None, None)).status is TaskStatus.RUNNING
     assert first.status is TaskStatus.QUEUED
     assert len(await log(store)) == 2
@@ -135,7 +123,7 @@ async def test_an_idempotency_key_stands_for_one_task(store: Store) -> None:
 async def test_an_idempotency_key_stands_for_its_task_when_another_agent_has_taken_over(store: Store) -> None:
     task = make_task(input={"a": 1}, options={"fallback": "spare"}, fallback=Address())
     await store.create(task, None, "key")
-    event = falling(await claimed(store, task.id))
+    event = falling(await claimed(store, task))
     await store.append(event, moved=apply(await loaded(store, task), event))
     found = await store.create(make_task(input={"a": 1}), None, "key")
     assert (found.id, found.agent) == (task.id, "spare")
@@ -211,7 +199,7 @@ async def test_the_next_attempt_forgets_the_progress_of_the_last(store: Store) -
     task = await running(store)
     await store.append(make_event(task, "task.progress", n=1))
     await store.append(make_event(task, "task.retrying"))
-    second = await claimed(store, task.id)
+    second = await claimed(store, task)
     assert (second.attempt, second.progress, second.failures) == (2, None, 1)
     assert await store.append(make_event(second, "task.progress", n=1)) > 0
     assert (await loaded(store, second)).progress == DATA["task.progress"]
@@ -239,7 +227,7 @@ async def in_status(store: Store, status: TaskStatus) -> Task:
     task = await born(store)
     for step in ways[status]:
         if step == "claim":
-            task = await claimed(store, task.id)
+            task = await claimed(store, task)
         elif step == "ask":
             assert await store.ask(task, DATA["task.input_required"])
         else:
@@ -279,13 +267,13 @@ async def test_partials_are_kept_by_name_over_attempts(store: Store) -> None:
         data = DATA["task.partial"].model_copy(update={"name": name, "value": value})
         await store.append(make_event(task, "task.partial", data, n=n))
     await store.append(make_event(task, "task.retrying"))
-    assert (await claimed(store, task.id)).partials == {"a": [2], "b": None}
+    assert (await claimed(store, task)).partials == {"a": [2], "b": None}
 
 
 async def test_an_older_attempt_is_refused(store: Store) -> None:
     first = await running(store)
     await store.append(make_event(first, "task.attempt_lost"))
-    second = await claimed(store, first.id)
+    second = await claimed(store, first)
     for type_ in ("task.progress", "task.completed", "task.failed", "session.message"):
         assert await store.append(make_event(first, type_)) == 0
     assert await loaded(store, second) == second
@@ -293,7 +281,7 @@ async def test_an_older_attempt_is_refused(store: Store) -> None:
 
 async def test_a_cancel_needs_no_attempt_and_counts_once(store: Store) -> None:
     queued = await born(store)
-    await claimed(store, queued.id)
+    await claimed(store, queued)
     first = await store.append(make_event(queued, "task.cancel_requested"))
     assert (await loaded(store, queued)).cancel_requested
     assert (await log(store))[-1].attempt == 1
@@ -332,7 +320,7 @@ async def test_an_attempt_that_was_lost_does_not_end_its_task(store: Store, end:
     await store.append(make_event(task, "task.attempt_lost"))
     assert await store.append(make_event(task, end), own=True) == 0
     assert (await loaded(store, task)).status is TaskStatus.QUEUED
-    assert await store.append(make_event(await claimed(store, task.id), end), own=True)
+    assert await store.append(make_event(await claimed(store, task), end), own=True)
 
 
 async def test_with_lapsed_only_a_dead_lease_is_ended(store: Store) -> None:
@@ -446,7 +434,7 @@ async def test_tasks_are_found_by_all_that_is_asked(store: Store) -> None:
     for session_id, agent in (("a", "y"), ("b", "x"), ("b", "y")):
         await running(store, session_id, agent=agent)
         await wait_until_async(lambda: time.time() > oldest.created_at + 0.002, every=0.001)
-    await claimed(store, oldest.id)  # the last to start, not the last to be born
+    await claimed(store, oldest)  # the last to start, not the last to be born
     asked: dict[str, Any] = {"session_id": "a", "agent": "x", "status": TaskStatus.RUNNING}
     assert {task.id for task in await store.tasks(**asked)} == {wanted.id, oldest.id}
     assert [task.agent for task in await store.tasks(session_id="b", agent="x", limit=1)] == ["x"]
@@ -583,7 +571,7 @@ async def test_what_is_let_in_is_left_to_the_publisher(store: Store) -> None:
     let_in = listening(store)
     task = await born(store)
     assert let_in == [task.id]
-    await store.append(make_event(await claimed(store, task.id), "task.attempt_lost"))
+    await store.append(make_event(await claimed(store, task), "task.attempt_lost"))
     assert let_in == [task.id] * 2
     assert await store.tend() == 0  # its publisher has some seconds
 
@@ -605,7 +593,7 @@ async def test_a_retry_goes_on_after_its_delay(store: Store) -> None:
     assert time.time() - began >= 0.19
     assert let_in == [task.id] * 2
     assert await store.tend() == 0
-    assert (await claimed(store, task.id)).attempt == 2
+    assert (await claimed(store, task)).attempt == 2
 
 
 async def test_a_cancelled_task_does_not_wait_for_its_retry(store: Store) -> None:
@@ -718,10 +706,10 @@ async def test_after_everything_ended_no_key_is_left(redis_url: str) -> None:
             parcel = Parcel("elsewhere", "message") if n % 2 else None
             task = make_task(f"chat {n}")
             await store.create(task, parcel, f"key {n}" if n % 3 else None)
-            task = await claimed(store, task.id)
+            task = await claimed(store, task)
             await store.append(make_event(task, "task.partial", n=1))
             await store.append(make_event(task, "task.retrying"))
-            task = await claimed(store, task.id)
+            task = await claimed(store, task)
             await store.append(make_event(task, "task.cancel_requested"))
             await store.append(make_event(task, end))
         await store.append(make_event(await born(store), "task.rejected"))

@@ -33,6 +33,14 @@ def test_three_hundred_coroutines_wait_together_and_limits_hold(field: Field) ->
     assert max(field.starts().values()) == 1
 
 
+def test_acks_are_sent_soon_and_together(field: Field) -> None:
+    field.ready(100, lease=300.0)  # its own beat would send them after 100 s
+    sent = [field.send(NAP, 0.1) for _ in range(100)]
+    field.wait_for("end", len(sent))
+    field.wait_until_empty()
+    assert field.redis.info("commandstats")["cmdstat_xack"]["calls"] < len(sent) / 2
+
+
 def test_prefork_runs_dead_letters_poison_and_stops_warmly(field: Field) -> None:
     worker = field.ready(2, pool="prefork", max_deliveries=1)
     poison = field.send("tests.support.tasks.kill_child")
