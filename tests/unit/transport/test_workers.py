@@ -34,11 +34,12 @@ def test_three_hundred_coroutines_wait_together_and_limits_hold(field: Field) ->
 
 
 def test_acks_are_sent_soon_and_together(field: Field) -> None:
-    field.ready(100, lease=300.0)  # its own beat would send them after 100 s
     sent = [field.send(NAP, 0.1) for _ in range(100)]
+    field.redis.config_resetstat()  # other tests have acknowledged on this server too
+    field.worker(100, lease=300.0)  # its own beat would send them after 100 s
     field.wait_for("end", len(sent))
     field.wait_until_empty()
-    assert field.redis.info("commandstats")["cmdstat_xack"]["calls"] < len(sent) / 2
+    assert 0 < field.redis.info("commandstats")["cmdstat_xack"]["calls"] < len(sent) / 2
 
 
 def test_prefork_runs_dead_letters_poison_and_stops_warmly(field: Field) -> None:
