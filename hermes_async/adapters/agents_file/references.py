@@ -13,6 +13,9 @@ from hermes_async.domain.agent import AgentsConfig, AgentSpec, SubagentSpec
 from hermes_async.domain.errors import did_you_mean
 from hermes_async.domain.urls import is_rabbitmq
 
+#: What an agent that is a function has no use for.
+OF_A_MODEL = ("base_url", "api_key", "settings")
+
 
 @dataclass(frozen=True)
 class Known:
@@ -75,6 +78,10 @@ def _top_faults(config: AgentsConfig) -> Iterator[Fault]:
 def _agent_faults(agent: AgentSpec, loc: Loc, known: Known) -> Iterator[Fault]:
     if agent.run and agent.model:
         yield Fault((*loc, "model"), "an agent has `run` or `model`, not both; delete one", at_key=True)
+    for key in OF_A_MODEL if agent.run else ():
+        if key in agent.model_fields_set:
+            sentence = f"`{key}` is for a model, and this agent has `run`; delete it"
+            yield Fault((*loc, key), sentence, at_key=True)
     for index, tool in enumerate(agent.tools):
         if known.tools is not None and tool not in known.tools:
             sentence = f"no tool is named {tool!r}{tools.cure(tool, known.tools)}"
