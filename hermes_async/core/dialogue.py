@@ -13,6 +13,8 @@ from hermes_async.domain.task import Task
 
 #: Messages of a task that no attempt has read yet, and all that are kept for its next attempts.
 MOST_UNREAD, MOST_MESSAGES = 100, 1_000
+#: The newest messages of a session, also to its tasks, of which each is known if it is written again.
+RECENT = 1_000
 
 
 class Dialogue(Protocol):

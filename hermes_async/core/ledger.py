@@ -37,6 +37,7 @@ class Endpoints(Protocol):
 
     An endpoint is whatever callers agree on, such as the origin of a URL. It is closed to calls for a pause
     when so many of them failed in a row; after the pause one caller tries it, and a failure closes it again.
+    A failure that is noted again because the reply was lost counts twice.
     """
 
     async def endpoint_failed(self, endpoint: str, threshold: int, pause: float) -> float:
@@ -115,11 +116,11 @@ class Ledger(Endpoints, Protocol):
         ...
 
     async def redeliver(self, callback_id: str) -> bool:
-        """Put a dead row back into its line, with no failures; False: there is no such dead row."""
+        """Put a dead row back into its line, with no failures; False: there is no such dead row, or no more."""
         ...
 
     async def discard(self, callback_id: str) -> bool:
-        """Throw a dead row away; False: there is none."""
+        """Throw a dead row away; False: there is none, or no more."""
         ...
 
     async def remember(self, call: Call, key: str, value: JsonValue) -> bool:

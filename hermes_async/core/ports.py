@@ -187,7 +187,8 @@ class Store(Dialogue, Accounts, Measured, Protocol):
     async def lead(self, worker: str, ttl: float, swept: Mapping[str, int] = NOTHING_SWEPT) -> bool:
         """Be the one that sweeps, or go on being it, for `ttl` seconds; False: another is.
 
-        `swept` says how many attempts and tasks the last round found `lost`, `released` and `expired`.
+        `swept` says how many attempts and tasks the last round found `lost`, `released` and `expired`; a
+        call that is repeated counts them again.
         """
         ...
 
@@ -196,7 +197,7 @@ class Store(Dialogue, Accounts, Measured, Protocol):
         ...
 
     async def post(self, event: AnyEvent) -> int:
-        """Log an event of the session itself and return its `seq`."""
+        """Log an event of the session itself and return its `seq`, again if it is one of its newest messages."""
         ...
 
     async def renew(self, worker: str, task_ids: Sequence[str], lease: float) -> Renewal:

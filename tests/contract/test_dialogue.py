@@ -118,6 +118,15 @@ async def test_a_call_that_is_repeated_after_other_news_changes_nothing(store: S
     assert await types(store) == ["input_required", "progress"]
 
 
+async def test_an_answer_that_is_repeated_after_another_is_the_same(store: Store) -> None:
+    task = await asking(store)
+    assert await store.answer(task, reply(), "a")
+    assert await store.ask(task, question("2-b"))
+    assert await store.answer(task, reply(id="2-b"), "b")
+    assert [await store.answer(task, reply(), token) for token in ("a", "c")] == [True, False]
+    assert await types(store) == ["input_required", "resumed"] * 2
+
+
 async def test_who_asks_something_else_asks_the_first_no_more(store: Store) -> None:
     task = await asking(store)
     assert await store.ask(task, question("2-b")) is True
@@ -316,6 +325,18 @@ async def heard(store: Store, task: Task, after: int = 0) -> list[str]:
     found = await store.hear(task, after)
     assert found is not None
     return [event.data.text for event in found]  # type: ignore[union-attr]
+
+
+async def test_messages_that_come_again_after_others_are_kept_once(store: Store) -> None:
+    task, other = await running(store), await running(store)
+    events = [message(task, str(n)) for n in range(20)]
+    seqs = await asyncio.gather(*map(store.say, events))
+    between = await store.say(message(other, "between"))
+    assert await asyncio.gather(*map(store.say, events)) == seqs
+    assert await heard(store, task) == [str(n) for n in range(20)]
+    assert [event.seq for event in await log(store) if event.type == "task.message"] == [*seqs, between]
+    assert await store.append(make_event(task, "task.completed"))
+    assert [await store.say(event) for event in (events[3], message(task, "new"))] == [seqs[3], 0]
 
 
 async def test_a_message_is_read_in_order_and_applied_once(store: Store) -> None:

@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 
 from hermes_async.adapters.memory import MemoryStore
 from hermes_async.adapters.redis_store import RedisStore
+from hermes_async.core.dialogue import RECENT
 from hermes_async.core.ids import new_task_id, partition
 from hermes_async.core.ports import Cancelled, Parcel, Store
 from hermes_async.domain.agent import GateLimits, RunLimits
@@ -349,6 +350,24 @@ async def test_a_session_message_is_posted_once(store: Store) -> None:
     assert await store.post(event) == seq
     assert await store.post(said("again")) == seq + 1
     assert [event.data.text for event in await log(store)] == ["hello", "again"]
+
+
+async def test_messages_that_come_again_after_others_are_posted_once(store: Store) -> None:
+    events = [said(str(n)) for n in range(70)]
+    seqs = await asyncio.gather(*map(store.post, events))
+    other = said("between")
+    assert await store.post(other) == seqs[-1] + 1
+    assert await asyncio.gather(*map(store.post, events)) == seqs
+    assert await log(store) == await store.inbox("chat", 0, 100)
+    assert [event.id for event in await log(store)] == [event.id for event in [*events, other]]
+
+
+async def test_of_the_messages_of_a_session_the_newest_are_known(redis_url: str) -> None:
+    async with closing(RedisStore(redis_url)) as store:
+        events = [said(str(n)) for n in range(RECENT + 5)]
+        seqs = await asyncio.gather(*map(store.post, events))
+        assert await store._reads.read("ZCARD", f"{store._keys.of_session('chat')}recent:chat") == RECENT
+        assert await store.post(events[5]) == seqs[5]
 
 
 # -- reading ---------------------------------------------------------------------------------------------

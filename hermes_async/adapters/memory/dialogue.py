@@ -50,7 +50,7 @@ class MemoryDialogue(MemoryLogs):
 
     async def answer(self, task: Task, answer: Answer, token: str, *, own: bool = False) -> bool:
         entry = self._entries.get(task.id)
-        if entry is not None and entry.answered == token:
+        if entry is not None and entry.answered.get(answer.question_id) == token:
             return True
         question = entry.task.question if entry else None
         if entry is None or question is None or question.question_id != answer.question_id:
@@ -58,14 +58,16 @@ class MemoryDialogue(MemoryLogs):
         if own and not self._waits(entry, task):
             return False
         self._resume(entry, answer)
-        entry.answered = token
+        entry.answered[answer.question_id] = token
         return True
 
     async def say(self, event: AnyEvent) -> int:
         entry = self._entries.get(event.task_id or "")
-        if entry is not None and entry.messages and entry.messages[-1].id == event.id:
-            return entry.messages[-1].seq
-        if entry is None or entry.task.status.is_terminal:
+        if entry is None:
+            return 0
+        if known := self._known(event):
+            return known
+        if entry.task.status.is_terminal:
             return 0
         if entry.unread >= MOST_UNREAD:
             raise too_much_unread(entry.task.id, entry.unread)
@@ -75,7 +77,7 @@ class MemoryDialogue(MemoryLogs):
         entry.messages.append(self._session(entry.task.session_id).log[-1])
         entry.unread += 1
         entry.nudges.tell()
-        return entry.seq
+        return self._know(event, entry.seq)
 
     async def hear(self, task: Task, after: int) -> Sequence[AnyEvent] | None:
         entry = self._entries.get(task.id)

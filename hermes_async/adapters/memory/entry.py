@@ -32,9 +32,9 @@ class Entry:
     children: list[str] = field(default_factory=list)
     #: Of the last claim.
     token: str = ""
-    #: The `seq` of the open question in the inbox, and the token of the last answer.
+    #: The `seq` of the open question in the inbox, and the token of the answer to each.
     question_seq: int = 0
-    answered: str = ""
+    answered: dict[str, str] = field(default_factory=dict)
     #: What was said to it, how much of that no attempt has read, up to which `seq` any has, and which one.
     messages: list[AnyEvent] = field(default_factory=list)
     unread: int = 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from hermes_async.adapters.memory.nudges import Nudges
+from hermes_async.core.dialogue import RECENT
 from hermes_async.core.hint import Hint
 from hermes_async.core.metrics import SINCE, count
 from hermes_async.core.page import Page
@@ -23,8 +24,8 @@ class _Session:
     nudges: Nudges = field(default_factory=Nudges)
     listeners: int = 0
     touched: float = 0.0
-    #: The last event that was posted: its id and its `seq`.
-    posted: tuple[str, int] = ("", 0)
+    #: The `seq` of its newest messages, also to its tasks, by their ids.
+    recent: dict[str, int] = field(default_factory=dict)
     #: That of the latest claim in the ledger.
     fence: int = 0
 
@@ -46,10 +47,7 @@ class MemoryLogs:
         self._counts = Counter({SINCE: round(now() * 1000)})
 
     async def post(self, event: AnyEvent) -> int:
-        session = self._session(event.session_id)
-        if session.posted[0] != event.id:
-            session.posted = (event.id, self._log_now(event))
-        return session.posted[1]
+        return self._known(event) or self._know(event, self._log_now(event))
 
     async def head(self, session_id: str) -> tuple[int, str]:
         session = self._session(session_id)
@@ -110,6 +108,17 @@ class MemoryLogs:
         session = self._session(session_id)
         session.fence += 1
         return session.fence
+
+    def _known(self, event: AnyEvent) -> int:
+        """Return the `seq` under which a message was logged, 0 if it was not."""
+        return self._session(event.session_id).recent.get(event.id, 0)
+
+    def _know(self, event: AnyEvent, seq: int) -> int:
+        recent = self._session(event.session_id).recent
+        recent[event.id] = seq
+        if len(recent) > RECENT:
+            del recent[next(iter(recent))]
+        return seq
 
     def _log_now(self, event: AnyEvent) -> int:
         return self._log(self._stamped(event))

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from hermes_async.adapters.redis_store.codec import decode_event
 from hermes_async.adapters.redis_store.penholder import Penholder
 from hermes_async.adapters.redis_store.pipe import Script
-from hermes_async.core.dialogue import MOST_MESSAGES, MOST_UNREAD
+from hermes_async.core.dialogue import MOST_MESSAGES, MOST_UNREAD, RECENT
 from hermes_async.domain.events import AnyEvent, asked
 from hermes_async.domain.question import Answer, Question
 from hermes_async.domain.refusals import too_many_messages, too_much_unread
 from hermes_async.domain.task import Task
 
 ASK = Script("ask", "gate")
-ANSWER, SAY, HEAR = map(Script, ("answer", "say", "hear"))
+ANSWER, HEAR = map(Script, ("answer", "hear"))
+SAY = Script("say", "recent")
 
 
 class RedisDialogue(Penholder):
@@ -34,7 +35,8 @@ class RedisDialogue(Penholder):
 
     async def say(self, event: AnyEvent) -> int:
         assert event.task_id is not None
-        args = (event.task_id, MOST_UNREAD, MOST_MESSAGES, event.id, event.data.model_dump_json())
+        bounds = (MOST_UNREAD, MOST_MESSAGES, RECENT)
+        args = (event.task_id, *bounds, event.id, event.data.model_dump_json())
         seq, *count = await self._pen(SAY, self._keys.of_task(event.task_id), *args)
         if seq < 0:
             raise (too_much_unread if seq == -1 else too_many_messages)(event.task_id, count[0])

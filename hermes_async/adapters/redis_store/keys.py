@@ -6,9 +6,10 @@ the session, so that a session's keys share a slot and the sessions spread over 
 | kind                | type        | holds                                                            |
 |---------------------|-------------|------------------------------------------------------------------|
 | `task:<id>`         | hash        | the record, and what its tree has consumed, if it has limits     |
-| `session:<id>`      | hash        | `seq`, the number of its newest event; the last post; `fence`    |
+| `session:<id>`      | hash        | `seq`, the number of its newest event; `fence`                   |
 | `events:<id>`       | stream      | the session's log; an entry's id is `<seq>-0`                    |
 | `inbox:<id>`        | stream      | what the parent has not acknowledged, with the same ids          |
+| `recent:<id>`       | sorted set  | the ids of its newest messages, also to its tasks, by `seq`      |
 | `nudge:<id>`        | channel     | "look at the log"; may be lost                                   |
 | `messages:<id>`     | stream      | what was said to a task, with the ids of its session's log       |
 | `call:<id>`         | channel     | "look at the task"; may be lost                                  |

@@ -26,6 +26,7 @@ from hermes_async.adapters.redis_store.dialogue import RedisDialogue
 from hermes_async.adapters.redis_store.keys import Keys
 from hermes_async.adapters.redis_store.ledger import RedisLedger
 from hermes_async.adapters.redis_store.pipe import Script
+from hermes_async.core.dialogue import RECENT
 from hermes_async.core.ledger import DEAD_RETENTION
 from hermes_async.core.metrics import OPEN, Metrics, counted_as, metrics
 from hermes_async.core.ports import (
@@ -51,9 +52,10 @@ from hermes_async.domain.refusals import nothing_left, parent_has_ended, too_man
 from hermes_async.domain.task import Lane, Task
 from hermes_async.domain.trusted import trusted
 
-CLAIM, POST, RENEW, LATE, PUBLISHED, LEAD, CENSUS, RESUME = (
-    Script(name) for name in ("claim", "post", "renew", "late", "published", "lead", "census", "resume")
+CLAIM, RENEW, LATE, PUBLISHED, LEAD, CENSUS, RESUME = (
+    Script(name) for name in ("claim", "renew", "late", "published", "lead", "census", "resume")
 )
+POST = Script("post", "recent")
 ENLIST, ASIDE, BACK, TEND, RESEND = (
     Script(name, "gate") for name in ("enlist", "aside", "back", "tend", "resend")
 )
@@ -242,6 +244,7 @@ class RedisStore(RedisDialogue, RedisAccounts):
             self._keys.of_session(event.session_id),
             event.session_id,
             int(event.type in INBOX_TYPES),
+            RECENT,
             event.id,
             event.type,
             event.task_id or "",

@@ -38,7 +38,7 @@ for _, session in ipairs(redis.call('ZRANGEBYSCORE', key('sessions'), '-inf', ho
   if at > horizon and tidy then
     redis.call('ZADD', key('sessions'), at, session)
   elseif at <= horizon and heard == 0 and redis.call('EXISTS', key('tasks-of', session)) == 0 then
-    redis.call('DEL', key('session', session), key('events', session), key('inbox', session))
+    redis.call('DEL', key('session', session), key('events', session), key('inbox', session), key('recent', session))
     redis.call('ZREM', key('sessions'), session)
   elseif tidy then -- it is kept: it must not stand before others for ever
     redis.call('ZADD', key('sessions'), horizon, session)
