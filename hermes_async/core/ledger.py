@@ -116,7 +116,7 @@ class Ledger(Endpoints, Protocol):
         ...
 
     async def redeliver(self, callback_id: str) -> bool:
-        """Put a dead row back into its line, with no failures; False: there is no such dead row, or no more."""
+        """Put a dead row back into its line, with no failures; False: there is none, or no more."""
         ...
 
     async def discard(self, callback_id: str) -> bool:

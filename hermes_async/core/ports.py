@@ -197,7 +197,7 @@ class Store(Dialogue, Accounts, Measured, Protocol):
         ...
 
     async def post(self, event: AnyEvent) -> int:
-        """Log an event of the session itself and return its `seq`, again if it is one of its newest messages."""
+        """Log an event of the session itself and return its `seq`; that of a known message comes again."""
         ...
 
     async def renew(self, worker: str, task_ids: Sequence[str], lease: float) -> Renewal:
