@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, reduce
+from operator import getitem
+from typing import Any, TypeVar
 
-from pydantic import BaseModel
-from pydantic_core import from_json
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json, to_json
 
 from hermes_async.core.ports import Parcel
 from hermes_async.domain.agent import SubagentSpec
@@ -23,6 +24,8 @@ from hermes_async.domain.trusted import trusted
 from hermes_async.domain.usage import Usage
 
 logger = logging.getLogger("hermes.store")
+
+M = TypeVar("M", bound=BaseModel)
 
 #: The fields of a log's entry, in their order.
 _ENTRY = ("id", "type", "time", "task", "agent", "attempt", "trace", "data")
@@ -128,13 +131,27 @@ def decode_birth(text: str) -> Birth:
         if name in values:
             values[name] = Address.model_validate(values[name])
     if "budgets" in values:
-        values["budgets"] = tuple(map(Budget.model_validate, values["budgets"]))
+        values["budgets"] = tuple(_lenient(Budget, to_json(each)) for each in values["budgets"])
     return trusted(Birth, values)
 
 
 @lru_cache(maxsize=1_000)
 def _options(text: str) -> SubagentSpec:
-    return SubagentSpec.model_validate_json(text)
+    return _lenient(SubagentSpec, text)
+
+
+def _lenient(cls: type[M], text: str | bytes) -> M:
+    """Return a recorded model without the keys, at whatever depth, that only a newer version knows."""
+    try:
+        return cls.model_validate_json(text)
+    except ValidationError as exc:
+        unknown = [each["loc"] for each in exc.errors() if each["type"] == "extra_forbidden"]
+        if not unknown:
+            raise
+    value = from_json(text)
+    for *path, key in unknown:
+        del reduce(getitem, path, value)[key]
+    return cls.model_validate_json(to_json(value))
 
 
 def decode_event(session_id: str, entry_id: str, fields: Mapping[str, str]) -> AnyEvent:
