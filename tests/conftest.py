@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +22,17 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
             own = item.get_closest_marker("timeout") or pytest.mark.timeout().mark
             limit = pytest.mark.timeout(*own.args, **{**own.kwargs, "method": "thread"})
             item.add_marker(limit, append=False)
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    """Take back what a command that was run in this process has made of the log: its stderr is closed soon."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
+    for handler in [each for each in root.handlers if type(each) is logging.StreamHandler]:
+        root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

@@ -364,6 +364,7 @@ def test_the_bounds_of_tools() -> None:
         assert sentence in text
     *most, last = map(str, FETCH_ERRAND.ports)
     assert f"Ports are {', '.join(most)} and {last}." in text
+    assert f"a worker that has left {MOST_STRAYS} behind" in (ROOT / "docs/agents-yaml.md").read_text()
 
 
 def http_column(first: str) -> dict[str, list[str]]:

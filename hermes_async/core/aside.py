@@ -50,7 +50,7 @@ class Aside:
     """
 
     def __init__(self, task: Task, store: Store, limits: Limits, step_out: StepOut = stay) -> None:
-        #: The attempt is being settled: nobody needs its place any more.
+        #: The agent is done: the attempt needs no place any more, and has no more children.
         self.is_over = False
         self._task = task
         self._store = store

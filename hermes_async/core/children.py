@@ -91,10 +91,11 @@ class Children:
         return await self._hearing.news()
 
     async def ended(self) -> None:
-        """Wait until all have ended, however they end."""
+        """Wait until all have ended, however they end, and those that were dispatched meanwhile, too."""
         await self.known()
-        alive = [handle for handle in self._handles if not handle.has_ended]
-        await asyncio.gather(*(_forgiving(handle.ended()) for handle in alive))
+        while alive := [handle for handle in self._handles if not handle.has_ended]:
+            await asyncio.gather(*map(_end, alive))
+            await self.known()
 
     async def known(self) -> None:
         """Wait until no dispatch is under way any more."""
@@ -219,6 +220,11 @@ class Hearing:
             return []
         alive = await asyncio.gather(*(handle.task() for handle in self._alive.values()))
         return [end_of(task) for task in alive if task.status.is_terminal]
+
+
+async def _end(handle: TaskHandle[Any]) -> None:
+    await _forgiving(handle.ended())
+    handle.has_ended = True
 
 
 async def _forgiving(doing: Awaitable[Any]) -> None:

@@ -33,13 +33,19 @@ class Conversation:
 
     A question that the task has asked before, with the same number, text and schema, has the same id: an
     answer that an earlier attempt got, or that came after it was lost, is returned at once.
+
+    Args:
+        task: as it was claimed.
+        store: where questions and answers are kept.
+        aside: where it waits.
+        began: by the monotonic clock, when it was claimed.
     """
 
-    def __init__(self, task: Task, store: Store, aside: Aside) -> None:
+    def __init__(self, task: Task, store: Store, aside: Aside, began: float) -> None:
         self._task = task
         self._store = store
         self._aside = aside
-        self._began = time.monotonic()
+        self._began = began
         self._asking = asyncio.Lock()
         self._hearing = asyncio.Lock()
         self._numbers = itertools.count(1)

@@ -24,7 +24,7 @@ from hermes_async.core.subagent import Subagent
 from hermes_async.domain.agent import RunLimits, SubagentSpec
 from hermes_async.domain.budget import Budget
 from hermes_async.domain.errors import TaskRejected, UnknownTask
-from hermes_async.domain.refusals import too_deep
+from hermes_async.domain.refusals import NOT_RUNNING, parent_has_ended, too_deep
 from hermes_async.domain.task import Address, Birth, Task
 from hermes_async.domain.trusted import trusted
 
@@ -214,8 +214,7 @@ class Delegate:
         bound = [found.signature.bind((), each) for each in inputs]
         writing, ends, made = [], [], list[Task]()
         for start in range(0, len(bound), CHUNK):
-            chunk = bound[start : start + CHUNK]
-            tasks = [self._dispatcher.new_task(self.origin, found, each) for each in chunk]
+            tasks = [self._new_task(found, each) for each in bound[start : start + CHUNK]]
             ends += [self._dispatcher.expect(task) for task in tasks]
             made += tasks
             writing.append(asyncio.ensure_future(self._written(partial(self._dispatcher.write_all, tasks))))
@@ -269,7 +268,7 @@ class Delegate:
         """
         if idempotency_key is not None:
             checked_idempotency_key(idempotency_key)
-        task = self._dispatcher.new_task(self.origin, subagent, arguments)
+        task = self._new_task(subagent, arguments)
         end = self._dispatcher.expect(task)
         written = await self._written(partial(self._dispatcher.write, task, idempotency_key))
         if written.id != task.id:  # an earlier one stands
@@ -289,6 +288,13 @@ class Delegate:
         signature = found.signature
         bound = signature.bind_text(input) if isinstance(input, str) else signature.bind((), input)
         return await self.submit(found, bound, idempotency_key=idempotency_key)
+
+    def _new_task(self, subagent: Subagent[..., Any], arguments: Mapping[str, JsonValue]) -> Task:
+        """Return a task that is not written yet; an attempt that is being settled has no more children."""
+        task = self._dispatcher.new_task(self.origin, subagent, arguments)
+        if self._aside is not None and self._aside.is_over:
+            raise parent_has_ended(task, NOT_RUNNING)
+        return task
 
     async def _written(self, write: Callable[[], Awaitable[T]]) -> T:
         """Write; in a chat, a store that is away is an error, but a running task waits for it."""

@@ -21,16 +21,18 @@ class Limits:
         "_options",
         "_strike",
         "_timer",
+        "began",
         "reason",
     )
 
     def __init__(self, task: Task, now: float | None = None) -> None:
-        began = time.monotonic() if now is None else now
+        #: By the monotonic clock, when it was claimed.
+        self.began = time.monotonic() if now is None else now
         #: Which limit has struck.
         self.reason: Reason | None = None
         self._options = task.birth.options
-        self._ends = tuple(_ends(task, began))
-        self._last_sign = began
+        self._ends = tuple(_ends(task, self.began))
+        self._last_sign = self.began
         self._is_paused = False
         self._halted_at: float | None = None
         self._strike: Callable[[], object] | None = None

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 import anyio
-import anyio.to_thread
 
 from hermes_async.core.aside import Aside, StepOut, stay
 from hermes_async.core.children import Children
@@ -30,6 +29,7 @@ from hermes_async.core.reporter import Reporter
 from hermes_async.core.signature import as_json
 from hermes_async.core.spending import Spending
 from hermes_async.core.subagent import Subagent
+from hermes_async.core.threads import run_in_thread
 from hermes_async.core.tracing import Tracing
 from hermes_async.domain.errors import BudgetExceeded, HermesError, RetryAfter, TaskRejected, UserError
 from hermes_async.domain.events import AnyEvent
@@ -69,7 +69,7 @@ class Attempt:
     aside: Aside | None = None
     children: Children | None = None
     spending: Spending | None = None
-    #: It is being settled.
+    #: Its agent is done.
     is_over: bool = False
     #: The coroutine that runs it, where that is what to cancel.
     owner: asyncio.Task[Any] | None = None
@@ -102,13 +102,23 @@ class Attempt:
         return value
 
     async def children_end(self) -> None:
-        """Wait until the tasks that it has dispatched have ended."""
+        """Wait until the tasks that it has dispatched have ended; nothing more is begun for it."""
         if self.children is not None:
             await self.children.ended()
+        self.close()
+
+    def close(self) -> None:
+        """From now on it dispatches nothing, and needs no place among the limits."""
+        self.is_over = True
+        if self.aside is not None:
+            self.aside.is_over = True
 
     async def call_in_thread(self) -> Any:
-        """Call a `def`, which must not hold up the loop."""
-        return await anyio.to_thread.run_sync(self.call, abandon_on_cancel=True)
+        """Call a `def`, which must not hold up the loop.
+
+        Each has a thread of its own: of a number of them, those that wait for children would leave none to these.
+        """
+        return await run_in_thread(self.call, f"hermes-task {self.task.id}", refusable=False)
 
     def returned(self, value: object) -> Returned:
         """Return the outcome of a function that came back with `value`."""
@@ -182,7 +192,7 @@ class Runner:
         task, store = attempt.task, self._journal.store
         aside = attempt.aside = Aside(task, store, attempt.limits, self._step_out)
         aside.is_over = attempt.is_over
-        conversation = Conversation(task, store, aside)
+        conversation = Conversation(task, store, aside, attempt.limits.began)
         conversation.on_lost = attempt.abandon
         attempt.children = Children(self._dispatcher.of(Origin.of(task), aside))
         spending = attempt.spending = Spending(task, store, attempt.limits.sign)
@@ -195,9 +205,7 @@ class Runner:
         Whoever cancels meanwhile comes too late.
         """
         attempt.context.cancelled |= not isinstance(outcome, Returned)  # a thread may still be at work
-        attempt.is_over = True
-        if attempt.aside is not None:
-            attempt.aside.is_over = True
+        attempt.close()
         return await _to_the_end(self._settle(attempt, outcome))
 
     async def _settle(self, attempt: Attempt, outcome: Outcome) -> AnyEvent | None:

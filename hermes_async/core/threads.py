@@ -30,15 +30,20 @@ class TooManyStrays(Exception):
     """So many calls go on although nobody waits for them that no more are begun."""
 
 
-async def run_in_thread(function: Callable[[], T], name: str) -> T:
+async def run_in_thread(function: Callable[[], T], name: str, *, refusable: bool = True) -> T:
     """Call a function in a thread of its own, which ends with the call.
 
     Whoever is cancelled leaves the thread behind. It is a daemon: the process can end without it.
 
+    Args:
+        function: what to call.
+        name: of the thread.
+        refusable: do not call it while too many others are left behind.
+
     Raises:
-        TooManyStrays: too many were left behind already, and have not ended.
+        TooManyStrays: it was refused.
     """
-    if are_too_many():
+    if refusable and are_too_many():
         raise TooManyStrays(f"{len(_strays)} calls go on in this process although they were given up")
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from hermes_async.domain.budget import budget_is_spent
 from hermes_async.domain.errors import NotTaken, TaskRejected
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.task import Task
 from hermes_async.domain.usage import ONE_REQUEST, Usage
+
+#: What a parent task is whose attempt has ended, or will in this moment.
+NOT_RUNNING: Final = "not running this attempt any more"
 
 
 def too_many_wait(task: Task, waiting: int) -> TaskRejected:

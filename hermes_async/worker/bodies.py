@@ -102,7 +102,7 @@ async def run_on_loop(runners: Runners, task_id: str) -> str:
     runner = await runners.on_loop()
     event = await runner.run(task_id)
     if are_too_many():
-        _recycle("calls of tools do not end although they were given up")
+        _recycle("calls of functions do not end although they were given up")
     return told(event)
 
 

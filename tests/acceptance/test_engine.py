@@ -104,6 +104,14 @@ async def test_nesting_is_deeper_than_a_worker_has_slots(
         await wait_until_async(lambda: nothing_is_held(site))
 
 
+async def test_there_are_threads_for_the_children_of_many_that_wait_in_threads(
+    site: Site, crew: Crew
+) -> None:
+    await crew(Lane.ASYNC, 60)
+    handles = await site.session.dispatch_many(families.nest_in_thread, [{"depth": 1}] * 60)
+    assert await done(*handles) == [1] * 60
+
+
 async def test_a_pool_of_processes_is_after_nesting_as_it_was_before(site: Site, crew: Crew) -> None:
     (worker,) = await crew(Lane.PROCESS, 1)
     began = time.monotonic()

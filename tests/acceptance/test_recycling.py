@@ -7,10 +7,11 @@ import asyncio
 import pytest
 
 from hermes_async.adapters import celery_queue
+from hermes_async.core.threads import MOST_STRAYS
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.task import Lane, TaskStatus
 from hermes_async.worker.recycle import EXIT_CODE
-from tests.support import agents
+from tests.support import agents, families
 from tests.support.agents import tuned
 from tests.support.asking import ended, told
 from tests.support.site import Site, gone, until_said
@@ -63,3 +64,14 @@ async def test_force_ends_what_does_not_hear(site: Site) -> None:
     await until_said(first, "is to be killed, and does not end")
     assert (await ended(innocent)).output == second.pid
     assert await asyncio.wait_for(await site.dispatch(agents.echo, "x"), 10) == "x"
+
+
+async def test_a_worker_in_which_too_many_functions_stay_is_replaced(site: Site) -> None:
+    (first,) = await site.workers(Lane.ASYNC)
+    stays = tuned(families.stay_in_thread, timeout=0.5)
+    stuck = [await site.dispatch(stays, 60) for _ in range(MOST_STRAYS)]
+    for handle in stuck:
+        assert (await ended(handle)).reason is Reason.TIMEOUT
+    assert await gone(first) == EXIT_CODE
+    await site.workers(Lane.ASYNC)
+    assert await asyncio.wait_for(await site.dispatch(agents.echo, "x"), 30) == "x"

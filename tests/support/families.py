@@ -29,6 +29,21 @@ async def nest_in_child(ctx: TaskContext, depth: int, seconds: float = 0.0) -> i
     return 1 + await (await ctx.dispatch(nest_in_child, depth - 1, seconds))
 
 
+@subagent(pool="async")
+def nest_in_thread(ctx: TaskContext, depth: int) -> int:
+    """The same in a thread of the async lane."""
+    if not depth:
+        return 0
+    child = ctx.wait(ctx.dispatch, nest_in_thread, depth - 1)
+    return 1 + ctx.wait(child.result)
+
+
+@subagent(pool="async")
+def stay_in_thread(ctx: TaskContext, seconds: float) -> None:
+    """Heed nothing in a thread of the async lane."""
+    time.sleep(seconds)
+
+
 @subagent
 async def clan(ctx: TaskContext, depth: int, seconds: float) -> None:
     """Two children, and so on; those at the bottom sleep in the process lane."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hermes_async.adapters.memory.entry import Entry
 from hermes_async.core.ports import Cancelled
 from hermes_async.domain.events import AnyEvent, CancelRequestedData, task_event
-from hermes_async.domain.refusals import parent_has_ended
+from hermes_async.domain.refusals import NOT_RUNNING, parent_has_ended
 from hermes_async.domain.task import Task, TaskStatus
 
 
@@ -37,7 +37,7 @@ class MemoryFamily:
         if parent is not None and parent.task.cancel_requested:
             raise parent_has_ended(task, "to be cancelled")
         if parent is None or not parent.is_begun(birth.parent_attempt):
-            raise parent_has_ended(task, "not running this attempt any more")
+            raise parent_has_ended(task, NOT_RUNNING)
         check(task)
         parent.children.append(task.id)
 

@@ -61,6 +61,30 @@ async def careful(ctx: TaskContext) -> int:
     return len(handles)
 
 
+@subagent
+async def nap(ctx: TaskContext) -> None:
+    await asyncio.sleep(0.5)
+
+
+#: What goes on although its agent has returned.
+beside: list[asyncio.Task[Any]] = []
+
+
+@subagent
+async def lively(ctx: TaskContext) -> str:
+    """Dispatch one more while only the end of the first is awaited."""
+    await ctx.dispatch(quick)
+    beside[:] = [asyncio.create_task(ctx.dispatch(nap))]
+    return "done"
+
+
+@subagent
+async def late(ctx: TaskContext) -> str:
+    """Dispatch when it is over."""
+    beside[:] = [asyncio.create_task(ctx.dispatch(quick))]
+    return "done"
+
+
 @subagent(timeout=0.3)
 async def slow(ctx: TaskContext) -> str:
     """Be in time, but not its child."""
@@ -108,6 +132,23 @@ async def test_a_task_is_not_completed_while_its_children_live(make_bench: MakeB
     assert done is not None
     assert (done.type, done.data.output) == ("task.completed", "done")
     assert await ends(bench) == ["child", "child", "child", "careless"]  # a cancel is asked for, too
+
+
+async def test_nor_while_one_lives_that_was_dispatched_meanwhile() -> None:
+    async with LocalHermes(lively, quick, nap) as hermes:
+        root = await (await hermes.session("chat").dispatch(lively)).ended()
+        others = [task for task in await hermes.store.tasks(limit=9) if task.id != root.id]
+    assert {task.agent: task.status for task in others} == dict.fromkeys(("quick", "nap"), root.status)
+    assert max(task.finished_at or 0 for task in others) <= (root.finished_at or 0)
+
+
+async def test_nothing_is_dispatched_for_a_task_whose_agent_is_done() -> None:
+    async with LocalHermes(late, quick) as hermes:
+        session = hermes.session("chat")
+        assert await (await session.dispatch(late)) == "done"
+        with pytest.raises(TaskRejected, match="quick was not accepted: its parent task .* is not running"):
+            await beside[0]
+        assert len(await session.tasks()) == 1
 
 
 async def test_who_awaited_its_children_asks_for_nothing_at_its_end(make_bench: MakeBench) -> None:

@@ -45,8 +45,9 @@ async def speaker(bench: Bench) -> tuple[TaskContext, Reporter, Task]:
     async def dispatch(*_: Any, **__: Any) -> Any:
         raise NotImplementedError
 
-    aside = Aside(task, bench.store, Limits(task))
-    company = Company(dispatch, Conversation(task, bench.store, aside), Spending(task, bench.store))
+    limits = Limits(task)
+    conversation = Conversation(task, bench.store, Aside(task, bench.store, limits), limits.began)
+    company = Company(dispatch, conversation, Spending(task, bench.store))
     return TaskContext(task, writer, lambda: company), writer, task
 
 

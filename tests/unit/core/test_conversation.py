@@ -55,6 +55,12 @@ async def ask_soon(ctx: TaskContext, default: Any = "none") -> Any:
     return await ctx.ask("Which?", schema={"type": "integer"}, timeout=0.05, **more)
 
 
+@subagent
+async def ask_after_work(ctx: TaskContext) -> Any:
+    await asyncio.sleep(2)
+    return await ctx.ask("Which?", timeout=60)
+
+
 @asynccontextmanager
 async def asking(agent: Subagent[..., Any], *args: Any, **how: Any) -> AsyncIterator[TaskHandle[Any]]:
     """A task that has asked."""
@@ -406,3 +412,12 @@ async def test_a_message_has_its_limit() -> None:
     async with asking(ask) as handle:
         with pytest.raises(InvalidInput, match="bytes of JSON"):
             await handle.send("x" * 70_000)
+
+
+async def test_the_time_for_an_answer_begins_with_the_question() -> None:
+    async with asking(ask_after_work) as handle:
+        task = await handle.task()
+        asked = await anext(event async for event in handle.events() if event.type == "task.input_required")
+        assert task.question is not None
+        assert task.question.expires_at is not None
+        assert task.question.expires_at - asked.time > 59  # its work has taken two seconds
