@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def root_logger() -> Iterator[None]:
-    """Take back what a command that was run in this process has made of the log: its stderr is closed soon."""
+    """Take back what a command of this process has made of the log: its stderr is closed soon."""
     root = logging.getLogger()
     level = root.level
     yield

@@ -116,7 +116,7 @@ class Attempt:
     async def call_in_thread(self) -> Any:
         """Call a `def`, which must not hold up the loop.
 
-        Each has a thread of its own: of a number of them, those that wait for children would leave none to these.
+        Each has a thread of its own: of a few for all, who waits for children would leave them none.
         """
         return await run_in_thread(self.call, f"hermes-task {self.task.id}", refusable=False)
 

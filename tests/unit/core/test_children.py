@@ -146,7 +146,7 @@ async def test_nothing_is_dispatched_for_a_task_whose_agent_is_done() -> None:
     async with LocalHermes(late, quick) as hermes:
         session = hermes.session("chat")
         assert await (await session.dispatch(late)) == "done"
-        with pytest.raises(TaskRejected, match="quick was not accepted: its parent task .* is not running"):
+        with pytest.raises(TaskRejected, match=r"quick was not accepted: its parent task .* is not running"):
             await beside[0]
         assert len(await session.tasks()) == 1
 
