@@ -295,6 +295,27 @@ async def test_a_slot_of_an_agent_is_not_offered_to_a_line_whose_head_has_anothe
     assert gate.let_in[-1] == moving.id
 
 
+async def test_a_slot_of_an_agent_is_offered_to_the_next_when_the_first_gets_another_head(
+    make_store: MakeStore,
+) -> None:
+    async for gate in gate_of(make_store, GateLimits(max_running=4)):
+        how: dict[str, Any] = {"options": {"fallback": "spare"}, "fallback": SPARE_HERE}
+        spare = await gate.running("s", agent="spare", agent_limit=1)
+        plug = await gate.running("plug")
+        rare = await gate.running("a", agent="rare", agent_limit=1, **how)
+        first = await gate.born("a", agent="rare", agent_limit=1)
+        second = await gate.born("b", agent="rare", agent_limit=1)  # both are parked
+        await gate.running("busy")
+        urgent = await gate.born("urgent", options={"priority": 9})
+        await gate.append(falling(rare))  # its place goes to the urgent one, and it goes before the first
+        assert gate.let_in[-1] == urgent.id
+        await gate.end(plug)
+        assert gate.let_in[-1] == second.id
+        await gate.end(spare)
+        assert gate.let_in[-1] == rare.id
+        assert first.id not in gate.let_in
+
+
 async def test_the_next_line_takes_the_slot_when_the_first_is_at_its_own_limit(gate: Gate) -> None:
     """A session's limit holds over both lanes, so a line may reach it while it waits for its agent."""
     rare = await gate.running("a", agent="rare", agent_limit=1)

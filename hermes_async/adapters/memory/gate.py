@@ -105,8 +105,11 @@ class MemoryGate:
             self._grant(task)
             return
         rank = -1 if task.status is TaskStatus.RUNNING else 9 - task.birth.options.priority
+        former = self._task_of(self._head(line)) if line in self._lines else task
         self._lines.setdefault(line, {})[task.id] = (rank, born)
         self._place(line)
+        if former.agent != task.agent and self._head(line) == task.id:
+            self._pass_on(former)
         self.let_in()
 
     def leave(self, task: Task) -> None:

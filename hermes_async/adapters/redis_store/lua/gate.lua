@@ -184,7 +184,12 @@ local function enter(id, task)
   local rank = task.status == 'running' and -1 or 9 - task.priority -- who has begun goes before who has not
   redis.call('ZADD', gate('line', line), rank * RANK + task.born, id)
   redis.call('HINCRBY', gate('counts'), 'waiting', 1)
-  if redis.call('ZRANK', gate('line', line), id) == 0 then place(line) end -- else its head is where it may be
+  local first, former = unpack(redis.call('ZRANGE', gate('line', line), 0, 1))
+  if first == id then -- else its head is where it may be
+    place(line)
+    former = former and facts(former)
+    if former and former.agent ~= task.agent then pass_on(former) end
+  end
   if room then let_in() end
 end
 
