@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol
 
@@ -91,12 +91,18 @@ class Underway:
 
     call: Call
     sender: Sender
-    began: float = field(default_factory=time.monotonic)
+    #: By the monotonic clock, when it was made.
+    began: float = 0.0
     #: It is made while nothing else is.
     is_alone: bool = False
     #: The claim is somebody else's by now.
     is_lost: bool = False
     sending: asyncio.Task[Outcome] | None = None
+
+    def takes_longer_than(self, seconds: float) -> bool:
+        """Tell whether it goes on; one that has to wait for others, or only for Redis, does not."""
+        goes_on = self.sending is not None and not self.sending.done()
+        return goes_on and time.monotonic() - self.began > seconds
 
 
 @dataclass(eq=False)
@@ -236,9 +242,9 @@ class Caller:
     async def _others_end(self, each: Underway) -> None:
         while others := [making for other, making in self._underway.items() if other is not each]:
             await asyncio.wait(others)
-        each.began = time.monotonic()
 
     async def _outcome(self, each: Underway) -> Outcome:
+        each.began = time.monotonic()
         sending = each.sending = asyncio.create_task(_sent(each.sender, each.call, self._tracing))
         await asyncio.wait({sending}, timeout=self.timeout)
         if sending.done():

@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,7 +19,7 @@ from typing import Final
 from hermes_async.adapters.plugins import load_callbacks
 from hermes_async.adapters.webhook import WebhookSender
 from hermes_async.bootstrap import Servers, registry, servers
-from hermes_async.core.callbacks import PLACES, TIMEOUT, Caller, Sender, Underway
+from hermes_async.core.callbacks import PLACES, TIMEOUT, Caller, Sender
 from hermes_async.core.calling import Function, Functions
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.ledger import Ledger
@@ -210,7 +209,7 @@ class Keeper:
         """Keep alive what may still be under way; give up what is not, and tell what was lost."""
         await self._ledger.enlist(self._name, self.lease)
         calls = [each for each in self._caller.under_way() if not each.is_lost]
-        late = [each for each in calls if self._is_late(each)]
+        late = [each for each in calls if each.takes_longer_than(self._caller.timeout + LATE)]
         for each in late:
             error = ErrorInfo(type="TimeoutError", message="the call blocks its process")
             await Caller.write(self._ledger, each.call, each.sender.failed(each.call, error))
@@ -229,10 +228,6 @@ class Keeper:
         self._silent += 1  # looks, not seconds: while the whole process was stopped, nothing was silent
         if self._silent * LOOK_EVERY > self._caller.timeout + 2 * LATE:
             _end_blocked()
-
-    def _is_late(self, each: Underway) -> bool:
-        is_open = each.sending is None or not each.sending.done()  # else it only waits for Redis
-        return is_open and time.monotonic() - each.began > self._caller.timeout + LATE
 
 
 def _end_blocked() -> None:

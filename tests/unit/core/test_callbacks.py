@@ -380,6 +380,8 @@ async def test_what_may_end_processes_takes_nobody_with_it(bench: Bench) -> None
         await calls.completed("slow", "a")
         await begun.wait()
         await wait_until_async(lambda: len(calls.caller.under_way()) == 2)
+        slow = [each for each in calls.caller.under_way() if not each.is_alone]
+        assert [each for each in calls.caller.under_way() if each.takes_longer_than(0)] == slow
         await calls.completed("later", "b")
         free.set()
         await calls.settled()
