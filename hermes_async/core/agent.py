@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
+from hermes_async.core.options import spec_of
 from hermes_async.core.signature import Signature
 from hermes_async.domain.agent import SubagentSpec
 from hermes_async.domain.task import Lane
@@ -79,6 +80,9 @@ class Subagent(Generic[P, R]):
         return self.pool or (Lane.ASYNC if self.is_async else Lane.PROCESS)
 
     def options(self, **changes: Any) -> Subagent[P, R]:
-        """Return the same subagent with other options, for example `research.options(timeout=10)`."""
-        said = SubagentSpec.model_validate({"id": self.spec.id, "agent": self.spec.agent, **changes})
-        return replace(self, spec=said.over(self.spec))
+        """Return the same subagent with other options, for example `research.options(timeout=10)`.
+
+        Raises:
+            UserError: an option is not known, or has no such value.
+        """
+        return replace(self, spec=spec_of(self.spec.id, self.spec.agent, changes).over(self.spec))

@@ -8,8 +8,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from hermes_async.core.agent import Subagent
 from hermes_async.core.context import TaskContext
-from hermes_async.domain.agent import SubagentSpec
-from hermes_async.domain.task import Lane
+from hermes_async.core.options import lane_of, spec_of
 
 __all__ = ["Subagent", "subagent"]
 
@@ -38,6 +37,9 @@ def subagent(
         name: the agent's name; the function's own by default.
         pool: `async` or `process`, to override the lane that the function's kind implies.
         options: what a subagent may say in agents.yaml, for example `timeout=120, retry_limit=2`.
+
+    Raises:
+        UserError: an option is not known, or has no such value.
     """
     decorate = _Decorator(name, pool, options)
     return decorate if function is None else decorate(function)
@@ -55,5 +57,5 @@ class _Decorator:
     def __call__(self, function: Callable[Concatenate[TaskContext, P], R]) -> Subagent[P, R]: ...
     def __call__(self, function: Callable[..., Any]) -> Subagent[..., Any]:
         name = self.name or function.__name__
-        spec = SubagentSpec.model_validate({"id": name, "agent": name, **self.options})
-        return Subagent(name, function, spec, Lane(self.pool) if self.pool else None)
+        spec = spec_of(name, name, self.options)
+        return Subagent(name, function, spec, lane_of(name, self.pool))
