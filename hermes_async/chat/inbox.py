@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Final
 
 from hermes_async.core.ending import end
 from hermes_async.core.feed import ASK_AGAIN
 from hermes_async.core.session import Delivery, Session
-from hermes_async.domain.errors import StoreUnavailable
+from hermes_async.domain.errors import StoreDamaged, StoreUnavailable
 
 logger = logging.getLogger("hermes.chat")
 
@@ -91,8 +90,12 @@ class Inbox:
 
     async def _listen(self) -> None:
         while True:
-            with suppress(StoreUnavailable):  # it cannot be listened to yet
+            try:
                 async for _ in self._session.batches(self._coalesce):
                     self.has_news = True
                     self._on_news()
-            await asyncio.sleep(ASK_AGAIN)
+            except StoreUnavailable:  # it cannot be listened to yet
+                await asyncio.sleep(ASK_AGAIN)
+            except StoreDamaged as error:
+                logger.error("there are no news of session %s any more: %s", self._session.id, error)
+                return

@@ -27,7 +27,7 @@ from hermes_async.cli.terminal.talk import Talk, parent_of
 from hermes_async.cli.terminal.voice import JsonLines, Plain, Voice
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.session import Session
-from hermes_async.domain.errors import ConfigError, ServiceError, UnknownAgent
+from hermes_async.domain.errors import ConfigError, HermesError, UnknownAgent
 from hermes_async.settings import Settings
 
 CODES = (
@@ -218,7 +218,7 @@ def _greet(session: Session, slash: Slash, screen: Screen) -> None:
 async def _say_goodbye(wish: Wish, session: Session, talk: Talk, staff: Staff) -> None:
     """Say what goes on, and how to come back."""
     left = 0
-    with suppress(ServiceError):
+    with suppress(HermesError):
         left = await talk.unfinished()
     named = f"{session.parent} " if session.parent else ""
     back = command(wish.shell, f"chat {named}--session {shlex.quote(session.id)}")

@@ -20,7 +20,7 @@ from hermes_async.core.present import Presence
 from hermes_async.core.runner import raised
 from hermes_async.core.tracing import UNTRACED, Tracing
 from hermes_async.domain.callback import CALLER_LOST, Call
-from hermes_async.domain.errors import StoreUnavailable
+from hermes_async.domain.errors import StoreDamaged, StoreUnavailable
 from hermes_async.domain.events import MessageData
 from hermes_async.domain.failure import ErrorInfo
 from hermes_async.domain.task import TaskResult
@@ -292,7 +292,8 @@ class Caller:
             await asyncio.wait(left.values(), timeout=CLEANUP)
         with suppress(StoreUnavailable):
             for each in left:
-                await self._ledger.put_off(each.call, 0.0)
+                with suppress(StoreDamaged):
+                    await self._ledger.put_off(each.call, 0.0)
 
 
 def _is_suspect(call: Call) -> bool:

@@ -16,7 +16,7 @@ import anyio
 
 from hermes_async.core.page import Page
 from hermes_async.core.ports import Store
-from hermes_async.domain.errors import StoreUnavailable
+from hermes_async.domain.errors import StoreDamaged, StoreUnavailable
 from hermes_async.domain.events import UNREADABLE, AnyEvent
 from hermes_async.domain.gap import Gap
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
@@ -197,12 +197,14 @@ class Reader:
 
         Raises:
             StoreUnavailable: the reader has stopped, or could not begin.
+            StoreDamaged: the log cannot be read, also by the next reader.
         """
         await event.wait()
         if self._task.done():
             cause = None if self._task.cancelled() else self._task.exception()
             why = cause or "this Hermes was closed"
-            raise StoreUnavailable(f"nobody listens to session {self._session_id}: {why}") from cause
+            kind = StoreDamaged if isinstance(cause, StoreDamaged) else StoreUnavailable
+            raise kind(f"nobody listens to session {self._session_id}: {why}") from cause
 
     async def patiently(self, read: Callable[[], Awaitable[T]]) -> T:
         """Read from the store; while it is away, wait.

@@ -9,7 +9,7 @@ from functools import partial
 
 from hermes_async.core.journal import Journal
 from hermes_async.core.present import Presence
-from hermes_async.domain.errors import ServiceError
+from hermes_async.domain.errors import ServiceError, StoreDamaged
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import Lost, Overdue, decide
 from hermes_async.domain.task import TaskStatus
@@ -49,11 +49,14 @@ class Janitor:
         return await self._journal.store.prune(retention)
 
     async def _mended(self, mend: Callable[[str], Awaitable[bool]], task_id: str) -> bool:
-        """Mend one task; a record that cannot be read must not keep the others waiting."""
+        """Mend one task; a record that is damaged, or cannot be read, must not keep the others waiting."""
         try:
             return await mend(task_id)
         except ServiceError:
             raise
+        except StoreDamaged as exc:
+            logger.error("task %s cannot be mended: %s", task_id, exc)
+            return False
         except Exception:
             logger.exception("task %s cannot be mended", task_id)
             return False

@@ -101,7 +101,10 @@ class Journal:
 
 
 async def patiently(ask: Callable[[], Awaitable[T]], what: str) -> T:
-    """Ask the store until it answers; it may be away for a while, which is told once."""
+    """Ask the store until it answers; it may be away for a while, which is told once.
+
+    What it cannot do, however often it is asked, is an error at once.
+    """
     level = logging.WARNING
     while True:
         try:

@@ -58,8 +58,18 @@ class Publisher:
                 logger.warning("%d tasks wait for the broker: %s", len(ids) + len(stopping), exc)
 
     async def _hand_over(self, ids: Sequence[str]) -> None:
-        found = await asyncio.gather(*map(self._store.load, ids))
+        found = await asyncio.gather(*map(self._loaded, ids))
         tasks: list[Task] = [task for task in found if task and task.status is TaskStatus.QUEUED]
         if tasks:
             await self._queue.publish_all(tasks)
             await self._store.published([task.id for task in tasks])
+
+    async def _loaded(self, task_id: str) -> Task | None:
+        """Return a record; one that cannot be read must not keep the others waiting."""
+        try:
+            return await self._store.load(task_id)
+        except ServiceError:
+            raise
+        except Exception:
+            logger.exception("task %s cannot be published", task_id)
+            return None

@@ -11,6 +11,7 @@ import anyio
 from pydantic import BaseModel
 
 from hermes_async.core.journal import Journal
+from hermes_async.domain.errors import StoreDamaged
 from hermes_async.domain.events import task_event
 from hermes_async.domain.task import Task
 
@@ -109,7 +110,12 @@ class Reporter:
                 continue
             self._ordinal += 1
             event = task_event(self._task, type_, data, n=self._ordinal)
-            if not await self._journal.insist(event):
+            try:
+                is_written = await self._journal.insist(event)
+            except StoreDamaged:  # the work goes on, and its end may be written
+                logger.exception("a %s of task %s cannot be written", type_, self._task.id)
+                continue
+            if not is_written:
                 self.on_lost()
                 return
 

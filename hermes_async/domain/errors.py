@@ -19,6 +19,7 @@ HermesError
 │   ├── TaskFailed              see .reason and .error
 │   ├── TaskCancelled
 │   └── TaskRejected            never accepted: a limit said no
+├── StoreDamaged              ours: what Redis keeps of a task or a session cannot be worked with
 └── ServiceError              ours, or the servers': nothing was accepted, try again
     ├── StoreUnavailable        Redis cannot be reached
     ├── QueueUnavailable        the broker cannot be reached
@@ -121,6 +122,10 @@ class TaskRejected(TaskError):
 
     #: Their ids, in the order of their inputs; a task that dispatches has none: they were stopped.
     accepted: tuple[str, ...] = ()
+
+
+class StoreDamaged(HermesError):
+    """What the store keeps of something is damaged or not ours: trying again is no use, and others go on."""
 
 
 class ServiceError(HermesError):

@@ -9,7 +9,7 @@ from secrets import token_hex
 from hermes_async.core.ending import end
 from hermes_async.core.hint import Hint
 from hermes_async.core.ports import Store
-from hermes_async.domain.errors import StoreUnavailable
+from hermes_async.domain.errors import StoreDamaged, StoreUnavailable
 
 logger = logging.getLogger("hermes.relay")
 
@@ -46,7 +46,7 @@ class Ear:
                 async with self._store.watch(self._name) as hint:
                     while True:
                         await self._try(hint)
-            except StoreUnavailable as exc:
+            except (StoreUnavailable, StoreDamaged) as exc:
                 logger.warning("the relay has not heard itself for %.0f s: %s", self.silence, exc)
                 await asyncio.sleep(EVERY)
 

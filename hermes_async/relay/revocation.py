@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 
 from hermes_async.core.ending import end
 from hermes_async.core.ports import Store
-from hermes_async.domain.errors import StoreUnavailable, Unauthorized
+from hermes_async.domain.errors import StoreDamaged, StoreUnavailable, Unauthorized
 from hermes_async.relay.auth import Grant
 
 logger = logging.getLogger("hermes.relay")
@@ -56,7 +56,7 @@ class Revocation:
             await asyncio.sleep(LOOK_EVERY)
             try:
                 found = await self._store.revoked(list(self._present()))
-            except StoreUnavailable as exc:  # nothing is sent meanwhile either
+            except (StoreUnavailable, StoreDamaged) as exc:  # nothing is sent meanwhile either
                 logger.warning("cannot see which tokens are revoked: %s", exc)
             else:
                 self._hang_up(found)

@@ -16,7 +16,7 @@ from celery.worker import state
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.janitor import Swept
 from hermes_async.core.ports import Store
-from hermes_async.domain.errors import ServiceError
+from hermes_async.domain.errors import ServiceError, StoreDamaged
 from hermes_async.domain.events import task_event
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import Interrupted, decide
@@ -263,10 +263,14 @@ class LeaseKeeper:
 
     async def _settle(self, task_id: str) -> bool:
         """Write the end of a task that does not write it itself; False: it just did."""
-        task = await self._journal.store.load(task_id)
-        if task is None or task.worker != self._worker:
-            return False
-        return await self._journal.end(task, task_event(task, "task.cancelled"))
+        try:
+            task = await self._journal.store.load(task_id)
+            if task is None or task.worker != self._worker:
+                return False
+            return await self._journal.end(task, task_event(task, "task.cancelled"))
+        except StoreDamaged as exc:  # it is to stop all the same
+            logger.error("the end of task %s cannot be written: %s", task_id, exc)
+            return True
 
     async def _is_lost(self, task_id: str) -> bool:
         """Tell what others ended or took over from what has not been claimed yet, or has ended by itself."""

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from hermes_async.adapters.redis_store.channels import Channels
 from hermes_async.adapters.redis_store.connection import client_for, shown
-from hermes_async.adapters.redis_store.pipe import unavailable
+from hermes_async.adapters.redis_store.meaning import unavailable
 from hermes_async.core.ending import end
 from hermes_async.domain.events import AnyEvent
 

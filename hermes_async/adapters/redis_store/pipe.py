@@ -12,12 +12,12 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import Connection
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from hermes_async.adapters.redis_store.connection import REPLY_TIMEOUT
+from hermes_async.adapters.redis_store.meaning import meaning, unavailable
 from hermes_async.adapters.redis_store.wire import Command, Wire, parts
-from hermes_async.domain.errors import StoreUnavailable
 
 _FOLDER = Path(__file__).with_name("lua")
 
@@ -129,7 +129,8 @@ class Pipe:
         """Call a script on a partition; the future is its reply.
 
         Raises:
-            StoreUnavailable: Redis cannot be reached, or refuses to write.
+            StoreUnavailable: Redis cannot be reached, or says that it cannot do anything now.
+            StoreDamaged: it cannot do this.
         """
         packed = parts(*args)  # here, so that only the asker fails
         return self._ask(_Call(_reply(), None, script, parts(prefix), packed, len(args)))
@@ -213,7 +214,7 @@ class Pipe:
     def _fail(self, batch: Sequence[_Call], exc: Exception) -> list[_Call]:
         if isinstance(exc, RedisTimeoutError):  # who came meanwhile has waited long enough, too
             batch, self._waiting = [*batch, *self._waiting], []
-        return self._hand_out(((call, exc) for call in batch), retry=False)
+        return self._hand_out(((call, unavailable(exc, self._where)) for call in batch), retry=False)
 
     async def _connected(self) -> Wire:
         if self._wire is None or not self._wire.is_open:
@@ -232,15 +233,7 @@ class Pipe:
             if retry and isinstance(reply, NoScriptError):
                 unknown.append(call)
             elif isinstance(reply, Exception):
-                call.reply.set_exception(self._meaning(reply))
+                call.reply.set_exception(meaning(reply, self._where))
             else:
                 call.reply.set_result(reply)
         return unknown
-
-    def _meaning(self, exc: Exception) -> Exception:
-        return unavailable(exc, self._where) if isinstance(exc, RedisError | OSError) else exc
-
-
-def unavailable(exc: Exception, where: str) -> StoreUnavailable:
-    """Return the error that tells a user what a Redis error means."""
-    return StoreUnavailable(f"Redis at {where} does not work ({exc}); is it running and reachable?")

@@ -8,7 +8,7 @@ from typing import Final
 
 from hermes_async.core.callbacks import Failed, Outcome, Succeeded
 from hermes_async.core.ledger import Endpoints
-from hermes_async.domain.errors import StoreUnavailable
+from hermes_async.domain.errors import StoreDamaged, StoreUnavailable
 
 #: Failures in a row that close an endpoint.
 THRESHOLD: Final = 20
@@ -33,13 +33,13 @@ class Breaker:
     async def delay(self, endpoint: str) -> float:
         """Return for how many seconds to put a post off; 0: it may be tried now."""
         closed = 0.0
-        with suppress(StoreUnavailable):
+        with suppress(StoreUnavailable, StoreDamaged):
             closed = await self._endpoints.endpoint_closed_for(endpoint, THRESHOLD, self._probe)
         return closed * random.uniform(1, 1 + SPREAD)
 
     async def note(self, endpoint: str, outcome: Outcome) -> None:
         """Note how a try went. One that was refused or is unwanted says nothing of the endpoint's health."""
-        with suppress(StoreUnavailable):
+        with suppress(StoreUnavailable, StoreDamaged):
             if isinstance(outcome, Succeeded):
                 await self._endpoints.endpoint_ok(endpoint)
             elif isinstance(outcome, Failed):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Protocol, Self
 
 from hermes_async.core.ending import end
 from hermes_async.core.feed import ASK_AGAIN
 from hermes_async.core.session import Session
-from hermes_async.domain.errors import InvalidInput, StoreUnavailable
+from hermes_async.domain.errors import InvalidInput, StoreDamaged, StoreUnavailable
 from hermes_async.domain.events import AnyEvent
+
+logger = logging.getLogger("hermes.chat")
 
 #: Seconds that the first news wait for others.
 COALESCE = 0.05
@@ -88,9 +90,13 @@ class Mute:
 
     async def _listen(self) -> None:
         while True:
-            with suppress(StoreUnavailable):
+            try:
                 async for batch in self._session.batches(COALESCE):
                     for delivery in batch:
                         self._tell(delivery.event)
                     await batch.ack()
-            await asyncio.sleep(ASK_AGAIN)
+            except StoreUnavailable:
+                await asyncio.sleep(ASK_AGAIN)
+            except StoreDamaged as error:
+                logger.error("there are no news of session %s any more: %s", self._session.id, error)
+                return

@@ -16,7 +16,7 @@ from hermes_async.cli.supervisor import ChildSpec, GaveUp, Supervisor
 from hermes_async.cli.up import callbacks_child, worker_children
 from hermes_async.cli.words import harmless
 from hermes_async.core.hermes import Hermes
-from hermes_async.domain.errors import EmbeddedServerError, StoreUnavailable
+from hermes_async.domain.errors import EmbeddedServerError, StoreDamaged, StoreUnavailable
 from hermes_async.settings import Settings
 
 #: Seconds between two looks at whether anybody works.
@@ -96,8 +96,8 @@ class Staff:
         try:
             # Its janitor says so every second or two; slots are counted for as long as nobody looks.
             return (await self._hermes.traffic()).leader is not None
-        except StoreUnavailable:
-            return True  # others tell that it is away
+        except (StoreUnavailable, StoreDamaged):
+            return True  # others tell of it
 
     async def _work(self) -> None:
         self._on_status("starting workers ...")

@@ -7,7 +7,7 @@ import asyncio
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from hermes_async.domain.errors import StoreUnavailable
+from hermes_async.domain.errors import StoreDamaged, StoreUnavailable
 from hermes_async.relay.http.answer import Json, described
 from hermes_async.relay.http.desk import Desk, Reader
 from hermes_async.relay.http.exposition import MEDIA_TYPE
@@ -29,7 +29,7 @@ async def get_health(request: Request) -> Response:
     desk: Desk = request.app.state.desk
     try:
         answers: str | None = await desk.hermes.store.ping()
-    except StoreUnavailable:
+    except (StoreUnavailable, StoreDamaged):
         answers = None
     hears = desk.host.hears()
     well = answers is not None and hears

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from hermes_async.adapters.redis_store.connection import client_for
+from hermes_async.adapters.redis_store.meaning import meaning
 from hermes_async.adapters.redis_store.pipe import BATCH, Pipe, Script
 from hermes_async.adapters.redis_store.wire import Command, Done, Wire
-from hermes_async.domain.errors import StoreUnavailable
+from hermes_async.domain.errors import StoreDamaged, StoreUnavailable
 from tests.support.servers import BUSY, RedisServer, free_port
 from tests.support.silent import silent_server
 
@@ -107,7 +109,7 @@ async def test_a_call_that_fails_costs_the_others_of_its_run_nothing(pipe: Count
         post(pipe, "b"), post(pipe, "c", "bad"), post(pipe, "d"), post(pipe, "e"), return_exceptions=True
     )
     assert [replies[0], *replies[2:]] == [2, 3, 4]
-    assert isinstance(replies[1], StoreUnavailable)
+    assert isinstance(replies[1], StoreDamaged)
     assert "WRONGTYPE" in str(replies[1])
     assert await pipe.read("HGET", f"{PREFIX}session:chat", "seq") == "4"
     counted = await pipe.read("HGET", "test:metrics", "session.message ")
@@ -167,7 +169,7 @@ async def test_only_the_asker_of_what_redis_refuses_fails(pipe: CountingPipe) ->
         pipe.read("GET", "text"), pipe.read("HGET", "text", "a"), return_exceptions=True
     )
     assert replies[0] == "x"
-    assert isinstance(replies[1], StoreUnavailable)
+    assert isinstance(replies[1], StoreDamaged)
     assert "WRONGTYPE" in str(replies[1])
 
 
@@ -252,6 +254,50 @@ async def test_no_reply_of_a_broken_trip_reaches_the_next(own_server: RedisServe
         for one in asked:
             one.cancel()
         assert await pipe.read("ECHO", "mine") == "mine"
+
+
+REFUSES: dict[str, Sequence[str]] = {
+    "it is full": ["CONFIG SET maxmemory 1"],
+    "it is a replica": ["REPLICAOF 127.0.0.1 1"],
+    "it is a replica that has lost its master": [
+        "CONFIG SET replica-serve-stale-data no",
+        "REPLICAOF 127.0.0.1 1",
+    ],
+    "it has no replica": ["CONFIG SET min-replicas-to-write 1"],
+    "it may not be asked": ["ACL SETUSER default -evalsha"],
+}
+
+
+@pytest.mark.parametrize("why", REFUSES)
+async def test_a_server_that_refuses_for_now_is_away(own_server: RedisServer, why: str) -> None:
+    async with piped(own_server.url) as pipe:
+        await asyncio.gather(post(pipe, "a"), post(pipe, "b"), pipe.read("PING"))
+        with own_server.client() as other:
+            for command in REFUSES[why]:
+                other.execute_command(*command.split())
+            for asked in (["c"], ["d", "e"]):
+                replies = await asyncio.gather(*(post(pipe, id) for id in asked), return_exceptions=True)
+                assert [type(reply) for reply in replies] == [StoreUnavailable] * len(asked)
+
+
+@pytest.mark.parametrize(
+    ("said", "means"),
+    [
+        ("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.", True),
+        ("MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist.", True),
+        (
+            "Error running script (call to f_1): @user_script:7: @user_script: 7: -OOM command not allowed",
+            True,
+        ),
+        ("user_script:7: attempt to compare nil with number script: 1, on @user_script:7.", False),
+        ("BUSYGROUP Consumer Group name already exists", False),
+        ("value is not an integer or out of range", False),
+    ],
+)
+def test_what_a_reply_means(said: str, means: bool) -> None:
+    error = meaning(ResponseError(said), "here")
+    assert type(error) is (StoreUnavailable if means else StoreDamaged)
+    assert said in str(error)
 
 
 async def test_after_an_outage_it_works_again(own_server: RedisServer) -> None:

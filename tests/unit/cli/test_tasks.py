@@ -20,7 +20,7 @@ from hermes_async.cli import relayed
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.spans import Span
 from hermes_async.settings import Settings
-from tests.support.servers import wait_until
+from tests.support.servers import RedisServer, wait_until
 from tests.unit.cli.conftest import HERMES, Cli, with_hermes
 
 
@@ -54,6 +54,19 @@ def worker() -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+
+
+def test_a_damaged_record_is_told_in_one_sentence(online: Path, cli: Cli, redis_server: RedisServer) -> None:
+    task_id = create(cli, "parent_agent", "research", "--input", "0", "--async")
+    with redis_server.client() as client:
+        [key] = client.scan_iter(f"*:task:{task_id}")
+        client.delete(key)
+        client.set(key, "no hash")
+    for command in ("status", "cancel", "result", "events"):
+        said = cli("task", command, task_id)
+        assert said.code == 70, command
+        assert said.err.startswith("hermes-async: Redis at "), command
+        assert (said.err.count("\n"), "WRONGTYPE" in said.err) == (1, True), command
 
 
 def test_create_prints_the_id_and_how_to_watch_it(online: Path, cli: Cli) -> None:

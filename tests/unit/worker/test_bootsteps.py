@@ -15,7 +15,8 @@ from celery.worker import state
 
 from hermes_async.adapters.memory import MemoryStore
 from hermes_async.core.janitor import Swept
-from hermes_async.domain.errors import StoreUnavailable
+from hermes_async.domain.errors import StoreDamaged, StoreUnavailable
+from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.task import Task, TaskStatus
 from hermes_async.worker import bootsteps
 from hermes_async.worker.bootsteps import (
@@ -163,6 +164,28 @@ async def test_a_cancel_that_takes_too_long_is_settled_and_the_task_killed(
     assert round_.killed == [request.id]
     assert (await round_.bench.record(task)).status is TaskStatus.CANCELLED
     assert await round_.bench.store.append(make_event(task, "task.completed")) == 0
+
+
+async def test_a_cancelled_task_whose_end_cannot_be_written_is_killed_as_others_are(
+    round_: Round, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accepted = [await round_.accepted(claimed_by="w1") for _ in range(2)]  # whose requests are held weakly
+    bad, good = (task for task, _ in accepted)
+    for task in (bad, good):
+        await round_.bench.store.append(make_event(task, "task.cancel_requested"))
+    append = round_.bench.store.append
+
+    async def append_some(event: AnyEvent, **more: Any) -> int:
+        if event.task_id == bad.id:
+            raise StoreDamaged("damaged")
+        return await append(event, **more)
+
+    monkeypatch.setattr(round_.bench.store, "append", append_some)
+    await round_.keeper.renew()
+    monkeypatch.setattr(bootsteps, "CANCEL_GRACE", 0.0)
+    await round_.keeper.renew()
+    assert sorted(round_.killed) == sorted([bad.id, good.id])
+    assert (await round_.bench.record(good)).status is TaskStatus.CANCELLED
 
 
 async def test_who_cleans_up_is_not_forgotten_until_it_has_ended(

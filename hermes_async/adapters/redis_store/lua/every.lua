@@ -52,4 +52,5 @@ for session, logged in pairs(LOGGED) do
 end
 for field, n in pairs(COUNTED) do redis.call('HINCRBY', METRICS, field, n) end
 for name, members in pairs(INDEXED) do write(name, members) end
-return done and replies or redis.error_reply(tostring(replies))
+if done then return replies end
+return type(replies) == 'table' and replies or redis.error_reply(replies)

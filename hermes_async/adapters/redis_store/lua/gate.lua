@@ -107,6 +107,12 @@ local function take(lane, line, score)
   local ring, queue = gate('ring', lane), gate('line', line)
   local id, rank, next_, next_rank = unpack(redis.call('ZRANGE', queue, 0, 1, 'WITHSCORES'))
   local task = facts(id)
+  if not (task.status and task.lane and task.session and task.subagent and task.agent) then -- the server lost its record
+    redis.call('ZREM', queue, id)
+    fewer_wait(1)
+    if not place(line) then redis.call('ZREM', ring, line) end
+    return 0
+  end
   local turn = math.max(tonumber(redis.call('HGET', gate('turns'), task.session) or 0), score % RANK)
   local place_now = math.floor(rank / RANK) * RANK + turn
   if place_now > score then -- its session had its turn

@@ -1,0 +1,51 @@
+"""What an error of Redis means for whoever has asked: that it is away, or that what it keeps is damaged."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+
+from hermes_async.domain.errors import StoreDamaged, StoreUnavailable
+
+#: Replies that do not depend on what was asked: "not now", or "not you". Those of a server that loads its
+#: data, or wants a password, are errors of the connection for redis-py.
+_AWAY: Final = (
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
+#: The same by their first word, for which redis-py has no class, or which an older server puts behind others
+#: when a script was told so.
+_WORDS: Final = re.compile(
+    r"\b(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOPERM|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b"
+)
+
+
+def meaning(exc: Exception, where: str) -> Exception:
+    """Return what an error that was the reply to one call means; one that is not Redis' stays what it is."""
+    if isinstance(exc, ResponseError) and not isinstance(exc, _AWAY) and not _WORDS.search(str(exc)):
+        return StoreDamaged(f"Redis at {where} cannot do this ({exc}): what it keeps is damaged, or not ours")
+    return unavailable(exc, where)
+
+
+def unavailable(exc: Exception, where: str) -> Exception:
+    """Return what an error means that does not depend on what was asked; one of ours stays what it is."""
+    if not isinstance(exc, RedisError | OSError):
+        return exc
+    return StoreUnavailable(f"Redis at {where} does not work ({exc}); is it running and reachable?")
