@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hermes_async.cli.shell import Shell
-from hermes_async.cli.words import line
+from hermes_async.cli.words import LONGEST, harmless, line
 
 _STYLES = {
     "completed": "green",
@@ -46,10 +46,13 @@ def show_rows(shell: Shell, columns: Sequence[str], rows: Iterable[Sequence[str]
 
 
 def show_pairs(shell: Shell, pairs: Iterable[tuple[str, str]]) -> None:
-    """Print names with their values, one per line; empty ones are left out."""
+    """Print names with their values, one per line; empty ones are left out.
+
+    A value without a name is text below what precedes it, line by line.
+    """
     said = [(name, value) for name, value in pairs if value]
     width = max((len(name) for name, _ in said), default=0)
+    longest = LONGEST if shell.on_terminal else 2_000
     for name, value in said:
-        click.echo(
-            f"{name}\t{line(value, 2_000)}" if not shell.on_terminal else f"{name:<{width}}  {line(value)}"
-        )
+        for text in [line(value, longest)] if name else harmless(value).splitlines():
+            click.echo(f"{name:<{width}}  {text}" if shell.on_terminal else f"{name}\t{text}")

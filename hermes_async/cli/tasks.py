@@ -126,6 +126,7 @@ def _facts(record: Task) -> list[tuple[str, str]]:
         ("question", question(record.question, record.id)),
         ("reason", record.reason or ""),
         ("error", error),
+        ("", record.error.traceback if record.error else ""),
         ("agent", record.agent),
         ("parent", record.birth.parent or ""),
         ("session", record.session_id),

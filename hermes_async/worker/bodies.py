@@ -27,6 +27,7 @@ from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import Outcome
 from hermes_async.settings import Settings
+from hermes_async.worker.failures import log_failure
 from hermes_async.worker.pool import running_pool
 from hermes_async.worker.station import Station, deaf, open_patiently
 
@@ -209,11 +210,12 @@ def told(event: AnyEvent | None) -> str:
     """Return or raise what makes Celery's own monitors show what the record says."""
     if event is None:
         raise Ignore("not to be run here: it has ended, or another worker has it")
-    if event.type == "task.retrying":
-        error = event.data.error
-        raise Retry(f"{error.type}: {error.message}", when=event.data.delay)
-    if event.type == "task.failed":
-        raise AgentFailed(f"{event.data.reason}: {event.data.error.type}: {event.data.error.message}")
-    if event.type != "task.completed":
+    if event.type == "task.completed":
+        return "completed"
+    if event.type not in ("task.retrying", "task.failed"):
         raise Ignore(event.type)
-    return "completed"
+    log_failure(event)
+    error = event.data.error
+    if event.type == "task.retrying":
+        raise Retry(f"{error.type}: {error.message}", when=event.data.delay)
+    raise AgentFailed(f"{event.data.reason}: {error.type}: {error.message}")

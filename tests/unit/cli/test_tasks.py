@@ -165,6 +165,19 @@ def test_a_failure_is_told_on_stderr(online: Path, cli: Cli) -> None:
     assert said.err == f"hermes-async: task {task_id} of bad failed (error): ValueError: boom\n"
 
 
+def test_status_shows_the_traceback_of_the_last_failure(online: Path, cli: Cli) -> None:
+    Path("agents.yaml").write_text(
+        'agents: {bad: {run: "examples.basics:fail"}, p: {subagents: [{id: bad}]}}'
+    )
+    task_id = create(cli, "p", "bad", "--input", "boom")
+    work(task_id)
+    shown = cli("task", "status", task_id).out
+    assert "error\tValueError: boom\n\tTraceback (most recent call last):\n\t  File " in shown
+    assert "\t    raise ValueError(message)\n\tValueError: boom\nagent\tbad\n" in shown
+    error = json.loads(cli("task", "status", task_id, "--json").out)["error"]
+    assert error["traceback"].endswith("ValueError: boom\n")
+
+
 def test_events_are_lines_in_a_pipe_and_objects_in_json(online: Path, cli: Cli) -> None:
     task_id = create(cli, "parent_agent", "slow", "--input", "0", "--async")
     work(task_id)

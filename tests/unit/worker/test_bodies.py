@@ -49,6 +49,19 @@ def test_celery_is_told_what_the_record_says() -> None:
         told(ended("task.retrying"))
 
 
+@pytest.mark.parametrize("type_", ["task.failed", "task.retrying"])
+def test_each_failed_attempt_is_logged(type_: str, caplog: pytest.LogCaptureFixture) -> None:
+    with suppress(AgentFailed, Retry):
+        told(ended(type_))
+    (record,) = caplog.records
+    assert (record.levelname, "ValueError: no ❄" in record.getMessage()) == ("WARNING", True)
+
+
+def test_an_attempt_that_ends_well_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    told(ended("task.completed"))
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize("event", [None, ended("task.cancelled"), ended("task.attempt_lost")])
 def test_celery_ignores_what_has_no_result_here(event: AnyEvent | None) -> None:
     with pytest.raises(Ignore):
