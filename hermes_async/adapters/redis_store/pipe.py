@@ -124,6 +124,8 @@ class Pipe:
         #: Nobody else asked for anything at the time of the last batch.
         self._is_calm = True
         self._mending: asyncio.Task[None] | None = None
+        #: Set when nothing is under way any more.
+        self._at_rest = asyncio.Event()
 
     def call(self, script: Script, prefix: str, *args: _Value) -> asyncio.Future[Any]:
         """Call a script on a partition; the future is its reply.
@@ -142,8 +144,8 @@ class Pipe:
     async def close(self) -> None:
         """Wait until everything that was asked for is answered, and give the connection back."""
         while self._in_flight or self._waiting:
-            await asyncio.wait([call.reply for call in (*self._in_flight, *self._waiting)])
-            await asyncio.sleep(0)
+            self._at_rest.clear()
+            await self._at_rest.wait()  # not for the replies: who has asked may have gone
         if self._connection is not None:
             connection, self._connection, self._wire = self._connection, None, None
             await connection.disconnect(nowait=True)
@@ -163,6 +165,7 @@ class Pipe:
         batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
         self._in_flight = batch
         if not batch:
+            self._at_rest.set()
             return
         self._is_calm = len(batch) == 1
         if self._wire is not None and self._wire.is_open:
@@ -192,6 +195,7 @@ class Pipe:
             for call in (*self._in_flight, *self._waiting):
                 call.reply.cancel()
             self._in_flight, self._waiting = (), []
+            self._at_rest.set()
 
     async def _mend(self, batch: Sequence[_Call]) -> None:
         """Send calls over a connection that is made anew, with the scripts that they need."""

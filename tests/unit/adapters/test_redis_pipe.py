@@ -256,6 +256,28 @@ async def test_no_reply_of_a_broken_trip_reaches_the_next(own_server: RedisServe
         assert await pipe.read("ECHO", "mine") == "mine"
 
 
+async def test_who_closes_waits_for_what_nobody_else_waits_for_and_does_nothing_meanwhile(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    selector: Any = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
+    select = selector.select
+
+    def counted(timeout: float | None) -> Any:
+        nonlocal looks
+        looks += 1
+        return select(timeout)
+
+    async with opened(own_server) as pipe:
+        with own_server.client() as other:
+            other.client_pause(500)
+        gone = pipe.read("ECHO", "late")
+        gone.cancel()
+        monkeypatch.setattr(selector, "select", counted)
+        await pipe.close()
+    assert looks < 50
+
+
 REFUSES: dict[str, Sequence[str]] = {
     "it is full": ["CONFIG SET maxmemory 1"],
     "it is a replica": ["REPLICAOF 127.0.0.1 1"],
