@@ -73,7 +73,10 @@ def check(shell: Shell) -> int:
     """Import every agent and resolve every subagent; exit code 1 when one cannot be loaded."""
     settings = settings_of(shell)
     known = registry(settings)
-    found = [_with_tools(entry, known, settings.tool_names) for entry in entries(known, known.prepare)]
+    found = [
+        _with_tools(entry, known, settings.tool_names, shell.trace)
+        for entry in entries(known, known.prepare, shell.trace)
+    ]
     idle = [
         f"agents.{entry.name} cannot run: it has neither `run` nor `model`"
         for entry in found
@@ -118,16 +121,20 @@ def _unposted(known: Registry, allow: Collection[str]) -> Iterator[str]:
 
 #: Looks whether an agent has what it needs.
 Look = Callable[[Subagent[..., Any]], object]
+#: Is told of what is wrong with one.
+Trace = Callable[[Exception], object]
 
 
-def entries(known: Registry, look: Look = lambda agent: None) -> list[Entry]:
+def entries(
+    known: Registry, look: Look = lambda agent: None, trace: Trace = lambda error: None
+) -> list[Entry]:
     """Return every agent, imported and looked at; what is wrong with one is its `problem`."""
     names = dict.fromkeys((*known.config.agents, *known))
     specs = (known.config.agents.get(name, AgentSpec(name=name)) for name in names)
-    return [_entry(known, name, spec, look) for name, spec in zip(names, specs, strict=True)]
+    return [_entry(known, name, spec, look, trace) for name, spec in zip(names, specs, strict=True)]
 
 
-def _entry(known: Registry, name: str, spec: AgentSpec, look: Look) -> Entry:
+def _entry(known: Registry, name: str, spec: AgentSpec, look: Look, trace: Trace) -> Entry:
     uses = {subagent.id: subagent.agent for subagent in spec.subagents}
     tells = {each.id: told for each in spec.subagents if (told := _callbacks(each))}
     try:
@@ -138,6 +145,7 @@ def _entry(known: Registry, name: str, spec: AgentSpec, look: Look) -> Entry:
             _priced(spec)
         return Entry(name, spec.type, subagents=uses, callbacks=tells, **_function(found, spec))
     except Exception as error:  # the module of an agent may raise anything
+        trace(error)
         what = {"run": spec.run or "", "problem": _sentence(name, error)}
         return Entry(name, spec.type, subagents=uses, callbacks=tells, **what)
 
@@ -150,12 +158,13 @@ def _priced(spec: AgentSpec) -> None:
         raise ConfigError(f"agent {spec.name!r}: {error}") from None
 
 
-def _with_tools(entry: Entry, known: Registry, names: ToolNames) -> Entry:
+def _with_tools(entry: Entry, known: Registry, names: ToolNames, trace: Trace) -> Entry:
     """Load the tools of an agent; one that cannot be loaded says so in its `problem`."""
     spec = known.config.agents.get(entry.name)
     try:
         load_tools(names, spec.tools if spec else ())
     except ConfigError as error:
+        trace(error)
         return replace(entry, problem=entry.problem or f"agent {entry.name!r}: {error}")
     return entry
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
-
 import click
 
 from hermes_async.cli import exits
@@ -20,8 +18,8 @@ def report(error: BaseException, shell: Shell) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return exits.USAGE
-    if shell.verbose and not isinstance(error, click.ClickException):
-        traceback.print_exception(error)
+    if not isinstance(error, click.ClickException):
+        shell.trace(error)
     _tell(type(error).__name__, _sentence(error), shell)
     return error.exit_code if isinstance(error, click.ClickException) else exits.code_of(error)
 

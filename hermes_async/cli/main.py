@@ -12,6 +12,7 @@ import click
 from hermes_async import __version__
 from hermes_async.cli.faults import report
 from hermes_async.cli.group import Group, Later
+from hermes_async.cli.imports import imports_guarded
 from hermes_async.cli.shell import Shell
 
 _HERE = "hermes_async.cli"
@@ -43,6 +44,7 @@ def hermes_async(ctx: click.Context) -> None:
 
     The options below may stand anywhere on the line. `hermes-async COMMAND --help` says more.
     """
+    ctx.with_resource(imports_guarded())
     logging.basicConfig(format="hermes-async: %(message)s", level=logging.WARNING)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,3 +34,8 @@ class Shell:
         """Say something beside the output."""
         if not self.json:
             click.echo(text, err=True)
+
+    def trace(self, error: BaseException) -> None:
+        """Show where an error comes from, with -v."""
+        if self.verbose:
+            traceback.print_exception(error)

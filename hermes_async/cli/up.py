@@ -64,7 +64,7 @@ def up(shell: Shell, port: int | None, workers: int, trace: bool) -> None:
     those that do not go on at the next start. A second Ctrl-C kills.
     """
     settings = settings_of(shell)
-    found = _checked(settings)
+    found = _checked(shell, settings)
     _check_port(settings.agents.relay.host, settings.agents.relay.port if port is None else port)
     first = [_relay(settings, port), callbacks_child(settings)]
     specs = [*first, *worker_children(settings, workers, shell.verbose)]
@@ -80,10 +80,10 @@ def up(shell: Shell, port: int | None, workers: int, trace: bool) -> None:
         run(_up, Supervisor(groups, console), console, embedded, told, collector)
 
 
-def _checked(settings: Settings) -> list[Entry]:
+def _checked(shell: Shell, settings: Settings) -> list[Entry]:
     """Return the agents, or raise the first fault: nothing starts half-configured."""
     known = registry(settings)
-    found = entries(known, known.check)
+    found = entries(known, known.check, shell.trace)
     for entry in found:
         if entry.problem:
             raise ConfigError(entry.problem)

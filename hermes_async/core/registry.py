@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
+from hermes_async.core.importing import importing
 from hermes_async.core.subagent import Subagent
 from hermes_async.domain.agent import AgentsConfig, AgentSpec, SubagentSpec, Webhook
 from hermes_async.domain.errors import ConfigError, UnknownAgent, did_you_mean
@@ -178,18 +179,12 @@ def _missing(spec: AgentSpec) -> str:
 
 def _function(name: str, place: str) -> Any:
     module, _, attribute = place.partition(":")
-    try:
-        found = importlib.import_module(module)
-    except Exception as exc:  # whatever the module does when it is imported
-        raise ConfigError(f"agent {name!r}: cannot import {module!r}: {_told(exc)}") from exc
+    with importing(module, f"agent {name!r}: cannot import {module!r}"):
+        found = import_module(module)
     if not hasattr(found, attribute):
         hint = did_you_mean(attribute, vars(found))
         raise ConfigError(f"agent {name!r}: module {module!r} has no {attribute!r}{hint}")
     return getattr(found, attribute)
-
-
-def _told(exc: Exception) -> str:
-    return str(exc) if isinstance(exc, ImportError) else f"{type(exc).__name__}: {exc}"
 
 
 def _adopt(name: str, spec: AgentSpec, found: Any) -> Subagent[..., Any]:
@@ -208,10 +203,8 @@ def collect(module: str) -> list[Subagent[..., Any]]:
     Raises:
         ConfigError: it cannot be imported, or has none.
     """
-    try:
-        values = vars(importlib.import_module(module)).values()
-    except Exception as exc:
-        raise ConfigError(f"cannot import module {module!r}: {_told(exc)}") from exc
+    with importing(module, f"cannot import module {module!r}"):
+        values = vars(import_module(module)).values()
     agents = [value for value in values if isinstance(value, Subagent)]
     if not agents:
         raise ConfigError(f"module {module!r} has no function decorated with @subagent")

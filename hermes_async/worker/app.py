@@ -21,8 +21,9 @@ from celery.signals import after_setup_logger, after_setup_task_logger, worker_i
 from hermes_async.adapters import logs
 from hermes_async.adapters.celery_queue import declared_queue, queue_name, task_name, transport_url
 from hermes_async.bootstrap import read_settings, registry, servers, tracing
+from hermes_async.core.importing import importing
 from hermes_async.core.subagent import Subagent
-from hermes_async.domain.errors import ConfigError, HermesError
+from hermes_async.domain.errors import HermesError
 from hermes_async.domain.task import Lane
 from hermes_async.settings import Settings
 from hermes_async.worker import lanes, signals
@@ -114,10 +115,8 @@ def _celeryconfig() -> dict[str, Any]:
     """Return the settings of the project's celeryconfig.py, if there is one."""
     if importlib.util.find_spec("celeryconfig") is None:
         return {}
-    try:
+    with importing("celeryconfig", "celeryconfig.py cannot be imported"):
         said = vars(importlib.import_module("celeryconfig"))
-    except Exception as exc:  # whatever the module does when it is imported
-        raise ConfigError(f"celeryconfig.py cannot be imported: {type(exc).__name__}: {exc}") from exc
     return {name: value for name, value in said.items() if _is_setting(name, value)}
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Final
 
-from hermes_async.adapters.plugins.names import told
+from hermes_async.core.importing import guarded, told
 from hermes_async.domain.errors import ConfigError
 
 #: Its name, beside agents.yaml.
@@ -154,7 +154,8 @@ def _module(path: Path, source: bytes) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = sys.modules[name] = module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        with guarded(str(path)):
+            spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever the file does when it is loaded
         del sys.modules[name]
         raise ConfigError(f"{_place(path, error)}: cannot be loaded: {told(error)}") from error

@@ -8,6 +8,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from hermes_async.core.importing import importing
 from hermes_async.domain.errors import ConfigError, did_you_mean
 
 
@@ -45,13 +46,9 @@ class Kind:
         Raises:
             ConfigError: it cannot be loaded; the message says why.
         """
-        try:
+        package = f" of {entry.dist.name}" if entry.dist else ""
+        with importing(entry.module, f"{self.word} {entry.name!r}{package}: cannot load {entry.value}"):
             return entry.load()
-        except (Exception, SystemExit) as error:  # whatever the package does when it is imported
-            package = f" of {entry.dist.name}" if entry.dist else ""
-            raise ConfigError(
-                f"{self.word} {entry.name!r}{package}: cannot load {entry.value}: {told(error)}"
-            ) from error
 
     def load_placed(self, place: str) -> Any:
         """Return what is at a place.
@@ -60,10 +57,8 @@ class Kind:
             ConfigError: nothing is, or its module cannot be imported; the message says why.
         """
         module, name = split(place)
-        try:
+        with importing(module, f"{self.word} {place!r}: cannot import {module!r}"):
             found = import_module(module)
-        except (Exception, SystemExit) as error:
-            raise ConfigError(f"{self.word} {place!r}: cannot import {module!r}: {told(error)}") from error
         if not hasattr(found, name):
             raise ConfigError(
                 f"{self.word} {place!r}: module {module!r} has no {name!r}{did_you_mean(name, vars(found))}"
@@ -75,8 +70,3 @@ def split(place: str) -> tuple[str, str]:
     """Return module and function of `package.module:function` or `package.module.function`."""
     module, _, name = place.partition(":") if ":" in place else place.rpartition(".")
     return module, name
-
-
-def told(error: BaseException) -> str:
-    """Return an error in one line."""
-    return f"{type(error).__name__}: {error}".removesuffix(": ")

@@ -76,7 +76,7 @@ def test_two_packages_that_bring_one_name(folder: Path, monkeypatch: pytest.Monk
 def test_a_package_that_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, KIND.group, told="no_such_module:f")
     message = refusal(lambda: load_callbacks(CallbackNames(folder), ["told"]))
-    assert message.startswith("callback 'told': cannot load no_such_module:f: ModuleNotFoundError")
+    assert message.startswith("callback 'told': cannot load no_such_module:f: No module named")
 
 
 def test_a_place_in_an_allowed_module(folder: Path) -> None:

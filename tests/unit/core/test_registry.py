@@ -18,9 +18,15 @@ from hermes_async.domain.task import Lane, Task
 from tests.support.values import make_task
 
 BROKEN = {
-    "missing_dependency": "import there_is_no_such_module",
+    "missing_dependency": "\nimport there_is_no_such_module",
     "syntax_fault": "def (",
     "import_fault": "raise RuntimeError('no key')",
+    "ending": "import sys\nsys.exit(4)",
+    "silently_ending": "raise SystemExit",
+    "in_pythons_own": "import json\n\njson.loads('')",
+    "in_another": "\nimport syntax_fault",
+    "in_a_package": "import installed",
+    "site-packages/installed": "\n\nraise OSError('not built')",
 }
 
 
@@ -45,9 +51,12 @@ def _modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vars(good).update(research=research_agent, plain=plain, number=3)
     monkeypatch.setitem(sys.modules, "good_agents", good)
     monkeypatch.setitem(sys.modules, "empty_agents", ModuleType("empty_agents"))
+    (tmp_path / "site-packages").mkdir()
     for name, text in BROKEN.items():
         (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
 
 
 def registry(**agents: AgentSpec) -> Registry:
@@ -113,9 +122,18 @@ def test_a_declared_subagent_keeps_its_options() -> None:
     ("run", "told"),
     [
         ("nowhere:run", "cannot import 'nowhere': No module named"),
-        ("missing_dependency:run", "cannot import 'missing_dependency': No module named 'there_is_no"),
-        ("import_fault:run", "cannot import 'import_fault': RuntimeError: no key"),
-        ("syntax_fault:run", "cannot import 'syntax_fault': SyntaxError"),
+        (
+            "missing_dependency:run",
+            "'missing_dependency': missing_dependency.py:2: No module named 'there_is_no",
+        ),
+        ("import_fault:run", "cannot import 'import_fault': import_fault.py:1: RuntimeError: no key$"),
+        ("syntax_fault:run", "cannot import 'syntax_fault': syntax_fault.py:1: SyntaxError: [^(]*$"),
+        ("ending:run", "cannot import 'ending': ending.py:2: SystemExit: 4$"),
+        ("silently_ending:run", "cannot import 'silently_ending': silently_ending.py:1: SystemExit$"),
+        ("in_pythons_own:run", "cannot import 'in_pythons_own': in_pythons_own.py:3: JSONDecodeError: Exp"),
+        ("in_another:run", "cannot import 'in_another': syntax_fault.py:1: SyntaxError"),
+        ("in_a_package:run", "cannot import 'in_a_package': in_a_package.py:1: OSError: not built$"),
+        ("installed:run", "cannot import 'installed': site-packages/installed.py:3: OSError: not built$"),
         ("good_agents:resaerch", "has no 'resaerch'; did you mean 'research'"),
         ("good_agents:number", "good_agents:number is not a function"),
     ],
@@ -152,7 +170,8 @@ def test_the_decorated_functions_of_a_module_are_collected() -> None:
     ("module", "told"),
     [
         ("nowhere", "cannot import module 'nowhere': No module named"),
-        ("import_fault", "cannot import module 'import_fault': RuntimeError: no key"),
+        ("import_fault", "cannot import module 'import_fault': import_fault.py:1: RuntimeError: no key"),
+        ("ending", "cannot import module 'ending': ending.py:2: SystemExit: 4"),
         ("empty_agents", "has no function decorated with @subagent"),
     ],
 )
