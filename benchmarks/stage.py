@@ -18,6 +18,7 @@ import redis
 from benchmarks import plain, stamps
 from benchmarks.children import Child, free_port
 from hermes_async.adapters.embedded_redis.binary import find_server
+from hermes_async.domain.agent import NAMESPACE
 from hermes_async.domain.task import Lane
 from hermes_async.settings import Settings
 from hermes_async.worker.command import worker_command
@@ -46,6 +47,7 @@ class Stage:
             stamps.VARIABLE: str(self.stamps),
             "HERMES_CONFIG": str(AGENTS),
             "HERMES_STATE_DIR": str(folder / "state"),
+            "HERMES_NAMESPACE": NAMESPACE,
             **({"BENCH_STOCK": "1"} if stock else {}),
         }
 

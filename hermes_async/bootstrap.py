@@ -22,6 +22,7 @@ from hermes_async.core.hermes import Hermes
 from hermes_async.core.registry import Registry, collect
 from hermes_async.core.subagent import Subagent
 from hermes_async.core.tracing import Tracing
+from hermes_async.domain.agent import NAMESPACE
 from hermes_async.domain.urls import is_local
 from hermes_async.settings import Settings, locate
 
@@ -39,6 +40,8 @@ class Servers:
     state: str
     #: Whether the standard variables of OpenTelemetry say where spans go.
     collects: bool = False
+    #: What the names of the project's keys and queues there begin with.
+    namespace: str = NAMESPACE
 
     @property
     def are_one(self) -> bool:
@@ -50,12 +53,13 @@ class Servers:
 def servers(settings: Settings) -> Iterator[Servers]:
     """Yield the configured servers, or the embedded Redis for as long as the context lasts."""
     broker, state = settings.agents.task_queue, settings.agents.state
+    namespace = settings.agents.namespace
     if broker is not None:
-        yield Servers(broker, state or broker, settings.collects)
+        yield Servers(broker, state or broker, settings.collects, namespace)
         return
     embedded = EmbeddedRedis.join(settings.state_dir / "redis")
     try:
-        yield Servers(embedded.url, state or embedded.url, settings.collects)
+        yield Servers(embedded.url, state or embedded.url, settings.collects, namespace)
     finally:
         embedded.leave()
 
@@ -95,7 +99,7 @@ def _collected(project_dir: Path, modules: Iterable[str]) -> list[Subagent[..., 
 def tracing(where: Servers) -> Tracing:
     """Return what traces here over these servers; the first call sets a provider, if one is asked for."""
     system = _SYSTEMS.get(where.broker.partition(":")[0], "redis")
-    return tracing_here(system, collects=where.collects)
+    return tracing_here(system, collects=where.collects, namespace=where.namespace)
 
 
 async def open_hermes(known: Registry, where: Servers) -> Hermes:
@@ -104,8 +108,8 @@ async def open_hermes(known: Registry, where: Servers) -> Hermes:
     Raises:
         StoreUnavailable: the Redis of the state does not answer within 3 s.
     """
-    store = RedisStore(where.state, limits=known.config.limits)
-    queue = CeleryQueue(where.broker, shares_store=where.are_one)
+    store = RedisStore(where.state, namespace=where.namespace, limits=known.config.limits)
+    queue = CeleryQueue(where.broker, shares_store=where.are_one, namespace=where.namespace)
     hermes = Hermes(known, store, queue, linger=LINGER, tracing=tracing(where))
     try:
         await store.ping()

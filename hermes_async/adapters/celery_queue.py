@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -18,7 +18,7 @@ from kombu.pidbox import Mailbox
 from hermes_async.adapters.confirms import Confirms
 from hermes_async.adapters.redis_store.connection import shown
 from hermes_async.core.ports import Parcel
-from hermes_async.domain.agent import SubagentSpec
+from hermes_async.domain.agent import NAMESPACE, SubagentSpec
 from hermes_async.domain.errors import QueueUnavailable
 from hermes_async.domain.task import Lane, Task
 from hermes_async.transport.streams import encode_message, stream_key
@@ -49,9 +49,19 @@ _BODY = b'[[], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord":
 _ORIGIN = f"{os.getpid()}@{socket.gethostname()}"
 
 
-def queue_name(lane: Lane) -> str:
+def queue_name(lane: Lane, namespace: str = NAMESPACE) -> str:
     """Return the name of a lane's queue."""
-    return f"hermes.{lane}"
+    return f"{namespace}.{lane}"
+
+
+def exchange_name(celerys: str, namespace: str = NAMESPACE) -> str:
+    """Return what an exchange of Celery's own is called, so that each project has its own."""
+    return celerys if namespace == NAMESPACE else f"{celerys}.{namespace}"
+
+
+def mailbox(namespace: str = NAMESPACE) -> Mailbox:
+    """Return what commands a project's workers, or asks them."""
+    return Mailbox(exchange_name("celery", namespace), type="fanout", accept=["json"], serializer="json")
 
 
 def task_name(agent: str) -> str:
@@ -83,12 +93,13 @@ class CeleryQueue:
     Args:
         url: the broker.
         shares_store: the broker is the Redis of the store, so the pen may add the message itself.
+        namespace: begins the names of the queues.
     """
 
-    _mailbox: ClassVar[Mailbox] = Mailbox("celery", type="fanout", accept=["json"], serializer="json")
-
-    def __init__(self, url: str, *, shares_store: bool) -> None:
+    def __init__(self, url: str, *, shares_store: bool, namespace: str = NAMESPACE) -> None:
         self._where = shown(url)
+        self._namespace = namespace
+        self._mailbox = mailbox(namespace)
         self._to_store = shares_store and transport_url(url).startswith("redisstream")
         #: kombu's lists serve 0 first, everybody else 9.
         self._is_reversed = transport_url(url).startswith("redis://")
@@ -105,8 +116,9 @@ class CeleryQueue:
         if not self._to_store:
             return None
         lane, options = task.lane, task.birth.options
-        form = _form(task.agent, lane, options.priority, time_limits(lane, options))
-        return Parcel(stream_key(queue_name(lane), options.priority), _filled(form, task))
+        queue = queue_name(lane, self._namespace)
+        form = _form(task.agent, queue, options.priority, time_limits(lane, options))
+        return Parcel(stream_key(queue, options.priority), _filled(form, task))
 
     async def publish_all(self, tasks: Sequence[Task]) -> None:
         """Hand tasks to the broker, off the event loop, and wait until it has confirmed them all.
@@ -157,7 +169,7 @@ class CeleryQueue:
 
     def _send_all(self, producer: Producer, tasks: Sequence[Task]) -> None:
         for lane in {task.lane for task in tasks}:
-            producer.maybe_declare(declared_queue(lane))
+            producer.maybe_declare(declared_queue(lane, self._namespace))
         confirms = Confirms.of(producer.channel) if self._confirms else None
         if confirms:
             confirms.expect(len(tasks))
@@ -172,7 +184,7 @@ class CeleryQueue:
         producer.publish(
             _BODY,
             exchange="",
-            routing_key=queue_name(task.lane),
+            routing_key=queue_name(task.lane, self._namespace),
             content_type="application/json",
             content_encoding="utf-8",
             headers=_headers_of(task),
@@ -185,12 +197,12 @@ class CeleryQueue:
         self._mailbox(connection)._broadcast("revoke", arguments)
 
 
-def declared_queue(lane: Lane) -> Queue:
+def declared_queue(lane: Lane, namespace: str = NAMESPACE) -> Queue:
     """Return a lane's queue as both sides declare it.
 
     On RabbitMQ it is a classic queue: a quorum queue refuses `x-max-priority`.
     """
-    name = queue_name(lane)
+    name = queue_name(lane, namespace)
     return Queue(
         name,
         Exchange(""),
@@ -205,13 +217,11 @@ _ID, _ROOT, _PARENT, _TRACE = "~id~", "~root~", "~parent~", "~trace~"
 
 
 @lru_cache(maxsize=1_000)
-def _form(agent: str, lane: Lane, priority: int, limits: tuple[float | None, float | None]) -> str:
+def _form(agent: str, queue: str, priority: int, limits: tuple[float | None, float | None]) -> str:
     """Return the text of an agent's messages: made once, because most of them are alike."""
     ids = {"id": _ID, "root_id": _ROOT, "parent_id": _PARENT, "traceparent": _TRACE}
     headers = _headers(agent, limits, **ids)
-    return encode_message(
-        _BODY, queue=queue_name(lane), headers=headers, correlation_id=_ID, priority=priority
-    )
+    return encode_message(_BODY, queue=queue, headers=headers, correlation_id=_ID, priority=priority)
 
 
 def _filled(form: str, task: Task) -> str:

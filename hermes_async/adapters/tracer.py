@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Final
 
 from hermes_async.core.tracing import UNTRACED, Tracing
+from hermes_async.domain.agent import NAMESPACE
 
 logger = logging.getLogger("hermes.tracing")
 
@@ -16,7 +17,7 @@ logger = logging.getLogger("hermes.tracing")
 _API: Final = "opentelemetry.trace"
 
 
-def tracing_here(system: str, *, collects: bool = False) -> Tracing:
+def tracing_here(system: str, *, collects: bool = False, namespace: str = NAMESPACE) -> Tracing:
     """Return what traces: nothing, unless somebody has OpenTelemetry here and wants it.
 
     A process in which the API is not imported has no provider and no span.
@@ -24,6 +25,7 @@ def tracing_here(system: str, *, collects: bool = False) -> Tracing:
     Args:
         system: the kind of the broker, as OpenTelemetry calls it.
         collects: the standard variables say where spans go.
+        namespace: begins the names of the queues.
 
     Raises:
         ConfigError: they name an exporter that is not installed.
@@ -37,5 +39,5 @@ def tracing_here(system: str, *, collects: bool = False) -> Tracing:
     except ImportError:
         logger.warning("spans cannot be sent: OpenTelemetry is missing; pip install 'hermes_async[otel]'")
         return UNTRACED
-    found: Tracing = otel.OtelTracing(system)
+    found: Tracing = otel.OtelTracing(system, namespace=namespace)
     return found

@@ -15,9 +15,8 @@ import anyio
 import redis
 from kombu import Connection
 from kombu.exceptions import KombuError
-from kombu.pidbox import Mailbox
 
-from hermes_async.adapters.celery_queue import transport_url
+from hermes_async.adapters.celery_queue import mailbox, transport_url
 from hermes_async.adapters.embedded_redis import find_server, running_url
 from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.adapters.redis_store.connection import plain
@@ -74,7 +73,8 @@ def binary(settings: Settings) -> Finding:
 def where(settings: Settings) -> Servers | None:
     """Return the servers that are configured or run already; start nothing."""
     broker = settings.agents.task_queue or running_url(settings.state_dir / "redis")
-    return Servers(broker, settings.agents.state or broker) if broker else None
+    agents = settings.agents
+    return Servers(broker, agents.state or broker, namespace=agents.namespace) if broker else None
 
 
 def redis_findings(servers: Servers) -> Iterator[Finding]:
@@ -163,10 +163,9 @@ def pool(name: str, stats: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _stats(servers: Servers) -> list[dict[str, Any]]:
-    mailbox = Mailbox("celery", type="fanout", accept=["json"], serializer="json")
     with _connection(servers) as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=PATIENCE)
-        return mailbox(connection).multi_call("stats", timeout=WORKERS_ANSWER) or []
+        return mailbox(servers.namespace)(connection).multi_call("stats", timeout=WORKERS_ANSWER) or []
 
 
 def gate_findings(servers: Servers) -> Iterator[Finding]:
@@ -204,7 +203,7 @@ def callbacks(backlog: Backlog) -> Iterator[Finding]:
 
 
 async def _traffic(servers: Servers) -> tuple[Traffic, Backlog]:
-    store = RedisStore(servers.state)
+    store = RedisStore(servers.state, namespace=servers.namespace)
     try:
         return await store.traffic(), await store.ledger.backlog()
     finally:

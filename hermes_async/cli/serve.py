@@ -66,7 +66,8 @@ def worker(shell: Shell, lane: str, concurrency: tuple[int, int] | None) -> None
         _make_calls(shell, settings, concurrency or (PLACES, PLACES))
     least, most = concurrency or slots(Lane(lane), settings.agents.async_worker_pool)
     loglevel = "DEBUG" if shell.verbose else "INFO"
-    argv = worker_command(Lane(lane), concurrency=least, up_to=most, loglevel=loglevel)
+    namespace = settings.agents.namespace
+    argv = worker_command(Lane(lane), concurrency=least, up_to=most, loglevel=loglevel, namespace=namespace)
     if settings.config:
         os.environ["HERMES_CONFIG"] = str(settings.config.absolute())
     sys.stdout.flush()

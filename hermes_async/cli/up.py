@@ -164,6 +164,7 @@ def worker_children(settings: Settings, count: int, verbose: bool) -> list[Child
                 up_to=sizes[lane][1],
                 loglevel="DEBUG" if verbose else "INFO",
                 hostname=f"{name}-{os.getpid()}@%h",
+                namespace=settings.agents.namespace,
             ),
             is_ready=is_worker_ready,
             env=_env(settings),

@@ -42,6 +42,15 @@ Version = Annotated[
 ]
 
 
+Namespace = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9_-]{1,40}$"),
+    Must("a name of at most 40 letters, digits, `_` and `-`"),
+]
+#: That of a project which does not say any.
+NAMESPACE: Final = "hermes"
+
+
 class RetryPolicy(Spec):
     """How long to wait before a failed attempt is tried again: initial * factor^n, at most maximum."""
 
@@ -268,6 +277,8 @@ class AgentsConfig(Spec):
     task_queue: BrokerUrl | None = Field(default=None, repr=False)
     #: The Redis that keeps the records; unset: the broker's own, when it is Redis.
     state: StateUrl | None = Field(default=None, repr=False)
+    #: What the names of all keys and queues begin with: projects that share a server need one each.
+    namespace: Namespace = NAMESPACE
     relay: RelaySpec = RelaySpec()
     limits: GateLimits = GateLimits()
 

@@ -19,7 +19,13 @@ from celery.platforms import SecurityWarning
 from celery.signals import after_setup_logger, after_setup_task_logger, worker_init
 
 from hermes_async.adapters import logs
-from hermes_async.adapters.celery_queue import declared_queue, queue_name, task_name, transport_url
+from hermes_async.adapters.celery_queue import (
+    declared_queue,
+    exchange_name,
+    queue_name,
+    task_name,
+    transport_url,
+)
 from hermes_async.bootstrap import read_settings, registry, servers, tracing
 from hermes_async.core.importing import importing
 from hermes_async.core.subagent import Subagent
@@ -85,8 +91,10 @@ def create_app(settings: Settings) -> Celery:
     app.conf.update(
         broker_url=transport_url(where.broker),
         broker_transport_options=_transport_options(where.broker, settings.lease),
-        task_queues=[declared_queue(lane) for lane in Lane],
-        task_default_queue=queue_name(Lane.ASYNC),
+        task_queues=[declared_queue(lane, where.namespace) for lane in Lane],
+        task_default_queue=queue_name(Lane.ASYNC, where.namespace),
+        control_exchange=exchange_name("celery", where.namespace),
+        event_exchange=exchange_name("celeryev", where.namespace),
     )
     app.conf.update(_celeryconfig())
     runners = Runners(known, where, settings)
@@ -96,7 +104,7 @@ def create_app(settings: Settings) -> Celery:
     app.hermes = runners
     app.steps["worker"].update((SideJobs, Ending, Release, Handover))
     signals.listen(runners)
-    lanes.listen(settings.agents.async_worker_pool)
+    lanes.listen(settings.agents.async_worker_pool, where.namespace)
     _tell_ids(settings.logs_json)
     worker_init.connect(_fit_bodies, weak=False)
     worker_init.connect(_prepare, weak=False)
@@ -154,7 +162,7 @@ def _register(app: Celery, runners: Runners, agent: Subagent[..., Any]) -> None:
         body,
         name=name,
         bind=True,
-        queue=queue_name(agent.lane),
+        queue=queue_name(agent.lane, runners.servers.namespace),
         throws=(AgentFailed,),
         Request=signals.WatchedRequest,
     )

@@ -7,7 +7,7 @@ import sys
 from secrets import token_hex
 
 from hermes_async.adapters.celery_queue import queue_name
-from hermes_async.domain.agent import PoolSpec
+from hermes_async.domain.agent import NAMESPACE, PoolSpec
 from hermes_async.domain.task import Lane
 
 APP = "hermes_async.worker.app"
@@ -32,6 +32,7 @@ def worker_command(
     up_to: int | None = None,
     loglevel: str = "INFO",
     hostname: str | None = None,
+    namespace: str = NAMESPACE,
 ) -> list[str]:
     """Return the argv of a worker.
 
@@ -41,11 +42,12 @@ def worker_command(
         up_to: to how many slots it may grow; by default it stays as it is.
         loglevel: Celery's, for example `INFO`.
         hostname: the node name; by default one that no other worker has.
+        namespace: begins the names of the queues.
     """
     grows = up_to is not None and up_to > concurrency
     return [
         *(sys.executable, "-m", "celery", "--app", APP, "worker"),
-        *("--queues", queue_name(lane)),
+        *("--queues", queue_name(lane, namespace)),
         *(("--autoscale", f"{up_to},{concurrency}") if grows else ("--concurrency", str(concurrency))),
         *("--loglevel", loglevel),
         *("--hostname", hostname or f"{lane}-{token_hex(4)}@%h"),

@@ -10,7 +10,7 @@ from celery import signals
 from click.core import ParameterSource
 
 from hermes_async.adapters.celery_queue import queue_name
-from hermes_async.domain.agent import PoolSpec
+from hermes_async.domain.agent import NAMESPACE, PoolSpec
 from hermes_async.domain.task import Lane
 from hermes_async.worker.pool import AsyncioPool
 from hermes_async.worker.prefork import PreforkPool
@@ -25,19 +25,20 @@ class Refused(SystemExit):
         super().__init__(f"hermes-async: {why}")
 
 
-def listen(spec: PoolSpec) -> None:
+def listen(spec: PoolSpec, namespace: str) -> None:
     """Fit every worker that this process starts to the lane that its command line means."""
 
     def check(**_: Any) -> None:
         """Before Celery itself complains, in its own way, of a queue that there is not."""
-        _lane(_said())
+        _lane(_said(), namespace)
 
     def fit(sender: Any, **_: Any) -> None:
         said = _said()
-        lane = _lane(said)
+        lane = _lane(said, namespace)
+        queue = queue_name(lane, namespace)
         sender.pool_cls = POOLS[lane]
-        sender.app.amqp.queues.select([queue_name(lane)])
-        sender.app.conf.task_default_queue = queue_name(lane)
+        sender.app.amqp.queues.select([queue])
+        sender.app.conf.task_default_queue = queue
         if not said.get("concurrency"):
             sender.concurrency = spec.slots_per_worker if lane is Lane.ASYNC else spec.min_workers
 
@@ -45,8 +46,8 @@ def listen(spec: PoolSpec) -> None:
     signals.worker_init.connect(fit, weak=False)
 
 
-def _lane(said: Mapping[str, Any]) -> Lane:
-    return lane_of(said.get("queues"), said.get("pool"))
+def _lane(said: Mapping[str, Any], namespace: str) -> Lane:
+    return lane_of(said.get("queues"), said.get("pool"), namespace)
 
 
 def _said() -> Mapping[str, Any]:
@@ -60,14 +61,14 @@ def _said() -> Mapping[str, Any]:
     }
 
 
-def lane_of(queues: Any, pool: Any) -> Lane:
+def lane_of(queues: Any, pool: Any, namespace: str = NAMESPACE) -> Lane:
     """Return the lane that `--queues` and `--pool` mean; without either, the async lane.
 
     Raises:
         Refused: they contradict each other, or the pool is one that loses tasks.
     """
     names = [] if not queues else queues.split(",") if isinstance(queues, str) else list(queues)
-    lanes = {queue_name(lane): lane for lane in Lane}
+    lanes = {queue_name(lane, namespace): lane for lane in Lane}
     if len(names) > 1 or not set(names) <= set(lanes):
         raise Refused(f"a worker serves one of the queues {' and '.join(lanes)}, not {', '.join(names)}")
     by_queue = lanes[names[0]] if names else None

@@ -161,7 +161,7 @@ def make_wire(kind: str, request: pytest.FixtureRequest) -> CeleryWire:
 def _own_queues(monkeypatch: pytest.MonkeyPatch) -> None:
     """RabbitMQ is not the test's own: others may serve the real queues there."""
     prefix = f"hermes-test-{uuid4().hex}"
-    monkeypatch.setattr(celery_queue, "queue_name", lambda lane: f"{prefix}.{lane}")
+    monkeypatch.setattr(celery_queue, "queue_name", lambda lane, namespace: f"{prefix}.{lane}")
 
 
 @pytest.fixture(params=KINDS)

@@ -31,11 +31,13 @@ class Spans:
     Args:
         tracer: of ours alone: it learns to take chosen ids, if it is the SDK's.
         system: what `messaging.system` is.
+        namespace: begins the names of the queues.
     """
 
-    def __init__(self, tracer: Tracer, system: str) -> None:
+    def __init__(self, tracer: Tracer, system: str, namespace: str) -> None:
         self.tracer = tracer
         self._system = system
+        self._namespace = namespace
         self._takes_ids = teach(tracer)
 
     def samples(self, trace_id: str, name: str, context: Context | None = None) -> Any:
@@ -170,7 +172,7 @@ class Spans:
     def _messaging(self, task: Task) -> dict[str, str]:
         return {
             names.SYSTEM: self._system,
-            names.DESTINATION: f"hermes.{task.lane}",
+            names.DESTINATION: f"{self._namespace}.{task.lane}",
             names.MESSAGE_ID: task.id,
             names.CONVERSATION: task.session_id,
         }

@@ -19,6 +19,7 @@ from hermes_async.adapters.otel import names
 from hermes_async.adapters.otel.ids import read_back, span_context
 from hermes_async.adapters.otel.spans import Spans, failed, nanoseconds, settled, within
 from hermes_async.core.tracing import Told, TraceContext, asked, made_up
+from hermes_async.domain.agent import NAMESPACE
 from hermes_async.domain.callback import Call
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import ErrorInfo
@@ -54,10 +55,14 @@ class OtelTracing:
     Args:
         system: what `messaging.system` is: the broker's kind.
         provider: whose tracer is used; by default that of the process, once there is one.
+        namespace: begins the names of the queues.
     """
 
-    def __init__(self, system: str = "redis", provider: TracerProvider | None = None) -> None:
+    def __init__(
+        self, system: str = "redis", provider: TracerProvider | None = None, namespace: str = NAMESPACE
+    ) -> None:
         self._system = system
+        self._namespace = namespace
         self._provider = provider
         self._spans: Spans | None = None
         self._look_at = 0.0
@@ -194,7 +199,7 @@ class OtelTracing:
             self._look_at = now + LOOK_EVERY
             if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
                 return None
-            self._spans = Spans(provider.get_tracer(names.SCOPE), self._system)
+            self._spans = Spans(provider.get_tracer(names.SCOPE), self._system, self._namespace)
         return self._spans
 
 

@@ -70,6 +70,7 @@ that stays when all else is forgotten. It grows with the number of agents alone.
 from __future__ import annotations
 
 from hermes_async.core.ids import PARTITIONS, partition, partition_of_task
+from hermes_async.domain.agent import NAMESPACE
 from hermes_async.domain.idempotency import circle_of, rule_of
 from hermes_async.domain.task import Birth
 
@@ -77,7 +78,7 @@ from hermes_async.domain.task import Birth
 class Keys:
     """Key names under one namespace."""
 
-    def __init__(self, namespace: str = "hermes") -> None:
+    def __init__(self, namespace: str = NAMESPACE) -> None:
         #: The prefix of the gate's keys.
         self.gate = f"{namespace}:gate:"
         #: The prefix of the ledger's keys that are not a session's.

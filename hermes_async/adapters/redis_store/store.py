@@ -35,7 +35,7 @@ from hermes_async.core.ports import (
     Parcel,
     Renewal,
 )
-from hermes_async.domain.agent import NO_LIMITS, GateLimits
+from hermes_async.domain.agent import NAMESPACE, NO_LIMITS, GateLimits
 from hermes_async.domain.callback import AFTER
 from hermes_async.domain.events import (
     CLASSES,
@@ -92,7 +92,7 @@ class RedisStore(RedisDialogue, RedisAccounts):
         self,
         url: str,
         *,
-        namespace: str = "hermes",
+        namespace: str = NAMESPACE,
         log_length: int = LOG_LENGTH,
         limits: GateLimits = NO_LIMITS,
     ) -> None:

@@ -15,6 +15,7 @@ import psutil
 import redis
 
 from hermes_async.cli.serve import CALLBACKS, CALLBACKS_READY, RELAY_READY
+from hermes_async.domain.agent import NAMESPACE
 from hermes_async.domain.task import Lane
 from hermes_async.settings import Settings
 from hermes_async.worker.command import worker_command
@@ -90,6 +91,7 @@ class Stage:
             "HERMES_CALLBACK_MODULES": "tests.acceptance.faults.handlers",
             "HERMES_LEASE": str(LEASE),
             "HERMES_STATE_DIR": str(self.folder / "state"),
+            "HERMES_NAMESPACE": NAMESPACE,
             "HERMES_RELAY__PORT": str(self._relay_port),
             ledger.VARIABLE: str(self.ledger.path),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 import time
@@ -63,6 +64,16 @@ async def test_the_stream_of_a_parcel_names_lane_and_priority() -> None:
     queue = CeleryQueue("redis://127.0.0.1:1/0", shares_store=True)
     parcels = [queue.parcel(make_task(options={"priority": priority})) for priority in (5, 9)]
     assert [parcel.key for parcel in parcels if parcel] == ["hermes.async", "hermes.async:9"]
+
+
+async def test_two_projects_have_queues_of_their_own() -> None:
+    task, made = make_task(), []
+    for namespace in ("shop", "hermes"):
+        queue = CeleryQueue("redis://127.0.0.1:1/0", shares_store=True, namespace=namespace)
+        parcel = queue.parcel(task)
+        assert parcel is not None
+        made.append((parcel.key, json.loads(parcel.body)["properties"]["delivery_info"]["routing_key"]))
+    assert made == [("shop.async", "shop.async"), ("hermes.async", "hermes.async")]
 
 
 @pytest.mark.parametrize("scheme", ["redis", "redis+list", "amqp"])

@@ -43,7 +43,7 @@ async def queue(proxy: Proxy) -> AsyncIterator[CeleryQueue]:
 async def channel(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[amqp.Channel]:
     """An operator's connection; the queue `name` is the test's own."""
     name = f"hermes-test-{uuid4().hex}"
-    monkeypatch.setattr(celery_queue, "queue_name", lambda lane: name)
+    monkeypatch.setattr(celery_queue, "queue_name", lambda lane, namespace: name)
     with amqp.Connection(f"127.0.0.1:{PORT}") as connection:
         channel = connection.channel()
         channel.name = name
@@ -65,7 +65,7 @@ async def test_a_full_queue_is_told(
     queue: CeleryQueue, channel: amqp.Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = Queue(channel.name, max_length=1, queue_arguments={"x-overflow": "reject-publish"})
-    monkeypatch.setattr(celery_queue, "declared_queue", lambda lane: full)
+    monkeypatch.setattr(celery_queue, "declared_queue", lambda lane, namespace: full)
     with pytest.raises(QueueUnavailable, match="has refused a message"):
         await queue.publish_all([make_task() for _ in range(3)])
     channel.queue_purge(channel.name)

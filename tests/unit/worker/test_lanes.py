@@ -37,6 +37,14 @@ def test_the_lane_that_is_meant(queues: Any, pool: Any, lane: Lane) -> None:
     assert lane_of(queues, pool) is lane
 
 
+def test_a_worker_serves_the_queues_of_its_own_project() -> None:
+    assert lane_of("shop.process", None, "shop") is Lane.PROCESS
+    with pytest.raises(
+        Refused, match=r"one of the queues shop\.async and shop\.process, not hermes\.process"
+    ):
+        lane_of("hermes.process", None, "shop")
+
+
 @pytest.mark.parametrize(
     ("queues", "pool", "why"),
     [
