@@ -16,7 +16,7 @@ from hermes_async.cli.shell import Shell
 from hermes_async.cli.tables import show_pairs, show_rows
 from hermes_async.cli.views import view_for
 from hermes_async.cli.words import ago, budget, ending, progress, question, usage
-from hermes_async.core.handle import TaskHandle, find
+from hermes_async.core.handle import TaskHandle, find, named
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.task import Task, TaskStatus
 
@@ -223,4 +223,4 @@ def cancel(shell: Shell, task_id: str, force: bool, no_cascade: bool) -> None:
 async def _cancel(hermes: Hermes, task_id: str, force: bool, cascade: bool) -> tuple[bool, Task]:
     handle = await hermes.handle(task_id)
     asked = await handle.cancel(force=force, cascade=cascade)
-    return asked, await handle.task()
+    return asked, await named(hermes.journal, task_id)

@@ -14,9 +14,9 @@ from hermes_async.core.dispatch import Delegate
 from hermes_async.core.handle import TaskHandle, unknown
 from hermes_async.core.journal import patiently
 from hermes_async.core.page import Page
-from hermes_async.domain.errors import UnknownTask
+from hermes_async.domain.errors import UnknownTask, UnreadableTask
 from hermes_async.domain.events import UNREADABLE, AnyEvent, end_of
-from hermes_async.domain.lifecycle import TERMINAL_TYPES
+from hermes_async.domain.lifecycle import TERMINAL_TYPES, unread
 from hermes_async.domain.task import Task, TaskStatus
 
 Handles = list[TaskHandle[Any]]
@@ -76,8 +76,8 @@ class Children:
     async def tasks(self, *, status: TaskStatus | None = None, limit: int = 50) -> Sequence[Task]:
         """Return what this attempt has dispatched, newest first."""
         newest = self._handles[::-1] if status else self._handles[: -limit - 1 : -1]
-        found = await asyncio.gather(*(handle.task() for handle in newest))
-        return [task for task in found if status in (None, task.status)][:limit]
+        found = await asyncio.gather(*map(_readable, newest))
+        return [task for task in found if task and status in (None, task.status)][:limit]
 
     async def ack(self, *seqs: int) -> int:
         """Leave events out of the news."""
@@ -218,8 +218,8 @@ class Hearing:
         """Return the ends that may be hidden in a gap of the log, or in what cannot be read."""
         if page.gap is None and all(event.type != UNREADABLE for event in page.events):
             return []
-        alive = await asyncio.gather(*(handle.task() for handle in self._alive.values()))
-        return [end_of(task) for task in alive if task.status.is_terminal]
+        ends = await asyncio.gather(*map(_end_in_record, self._alive.values()))
+        return [end for end in ends if end]
 
 
 async def _end(handle: TaskHandle[Any]) -> None:
@@ -228,5 +228,22 @@ async def _end(handle: TaskHandle[Any]) -> None:
 
 
 async def _forgiving(doing: Awaitable[Any]) -> None:
-    with suppress(UnknownTask):  # it ended so long ago that it was forgotten
+    with suppress(UnknownTask, UnreadableTask):  # it was forgotten, or nobody can tell how it ended
         await doing
+
+
+async def _readable(handle: TaskHandle[Any]) -> Task | None:
+    with suppress(UnreadableTask):
+        return await handle.task()
+    return None
+
+
+async def _end_in_record(handle: TaskHandle[Any]) -> AnyEvent | None:
+    """Return the end of a task, if it has ended; of one that cannot be read, that it is of no use."""
+    try:
+        task = await handle.task()
+    except UnreadableTask as exc:
+        task = exc.known
+        if task.status is TaskStatus.COMPLETED:
+            return unread(exc)
+    return end_of(task) if task.status.is_terminal else None

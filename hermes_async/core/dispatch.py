@@ -119,8 +119,8 @@ class Dispatcher:
 
     async def standing(self, tasks: Sequence[Task]) -> tuple[str, ...]:
         """Return the ids of those that were accepted."""
-        found = await asyncio.gather(*(self._journal.store.load(task.id) for task in tasks))
-        return tuple(task.id for task in found if task is not None)
+        births = await asyncio.gather(*(self._journal.store.born(task.id) for task in tasks))
+        return tuple(task.id for task, birth in zip(tasks, births, strict=True) if birth)
 
     async def last_seq(self, session_id: str) -> int:
         """Return how far the log of a session has come."""

@@ -13,6 +13,7 @@ from hermes_async.core.aside import Waiting
 from hermes_async.core.feed import End, Feed
 from hermes_async.core.journal import Journal, patiently
 from hermes_async.core.page import Page
+from hermes_async.core.records import seen
 from hermes_async.core.signature import EVENT_BYTES, as_json
 from hermes_async.domain.errors import (
     InvalidInput,
@@ -21,6 +22,7 @@ from hermes_async.domain.errors import (
     TaskFailed,
     TaskRejected,
     UnknownTask,
+    UnreadableTask,
 )
 from hermes_async.domain.events import UNREADABLE, AnyEvent, MessageData, task_event
 from hermes_async.domain.gap import Gap
@@ -72,6 +74,7 @@ class TaskHandle(Generic[R]):
 
         Raises:
             UnknownTask: the record was pruned.
+            UnreadableTask: this version cannot read it.
         """
         return await find(self._journal, self.id)
 
@@ -97,15 +100,23 @@ class TaskHandle(Generic[R]):
         async with self._feed.follow(self.session_id) as reader:
             while True:
                 end = reader.end_of(self.id)
-                if end is not self._end:  # it may lie behind the reader
-                    task = await self.task()
-                    if task.status.is_terminal:
-                        self.has_ended = True
-                        return task
+                if end is not self._end and (task := await self._if_ended()):  # it may lie behind the reader
+                    return task
                 await reader.told(end.seen)
                 if end.event is not None:
                     self.has_ended = True
                     return end.event
+
+    async def _if_ended(self) -> Task | None:
+        """Return the record if the task has ended; of one that cannot be read, how is known all the same."""
+        try:
+            task = await self.task()
+        except UnreadableTask as exc:
+            task = exc.known
+            if task.status is TaskStatus.COMPLETED:
+                raise
+        self.has_ended = task.status.is_terminal
+        return task if self.has_ended else None
 
     async def result(self) -> R:
         """Wait for the task to end and return what the agent returned.
@@ -114,6 +125,7 @@ class TaskHandle(Generic[R]):
             TaskFailed: with `.reason` and `.error`.
             TaskCancelled: somebody cancelled it.
             TaskRejected: a limit refused it.
+            UnreadableTask: it has completed, and this version cannot read its output.
         """
         end = await self._waited()
         status = end.status if isinstance(end, Task) else TARGET[end.type]
@@ -149,11 +161,11 @@ class TaskHandle(Generic[R]):
 
     async def _gap(self, missing: tuple[int, int]) -> Gap:
         as_of = await self._journal.store.last_seq(self.session_id)  # first: the task may then be newer
-        return Gap.of(missing, as_of, [await self.task()])
+        return Gap.of(missing, as_of, await self._journal.store.load_all([self.id]))
 
     async def _has_nothing_beyond(self, place: _Place) -> bool:
         """Tell whether the task has ended at or before a place up to which all was read."""
-        place.unsure = place.unsure and (await self.task()).status.is_terminal
+        place.unsure = place.unsure and (await named(self._journal, self.id)).status.is_terminal
         return place.unsure and await self._journal.store.last_seq(self.session_id) <= place.after
 
     async def answer(self, value: JsonValue, question: str | None = None) -> bool:
@@ -208,7 +220,7 @@ class TaskHandle(Generic[R]):
         Raises:
             UnknownTask: there is none.
         """
-        await self.task()
+        await named(self._journal, self.id)
         reached = await self._journal.cancel(self.id, force=force, cascade=cascade)
         return self.id in (*reached.running, *reached.ended)
 
@@ -250,8 +262,21 @@ async def find(journal: Journal, task_id: str) -> Task:
 
     Raises:
         UnknownTask: there is none.
+        UnreadableTask: this version cannot read it.
     """
     task = await journal.store.load(task_id)
+    if task is None:
+        raise unknown(task_id)
+    return task
+
+
+async def named(journal: Journal, task_id: str) -> Task:
+    """Return a task's record, or what can be said of one that cannot be read.
+
+    Raises:
+        UnknownTask: there is none.
+    """
+    task = await seen(journal.store, task_id)
     if task is None:
         raise unknown(task_id)
     return task

@@ -10,7 +10,7 @@ import anyio.to_thread
 from hermes_async.core.aside import StepOut, stay
 from hermes_async.core.dispatch import Dispatcher
 from hermes_async.core.feed import Feed
-from hermes_async.core.handle import TaskHandle, find
+from hermes_async.core.handle import TaskHandle, named
 from hermes_async.core.ids import checked_session_id, new_session_id
 from hermes_async.core.janitor import Janitor
 from hermes_async.core.journal import Journal
@@ -66,7 +66,7 @@ class Hermes:
         Raises:
             UnknownTask: there is none.
         """
-        return TaskHandle(await find(self.journal, task_id), self.journal, self.feed)
+        return TaskHandle(await named(self.journal, task_id), self.journal, self.feed)
 
     async def tasks(
         self,

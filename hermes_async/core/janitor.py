@@ -9,10 +9,11 @@ from functools import partial
 
 from hermes_async.core.journal import Journal
 from hermes_async.core.present import Presence
-from hermes_async.domain.errors import ServiceError, StoreDamaged
+from hermes_async.domain.errors import ServiceError, StoreDamaged, UnreadableTask
+from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import Reason
-from hermes_async.domain.lifecycle import Lost, Overdue, decide
-from hermes_async.domain.task import TaskStatus
+from hermes_async.domain.lifecycle import Lost, Outcome, Overdue, decide, unread
+from hermes_async.domain.task import Task, TaskStatus
 
 logger = logging.getLogger("hermes.janitor")
 
@@ -62,21 +63,33 @@ class Janitor:
             return False
 
     async def _end_task(self, reason: Reason, task_id: str) -> bool:
-        task = await self._journal.store.load(task_id)
-        if task is None or (reason is Reason.EXPIRED and task.status is not TaskStatus.QUEUED):
+        found = await self._read(task_id, Overdue(reason))
+        if found is None:
+            return False
+        task, event = found
+        if reason is Reason.EXPIRED and task.status is not TaskStatus.QUEUED:
             return False  # it has begun meanwhile
-        if not await self._journal.end(task, decide(task, Overdue(reason))):
+        if not await self._journal.end(task, event):
             return False
         if task.status.is_begun:  # its worker should have, and may not be well
             await self._journal.queue.revoke([task_id], force=True)
         return True
 
     async def _end_attempt(self, task_id: str) -> bool:
-        task = await self._journal.store.load(task_id)
-        if task is None:
+        found = await self._read(task_id, Lost())
+        if found is None:
             return False
+        task, event = found
         with Presence(task):
-            if not await self._journal.end(task, decide(task, Lost()), lapsed=True):
+            if not await self._journal.end(task, event, lapsed=True):
                 return False
             logger.warning("task %s: attempt %d was lost with %s", task_id, task.attempt, task.worker)
         return True
+
+    async def _read(self, task_id: str, outcome: Outcome) -> tuple[Task, AnyEvent] | None:
+        """Return a task, and what follows from an outcome; one that cannot be read ends with any."""
+        try:
+            task = await self._journal.store.load(task_id)
+        except UnreadableTask as exc:
+            return exc.known, unread(exc)
+        return None if task is None else (task, decide(task, outcome))

@@ -136,13 +136,20 @@ class Store(Dialogue, Accounts, Measured, Protocol):
         ...
 
     async def load(self, task_id: str) -> Task | None:
-        """Return the record of a task."""
+        """Return the record of a task, or raise UnreadableTask: this version cannot read it."""
+        ...
+
+    async def load_all(self, task_ids: Collection[str]) -> Sequence[Task]:
+        """Return the records that there are of those tasks; what cannot be read is left out, and logged."""
         ...
 
     async def claim(self, task_id: str, worker: str, lease: float, token: str = "") -> Task | None:
         """Start the next attempt of an admitted task, or return None because it is not to be run now.
 
         A claim whose reply was lost may be repeated by its worker with its token.
+
+        Raises:
+            UnreadableTask: the attempt has begun, but this version cannot read what it is to do.
         """
         ...
 
@@ -229,7 +236,7 @@ class Store(Dialogue, Accounts, Measured, Protocol):
         ...
 
     async def snapshot(self, session_id: str) -> Snapshot:
-        """Return the session's tasks with the `seq` up to which they are current."""
+        """Return the session's tasks, as `tasks` does, with the `seq` up to which they are current."""
         ...
 
     async def tasks(
@@ -240,7 +247,7 @@ class Store(Dialogue, Accounts, Measured, Protocol):
         agent: str | None = None,
         limit: int = 50,
     ) -> Sequence[Task]:
-        """Return tasks that match, newest first."""
+        """Return tasks that match, newest first; those that cannot be read are left out, and logged."""
         ...
 
     async def inbox(self, session_id: str, after: int, limit: int) -> Sequence[AnyEvent]:

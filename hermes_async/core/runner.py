@@ -24,6 +24,7 @@ from hermes_async.core.dispatch import Dispatcher, Origin
 from hermes_async.core.journal import Journal, patiently
 from hermes_async.core.limits import Limits
 from hermes_async.core.present import Presence
+from hermes_async.core.records import seen
 from hermes_async.core.registry import Registry
 from hermes_async.core.reporter import Reporter
 from hermes_async.core.signature import as_json
@@ -31,7 +32,14 @@ from hermes_async.core.spending import Spending
 from hermes_async.core.subagent import Subagent
 from hermes_async.core.threads import run_in_thread
 from hermes_async.core.tracing import Tracing
-from hermes_async.domain.errors import BudgetExceeded, HermesError, RetryAfter, TaskRejected, UserError
+from hermes_async.domain.errors import (
+    BudgetExceeded,
+    HermesError,
+    RetryAfter,
+    TaskRejected,
+    UnreadableTask,
+    UserError,
+)
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.lifecycle import (
@@ -42,6 +50,7 @@ from hermes_async.domain.lifecycle import (
     Returned,
     decide,
     out_of_time,
+    unread,
 )
 from hermes_async.domain.task import Task
 
@@ -172,7 +181,11 @@ class Runner:
         """Make the next attempt of a task ours, or return None when it is not to be run."""
         token = f"{os.getpid()}-{next(_claims)}"  # no other claim of this worker has it, in whichever process
         claim = partial(self._journal.store.claim, task_id, self._worker, self._lease, token)
-        task = await patiently(claim, f"the start of {task_id}")
+        try:
+            task = await patiently(claim, f"the start of {task_id}")
+        except UnreadableTask as exc:
+            await self._written(exc.known, unread(exc))
+            return None
         if task is None:
             return None
         try:
@@ -231,7 +244,7 @@ class Runner:
         return said
 
     async def _latest(self, task: Task) -> Task:
-        current = await patiently(lambda: self._journal.store.load(task.id), f"the end of {task.id}")
+        current = await patiently(lambda: seen(self._journal.store, task.id), f"the end of {task.id}")
         flag = current is not None and current.cancel_requested
         return task.model_copy(update={"cancel_requested": flag})
 

@@ -10,13 +10,13 @@ from pydantic import JsonValue
 
 from hermes_async.core.dispatch import Dispatcher, Origin
 from hermes_async.core.feed import Feed
-from hermes_async.core.handle import TaskHandle, find, unknown
+from hermes_async.core.handle import TaskHandle, named, unknown
 from hermes_async.core.ids import new_traceparent
 from hermes_async.core.journal import Journal
 from hermes_async.core.listeners import Handler, Listeners
 from hermes_async.core.signature import as_json
 from hermes_async.core.subagent import Subagent
-from hermes_async.domain.errors import InvalidInput, UnknownTask
+from hermes_async.domain.errors import InvalidInput, UnknownTask, UnreadableTask
 from hermes_async.domain.events import AnyEvent, MessageData, SessionMessage
 from hermes_async.domain.gap import Gap
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
@@ -48,7 +48,7 @@ class Delivery:
             return False
         try:
             task = await (await self.session.handle(self.event.task_id)).task()
-        except UnknownTask:  # forgotten meanwhile
+        except (UnknownTask, UnreadableTask):  # forgotten meanwhile, or nobody can tell
             return False
         return task.birth.parent_task_id is not None
 
@@ -247,7 +247,7 @@ class Session:
         Raises:
             UnknownTask: there is none, or it belongs to another session.
         """
-        task = await find(self._journal, task_id)
+        task = await named(self._journal, task_id)
         if task.session_id != self.id:
             raise unknown(task_id)
         return TaskHandle(task, self._journal, self._feed)

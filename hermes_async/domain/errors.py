@@ -20,6 +20,7 @@ HermesError
 │   ├── TaskCancelled
 │   └── TaskRejected            never accepted: a limit said no
 ├── StoreDamaged              ours: what Redis keeps of a task or a session cannot be worked with
+│   └── UnreadableTask          a task's record: a newer version wrote it, or it is damaged
 └── ServiceError              ours, or the servers': nothing was accepted, try again
     ├── StoreUnavailable        Redis cannot be reached
     ├── QueueUnavailable        the broker cannot be reached
@@ -31,6 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 from hermes_async.domain.failure import ErrorInfo, Reason
 
@@ -126,6 +128,15 @@ class TaskRejected(TaskError):
 
 class StoreDamaged(HermesError):
     """What the store keeps of something is damaged or not ours: trying again is no use, and others go on."""
+
+
+class UnreadableTask(StoreDamaged):
+    """This version cannot read a task's record: a newer one wrote it, or it is damaged."""
+
+    def __init__(self, message: str, known: Any = None) -> None:
+        super().__init__(message)
+        #: A `Task` with what can be said of it all the same; it has no input and no output.
+        self.known = known
 
 
 class ServiceError(HermesError):

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from hermes_async.domain.agent import SubagentSpec
 from hermes_async.domain.budget import seconds_are_over
-from hermes_async.domain.errors import HermesError
+from hermes_async.domain.errors import HermesError, UnreadableTask
 from hermes_async.domain.events import (
     AnyEvent,
     AttemptLostData,
@@ -265,6 +265,11 @@ def decide(task: Task, outcome: Outcome, *, chance: float = 1.0) -> AnyEvent:
         failed = FailedData(reason=outcome.reason, error=out_of_time(task, outcome.reason), usage=task.usage)
         return task_event(task, "task.failed", failed)
     return _after_failure(task, outcome, chance)
+
+
+def unread(exc: UnreadableTask) -> AnyEvent:
+    """Return the one event that follows when a task's record cannot be read: nobody can run it."""
+    return decide(exc.known, Raised(ErrorInfo(type="UnreadableTask", message=str(exc)), permanent=True))
 
 
 def out_of_time(task: Task, reason: Reason) -> ErrorInfo:

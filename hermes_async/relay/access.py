@@ -8,7 +8,7 @@ from typing import Any
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.session import Session
-from hermes_async.domain.errors import Forbidden, UnknownTask
+from hermes_async.domain.errors import Forbidden, UnknownTask, UnreadableTask
 from hermes_async.domain.task import Task
 from hermes_async.relay.auth import Grant
 
@@ -45,8 +45,14 @@ class Access:
 
         Raises:
             UnknownTask: there is none.
+            UnreadableTask: this version cannot read it.
         """
-        task = await self.hermes.store.load(task_id)
+        try:
+            task = await self.hermes.store.load(task_id)
+        except UnreadableTask as exc:
+            if not self.grant.allows(exc.known.session_id):
+                raise UnknownTask from None
+            raise
         if task is None or not self.grant.allows(task.session_id):
             raise UnknownTask
         return task

@@ -26,6 +26,7 @@ from hermes_async.domain.errors import (
     Unauthorized,
     UnknownAgent,
     UnknownTask,
+    UnreadableTask,
 )
 from hermes_async.relay.line import TooMany
 
@@ -41,6 +42,7 @@ _CODES: Final[tuple[tuple[type[Exception], str], ...]] = (
     (Forbidden, "forbidden"),
     (NotTaken, "not_taken"),
     (IdempotencyConflict, "conflict"),
+    (UnreadableTask, "unreadable"),
     (TaskRejected, "limit_exceeded"),
     (TooMany, "too_many"),
     (ServiceError, "unavailable"),

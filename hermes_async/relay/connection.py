@@ -18,6 +18,7 @@ from hermes_async.domain.errors import (
     TaskRejected,
     Unauthorized,
     UnknownTask,
+    UnreadableTask,
 )
 from hermes_async.domain.failure import Reason
 from hermes_async.relay.wire import EVENTS, EXPIRED, QUIET, SUBSCRIBE, Batch, Wire
@@ -39,6 +40,7 @@ _ERRORS: Mapping[str | None, type[Exception]] = {
     "forbidden": Forbidden,
     "not_taken": NotTaken,
     "conflict": IdempotencyConflict,
+    "unreadable": UnreadableTask,
 }
 
 

@@ -15,12 +15,14 @@ from fastapi import FastAPI
 
 from hermes_async.core.ending import end
 from hermes_async.core.hermes import Hermes
+from hermes_async.core.records import seen
 from hermes_async.domain.errors import (
     ServiceError,
     StoreUnavailable,
     TaskRejected,
     Unauthorized,
     UnknownTask,
+    UnreadableTask,
     UserError,
 )
 from hermes_async.relay.auth import Grant, checked_secret, verify
@@ -224,7 +226,7 @@ class Relay:
         try:
             await line.pace()  # inside the handler: the socket is not read meanwhile
             return await command(line, said)
-        except (UserError, ServiceError, TaskRejected) as exc:
+        except (UserError, ServiceError, TaskRejected, UnreadableTask) as exc:
             return refusal(exc)
         except Exception as exc:
             logger.exception("a command of socket %s failed", sid)
@@ -245,7 +247,7 @@ class Relay:
     async def _topic(self, grant: Grant, wish: Wish) -> Topic:
         """Return what is meant; look it up first in any case, so that a refusal takes as long as a look."""
         if wish.task is not None:
-            task = await self._store.load(wish.task)
+            task = await seen(self._store, wish.task)
             topic = Topic(task.session_id, wish.task) if task else None
         else:
             await self._store.last_seq(wish.session or "")

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from hermes_async.core.ports import Snapshot, Store
+from hermes_async.core.records import seen
 from hermes_async.domain.events import UNREADABLE
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
 from hermes_async.relay.window import Told, Window
@@ -155,7 +156,7 @@ class Tail:
 
     async def _is_over(self, after: int, known: int) -> bool:
         """Tell whether the task ended at or before `after`."""
-        task = await self._store.load(self.topic.task_id or "")
+        task = await seen(self._store, self.topic.task_id or "")
         if task is not None and not task.status.is_terminal:
             self._unsure = after > known  # a place that does not exist yet hides the end
             return False

@@ -16,6 +16,7 @@ from celery.worker import state
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.janitor import Swept
 from hermes_async.core.ports import Store
+from hermes_async.core.records import seen
 from hermes_async.domain.errors import ServiceError, StoreDamaged
 from hermes_async.domain.events import task_event
 from hermes_async.domain.failure import Reason
@@ -134,8 +135,8 @@ async def _release(station: Station, worker: str, pool: Any) -> None:
 async def _release_now(station: Station, worker: str) -> None:
     """Hand back the attempts that wait for an answer; that wakes them up, and ends them."""
     hermes = await station.opened()
-    for task in await asyncio.gather(*map(hermes.store.load, running())):
-        if task and task.status is TaskStatus.INPUT_REQUIRED and task.worker == worker:
+    for task in await hermes.store.load_all(running()):
+        if task.status is TaskStatus.INPUT_REQUIRED and task.worker == worker:
             await hermes.journal.end(task, decide(task, Interrupted()))
 
 
@@ -143,8 +144,8 @@ async def _release_parents(station: Station, worker: str, pool: Any) -> None:
     """Hand back the attempts that wait for children that nobody can begin; these end with them."""
     pids, hermes = pool.pids_aside, await station.opened()
     aside = [task_id for task_id, request in running().items() if request.worker_pid in pids]
-    tasks = await asyncio.gather(*map(hermes.store.load, aside))
-    waiting = [task for task in tasks if task and task.status is TaskStatus.RUNNING and task.worker == worker]
+    tasks = await hermes.store.load_all(aside)
+    waiting = [task for task in tasks if task.status is TaskStatus.RUNNING and task.worker == worker]
     slots = (await hermes.store.traffic()).slots if waiting else {}
     begins_here = _by_id(state.reserved_requests).keys()
     in_vain = set[str | None]()
@@ -264,7 +265,7 @@ class LeaseKeeper:
     async def _settle(self, task_id: str) -> bool:
         """Write the end of a task that does not write it itself; False: it just did."""
         try:
-            task = await self._journal.store.load(task_id)
+            task = await seen(self._journal.store, task_id)
             if task is None or task.worker != self._worker:
                 return False
             return await self._journal.end(task, task_event(task, "task.cancelled"))
@@ -274,7 +275,7 @@ class LeaseKeeper:
 
     async def _is_lost(self, task_id: str) -> bool:
         """Tell what others ended or took over from what has not been claimed yet, or has ended by itself."""
-        task = await self._journal.store.load(task_id)
+        task = await seen(self._journal.store, task_id)
         if task is None or task.status is TaskStatus.CANCELLED or task.reason in ENDED_BY_OTHERS:
             return True
         return task.status is not TaskStatus.QUEUED and task.worker not in (None, self._worker)

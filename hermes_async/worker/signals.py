@@ -15,6 +15,7 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from hermes_async.core.journal import INSIST_EVERY, Journal, patiently
+from hermes_async.core.records import seen
 from hermes_async.domain.errors import ServiceError
 from hermes_async.domain.events import AnyEvent, FailedData, task_event
 from hermes_async.domain.failure import ErrorInfo, Reason
@@ -92,7 +93,7 @@ def note(runners: Runners, task_id: str, verdict: Verdict) -> Future[None]:
 async def _write(station: Station, worker: str, task_id: str, verdict: Verdict) -> None:
     try:
         journal = (await station.opened()).journal
-        task = await patiently(lambda: journal.store.load(task_id), f"the end of {task_id}")
+        task = await patiently(lambda: seen(journal.store, task_id), f"the end of {task_id}")
         if task is None or task.status.is_terminal:
             return
         if task.status.is_begun and task.worker != worker:

@@ -67,6 +67,14 @@ def said(text: str, session_id: str = "chat", id: str = "") -> AnyEvent:
     )
 
 
+async def test_many_records_are_read_at_once(store: Store) -> None:
+    tasks = [await born(store) for _ in range(3)]
+    absent = make_task().id
+    assert await store.load_all([absent]) == await store.load_all([]) == []
+    found = await store.load_all([tasks[2].id, absent, tasks[0].id])
+    assert found == [tasks[2], tasks[0]]
+
+
 # -- create ----------------------------------------------------------------------------------------------
 async def test_a_created_task_is_queued_and_told(store: Store) -> None:
     task = make_task(options={"timeout": None, "retry_limit": 2, "priority": 9})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -101,6 +101,9 @@ class MemoryStore(MemoryDialogue):
     async def load(self, task_id: str) -> Task | None:
         entry = self._entries.get(task_id)
         return entry.task if entry else None
+
+    async def load_all(self, task_ids: Collection[str]) -> Sequence[Task]:
+        return [self._entries[task_id].task for task_id in task_ids if task_id in self._entries]
 
     async def claim(self, task_id: str, worker: str, lease: float, token: str = "") -> Task | None:
         entry = self._entries.get(task_id)

@@ -38,6 +38,8 @@ LONGEST_TOLD = 500
 _PARTIAL, _ANSWER = "partial:", "answer:"
 #: Of a task that has shown and was told nothing, as most: one for all.
 _NONE: Mapping[str, Any] = {}
+#: What every birth says.
+_BORN_WITH = {name for name, field in Birth.model_fields.items() if field.is_required()}
 #: What a store counts, in the order of `Usage.counts`.
 _COUNTS = ("requests", "tool_calls", "input_tokens", "output_tokens", "cost")
 
@@ -127,6 +129,8 @@ def decode_birth(text: str) -> Birth:
     """Return the birth that `encode_birth` has written."""
     options, _, rest = text.partition("\n")
     values = {"input": {}, **from_json(rest), "options": _options(options)}
+    if missing := _BORN_WITH - values.keys():
+        raise KeyError(min(missing))
     for name in ("to", "fallback"):
         if name in values:
             values[name] = Address.model_validate(values[name])

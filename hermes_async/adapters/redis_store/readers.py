@@ -10,14 +10,16 @@ from itertools import chain
 
 from redis.asyncio import Redis
 
-from hermes_async.adapters.redis_store.codec import decode_event, decode_nudge, decode_task
+from hermes_async.adapters.redis_store.codec import decode_event, decode_nudge
 from hermes_async.adapters.redis_store.connection import shown
 from hermes_async.adapters.redis_store.keys import Keys
 from hermes_async.adapters.redis_store.nudges import RedisNudges
 from hermes_async.adapters.redis_store.pipe import Pipe
+from hermes_async.adapters.redis_store.reading import read_task, tell_once
 from hermes_async.core.hint import Hint
 from hermes_async.core.page import Page
 from hermes_async.core.ports import Snapshot, Traffic
+from hermes_async.domain.errors import StoreDamaged
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.task import Lane, Task, TaskStatus
 
@@ -41,7 +43,11 @@ class RedisReaders:
 
     async def load(self, task_id: str) -> Task | None:
         fields = await self._reads.read("HGETALL", f"{self._keys.of_task(task_id)}task:{task_id}")
-        return decode_task(fields) if fields else None
+        return read_task(task_id, fields) if fields else None
+
+    async def load_all(self, task_ids: Collection[str]) -> Sequence[Task]:
+        found = await asyncio.gather(*map(self._readable, task_ids))
+        return [task for task in found if task]
 
     async def born(self, task_id: str) -> int:
         key = f"{self._keys.of_task(task_id)}task:{task_id}"
@@ -83,12 +89,8 @@ class RedisReaders:
         looks = (self._newest(prefix, chosen, limit) for prefix in prefixes for chosen in choices)
         parts = await asyncio.gather(*looks)
         newest = sorted(chain.from_iterable(parts), reverse=True)[:limit]
-        found = await asyncio.gather(*(self.load(task_id) for _, task_id in newest))
-        return [
-            task
-            for task in found
-            if task and all(getattr(task, name) == value for name, value in asked.items())
-        ]
+        found = await self.load_all([task_id for _, task_id in newest])
+        return [task for task in found if all(getattr(task, name) == value for name, value in asked.items())]
 
     async def inbox(self, session_id: str, after: int, limit: int) -> Sequence[AnyEvent]:
         return await self._range("inbox", session_id, after, limit)
@@ -137,6 +139,13 @@ class RedisReaders:
             *(self._reads.read("EXISTS", self._keys.revoked(name)) for name in names)
         )
         return {name for name, is_there in zip(names, known, strict=True) if is_there}
+
+    async def _readable(self, task_id: str) -> Task | None:
+        try:
+            return await self.load(task_id)
+        except StoreDamaged as exc:
+            tell_once(task_id, exc)
+            return None
 
     def _channel(self, session_id: str) -> str:
         return f"{self._keys.of_session(session_id)}nudge:{session_id}"

@@ -168,7 +168,12 @@ class RedisStore(RedisDialogue, RedisAccounts):
     async def claim(self, task_id: str, worker: str, lease: float, token: str = "") -> Task | None:
         prefix = self._keys.of_task(task_id)
         flat = await self._pen(CLAIM, prefix, task_id, worker, int(lease * 1000), token, _started(worker))
-        return decode_task(dict(zip(flat[::2], flat[1::2], strict=True))) if flat else None
+        if not flat:
+            return None
+        try:
+            return decode_task(dict(zip(flat[::2], flat[1::2], strict=True)))
+        except Exception:  # the reply is a part of the record: the whole says what is known
+            return await self.load(task_id)
 
     async def append(
         self,

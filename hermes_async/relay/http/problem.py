@@ -23,6 +23,7 @@ STATUSES: Final[Mapping[str, HTTPStatus]] = {
     "too_slow": HTTPStatus.REQUEST_TIMEOUT,
     "conflict": HTTPStatus.CONFLICT,
     "not_taken": HTTPStatus.CONFLICT,
+    "unreadable": HTTPStatus.CONFLICT,
     "too_large": HTTPStatus(413),
     "unsupported_media_type": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "invalid": HTTPStatus(422),

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response
 
+from hermes_async.core.handle import named
 from hermes_async.core.tracing import TraceContext, asking
 from hermes_async.domain.errors import InvalidInput
 from hermes_async.domain.task import TaskResult, TaskStatus
@@ -69,7 +70,10 @@ async def list_tasks(
     return Json({"tasks": bounded([task.as_json() for task in newest[:limit]])})
 
 
-@router.get("/v1/tasks/{task}", responses={200: described(TaskRecord, "the record as it is now")})
+@router.get(
+    "/v1/tasks/{task}",
+    responses={200: described(TaskRecord, "the record as it is now"), **problems("unreadable")},
+)
 async def get_task(visitor: Reader, task: str) -> Response:
     """Return the record of a task."""
     return Json((await visitor.task(task)).as_json())
@@ -80,7 +84,7 @@ async def get_task(visitor: Reader, task: str) -> Response:
     responses={
         200: described(TaskResult, "how the task ended"),
         202: described(TaskRecord, "it has not ended yet: the record as it is now"),
-        **problems("draining", "too_many"),
+        **problems("draining", "too_many", "unreadable"),
     },
 )
 async def get_result(visitor: Reader, task: str, wait: Wait = 0.0) -> Response:
@@ -101,14 +105,14 @@ async def cancel_task(visitor: Writer, task: str, how: Cancel | None = None) -> 
     handle = await visitor.handle(task)
     asked = how or Cancel()
     await handle.cancel(force=asked.force, cascade=asked.cascade)
-    return Json((await handle.task()).as_json())
+    return Json((await named(visitor.desk.hermes.journal, handle.id)).as_json())
 
 
 @router.post(
     "/v1/tasks/{task}/answer",
     responses={
         200: described(TaskRecord, "it counts: the record as it is now"),
-        **problems("not_taken"),
+        **problems("not_taken", "unreadable"),
     },
 )
 async def answer_task(visitor: Writer, task: str, said: NewAnswer) -> Response:
@@ -121,7 +125,7 @@ async def answer_task(visitor: Writer, task: str, said: NewAnswer) -> Response:
 @router.post(
     "/v1/tasks/{task}/messages",
     status_code=201,
-    responses={201: described(Posted, "the task will read it"), **problems("not_taken")},
+    responses={201: described(Posted, "the task will read it"), **problems("not_taken", "unreadable")},
 )
 async def tell_task(visitor: Writer, task: str, message: NewMessage) -> Response:
     """Say something to a task, which reads it when it next looks."""

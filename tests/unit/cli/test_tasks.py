@@ -20,6 +20,7 @@ from hermes_async.cli import relayed
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.spans import Span
 from hermes_async.settings import Settings
+from tests.support.damage import DAMAGES, damage
 from tests.support.servers import RedisServer, wait_until
 from tests.unit.cli.conftest import HERMES, Cli, with_hermes
 
@@ -317,3 +318,20 @@ def test_status_tells_what_a_task_has_used(online: Path, cli: Cli) -> None:
     refused = cli("agents", "check")
     assert refused.code != 0
     assert "limits.cost_usd must be an amount of US dollars greater than 0" in refused.err
+
+
+# -- a record that cannot be read ------------------------------------------------------------------------
+def test_a_record_that_cannot_be_read_is_told_in_a_sentence(online: Path, cli: Cli) -> None:
+    bad, good = [create(cli, "parent_agent", "research", "--input", "0", "--async") for _ in range(2)]
+    asyncio.run(with_hermes(lambda hermes: damage(hermes.store, bad, DAMAGES["cut off"])))
+    for command in ("status", "result", "events"):
+        said = cli("task", command, bad)
+        assert (said.code, said.out) == (70, "")
+        assert said.err.startswith(
+            "hermes-async: this version of hermes_async cannot read the record of task"
+        )
+        assert said.err.count("\n") == 1
+    listed = cli("task", "list", "--json")
+    assert (listed.code, [task["id"] for task in json.loads(listed.out)]) == (0, [good])
+    assert cli("task", "cancel", bad).out == f"task {bad} is cancelled\n"
+    assert cli("task", "cancel", bad).out == f"task {bad} had ended already: cancelled\n"

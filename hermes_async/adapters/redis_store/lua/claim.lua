@@ -7,7 +7,9 @@ local was = redis.call('HMGET', task, 'status', 'attempt', 'session', 'agent', '
 if was[1] == 'running' and token ~= '' and was[7] == token and was[10] == worker then
   return redis.call('HGETALL', task) -- the reply to this very claim was lost
 end
-if was[1] ~= 'queued' then return false end
+if was[1] ~= 'queued' or not was[3] then return false end
+local is_damaged = not (was[2] and was[4] and was[6])
+was[2], was[6] = was[2] or '0', was[6] or STAMP
 local on_broker = redis.call(ALONE and 'ZREM' or 'ZSCORE', gate('sent'), id) -- so it is admitted
 on_broker = on_broker and on_broker ~= 0
 if on_broker and not ALONE then index(gate('sent'), id, false) end
@@ -27,7 +29,7 @@ local patch = {'status', 'running', 'attempt', attempt, 'worker', worker, 'start
 if was[13] and attempt == '1' then
   patch[#patch + 1] = 'began_at'; patch[#patch + 1] = STAMP
   redis.call('ZADD', key('deadlines'), NOW + was[13] + 2000, 'budget_exceeded/' .. id) -- its runner is first
-elseif not was[12] then -- nothing has happened to it since its birth
+elseif not was[12] and not is_damaged then -- nothing has happened to it since its birth
   redis.call('HSET', task, unpack(patch))
   return {'birth', was[11], 'agent', was[4], 'created_at', was[6], unpack(patch, 1, 8)}
 end

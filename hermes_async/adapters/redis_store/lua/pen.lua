@@ -82,6 +82,7 @@ local NUDGE = 4096 -- bytes of data that a nudge brings along at most; who is to
 -- Log an event: the next dense seq is its stream id and its inbox id, and listeners are nudged with the event. It
 -- is counted as `what`, or as its type.
 local function log(session, inbox, id, type_, task, agent, attempt, trace, data, what, took)
+  agent, attempt, trace = agent or '', attempt or '0', trace or '' -- what a damaged record lacks
   count(what or type_, agent, took)
   local seq = next_seq(key('session', session))
   local number = tostring(seq)
