@@ -12,6 +12,7 @@ from hermes_async.adapters.agents_file import json_schema
 from hermes_async.adapters.guarded import Refused, target
 from hermes_async.adapters.model.names import check_model
 from hermes_async.adapters.model.prices import check_price
+from hermes_async.adapters.plugins import load_callbacks
 from hermes_async.adapters.tools import ToolNames, load_tools
 from hermes_async.adapters.webhook.errand import ERRAND
 from hermes_async.bootstrap import registry
@@ -25,6 +26,7 @@ from hermes_async.core.registry import Registry
 from hermes_async.core.subagent import Subagent
 from hermes_async.domain.agent import AgentSpec, SubagentSpec
 from hermes_async.domain.errors import ConfigError, HermesError
+from hermes_async.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def list_(shell: Shell) -> None:
 @agents.command(example="agents check --config staging.yaml")
 @click.pass_obj
 def check(shell: Shell) -> int:
-    """Import every agent and resolve every subagent; exit code 1 when one cannot be loaded."""
+    """Import all agents and callbacks, and resolve every subagent; exit code 1 when one cannot be loaded."""
     settings = settings_of(shell)
     known = registry(settings)
     found = [
@@ -83,11 +85,12 @@ def check(shell: Shell) -> int:
         if entry.is_idle
     ]
     idle += [*_mute(known), *_unposted(known, settings.webhook_allow)]
-    problems = [entry.problem for entry in found if entry.problem]
+    problems = [entry.problem for entry in found if entry.problem] + list(_uncallable(known, settings))
     if shell.json:
-        shell.answer({"agents": [asdict(entry) for entry in found], "notes": idle, "ok": not problems})
+        agents = [asdict(entry) for entry in found]
+        shell.answer({"agents": agents, "notes": idle, "problems": problems, "ok": not problems})
     else:
-        _tell_check(shell, found, idle)
+        _tell_check(shell, found, idle, problems)
     return exits.FAILED if problems else exits.OK
 
 
@@ -117,6 +120,14 @@ def _unposted(known: Registry, allow: Collection[str]) -> Iterator[str]:
                     target(subagent.webhook.url, ERRAND, allow)
             except Refused as refused:
                 yield f"agents.{name}.subagents.{subagent.id}.webhook is not posted: {refused}"
+
+
+def _uncallable(known: Registry, settings: Settings) -> Iterator[str]:
+    """Yield why the callbacks cannot be loaded, as the worker that calls them would say."""
+    try:
+        load_callbacks(settings.callback_names, known.callbacks())
+    except ConfigError as error:
+        yield str(error)
 
 
 #: Looks whether an agent has what it needs.
@@ -204,14 +215,13 @@ def _uses(entry: Entry) -> str:
     return f"uses {', '.join(entry.subagents)}" if entry.subagents else ""
 
 
-def _tell_check(shell: Shell, found: list[Entry], idle: list[str]) -> None:
+def _tell_check(shell: Shell, found: list[Entry], idle: list[str], problems: list[str]) -> None:
     for line in _good(found):
         click.echo(line)
     for sentence in idle:
         click.echo(f"note  {sentence}")
-    for entry in found:
-        if entry.problem:
-            shell.tell(f"hermes-async: {entry.problem}")
+    for problem in problems:
+        shell.tell(f"hermes-async: {problem}")
     if not found:
         shell.tell(f"no agents yet; begin with:\n\n{FIRST_FILE}")
 

@@ -10,9 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from hermes_async.cli import exits
 from hermes_async.cli.leash import how_it_ended, launch, signal_group, signal_one
 from hermes_async.cli.output import pipe
-from hermes_async.domain.errors import ServiceError
+from hermes_async.domain.errors import ConfigError, ServiceError
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class Policy:
     give_up_after: int = 4
     #: For the output of an ended child whose own children keep the pipe.
     drain: float = 1.0
+
+
+#: How the sentence begins with which a child says why it ends.
+_SENTENCE = "hermes-async: "
 
 
 class GaveUp(ServiceError):
@@ -77,18 +82,23 @@ class Child:
         self._stopping = asyncio.Event()
         self._gone = asyncio.Event()
         self._failures = 0
+        #: The latest sentence that it has said.
+        self._sentence = ""
 
     async def keep(self) -> None:
         """Run the process, and again whenever it ends, until it is told to stop.
 
         Raises:
             GaveUp: it has never been ready.
+            ConfigError: nor will it be, as it says itself.
         """
         try:
             while not self._stopping.is_set():
-                how = await self._run_once()
+                code = await self._run_once()
+                if code == exits.USAGE and self._sentence and not self.ready.is_set():
+                    raise ConfigError(self._sentence)
                 if not self._stopping.is_set():
-                    await self._pause(how)
+                    await self._pause(how_it_ended(code))
         finally:
             self._gone.set()
 
@@ -114,14 +124,14 @@ class Child:
         if self.pid is not None:
             signal_group(self.pid, signal.SIGKILL)
 
-    async def _run_once(self) -> str:
-        """Run one process to its end and return how it ended."""
+    async def _run_once(self) -> int:
+        """Run one process to its end and return its exit code."""
         began = asyncio.get_running_loop().time()
         async with pipe() as (output, lines):
             code = await self._run(output, lines)
         if asyncio.get_running_loop().time() - began > self._policy.steady_after:
             self._failures = 0
-        return how_it_ended(code)
+        return code
 
     async def _run(self, output: int, lines: AsyncIterator[str]) -> int:
         try:
@@ -148,6 +158,8 @@ class Child:
         fresh = True
         async for text in lines:
             self._listener.line(self.spec.name, text)
+            if text.startswith(_SENTENCE):
+                self._sentence = text.removeprefix(_SENTENCE)
             if fresh and self.spec.is_ready(text):
                 fresh = False
                 self.ready.set()
@@ -192,6 +204,7 @@ class Supervisor:
 
         Raises:
             GaveUp: a child cannot be started.
+            ConfigError: a child says that it is configured wrongly.
         """
         keepers = [asyncio.create_task(child.keep(), name=child.spec.name) for child in self.children]
         stopped = asyncio.create_task(self._stopping.wait())

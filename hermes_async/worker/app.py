@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import logging
 import math
+import sys
 import warnings
 from contextlib import ExitStack
 from functools import cached_property, partial
@@ -14,7 +15,6 @@ from types import ModuleType
 from typing import Any
 
 from celery import Celery
-from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
 from celery.signals import after_setup_logger, after_setup_task_logger, worker_init
 
@@ -29,7 +29,7 @@ from hermes_async.adapters.celery_queue import (
 from hermes_async.bootstrap import read_settings, registry, servers, tracing
 from hermes_async.core.importing import importing
 from hermes_async.core.subagent import Subagent
-from hermes_async.domain.errors import HermesError
+from hermes_async.domain.errors import HermesError, UserError
 from hermes_async.domain.task import Lane
 from hermes_async.settings import Settings
 from hermes_async.worker import lanes, signals
@@ -62,6 +62,8 @@ DEFAULTS: dict[str, Any] = {
 #: Seconds after which Celery's lists deliver again what is not acknowledged: longer than any task, because
 #: they do so while it runs; what a dead worker had, the janitor sends again much sooner.
 VISIBILITY_TIMEOUT = 30 * 86_400
+#: The exit code of a worker that no second start will help, as of a command that is wrong.
+MISCONFIGURED = 2
 
 
 class App(Celery):  # type: ignore[misc]
@@ -196,15 +198,15 @@ def _prepare(sender: Any, **_: Any) -> None:
             for agent in known.runnable():
                 known.prepare(agent)
         except HermesError as exc:
-            raise SystemExit(f"hermes-async: {exc}") from exc
+            raise _refused(exc) from exc
 
 
 def _hush() -> None:
     """Silence what Celery says of settings that are as they are on purpose."""
     # It warns root because of pickle, which we do not accept; whoever adds that is still refused.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    # Tasks outlive a lost connection to the broker.
-    warnings.filterwarnings("ignore", r"\s*In Celery 5\.1", CPendingDeprecationWarning)
+    # Tasks outlive a lost connection to the broker. In the log, since Celery always shows its own warnings.
+    logging.getLogger("py.warnings").addFilter(lambda record: "In Celery 5.1 we" not in record.getMessage())
     # At each cancel, every worker that does not have the task misses the result backend.
     control = logging.getLogger("celery.worker.control")
     control.addFilter(lambda record: "as revoked in backend" not in str(record.msg))
@@ -216,7 +218,13 @@ def _app() -> Celery:
     try:
         return create_app(read_settings())
     except HermesError as exc:
-        raise SystemExit(f"hermes-async: {exc}") from exc
+        raise _refused(exc) from exc
+
+
+def _refused(error: HermesError) -> SystemExit:
+    """Say why there is no worker, and return its end: whoever started it learns whether to try again."""
+    print(f"hermes-async: {error}", file=sys.stderr)
+    return SystemExit(MISCONFIGURED if isinstance(error, UserError) else 1)
 
 
 app = _app()

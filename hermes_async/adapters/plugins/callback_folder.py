@@ -1,7 +1,7 @@
 """The folder `hermes_callbacks/`: which functions its files define, and how they are loaded safely.
 
-The names are read without running anything. Loading happens only in the process that makes the calls, and
-refuses files that somebody else could have written.
+The names are read without running anything. Loading happens only in the process that makes the calls and in
+`agents check`, and refuses files that somebody else could have written.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A name is looked up in this order: the entry points of the group `hermes_async.callbacks`, the dotted places
 (`package.module:function`) in allowed modules, the functions in `hermes_callbacks/`. Everybody may know the
-names; only the worker that makes the calls loads what they stand for.
+names; only the worker that makes the calls, and `agents check`, load what they stand for.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from hermes_async.cli.supervisor import ChildSpec, GaveUp, Supervisor
 from hermes_async.cli.up import callbacks_child, worker_children
 from hermes_async.cli.words import harmless
 from hermes_async.core.hermes import Hermes
-from hermes_async.domain.errors import EmbeddedServerError, StoreDamaged, StoreUnavailable
+from hermes_async.domain.errors import ConfigError, EmbeddedServerError, StoreDamaged, StoreUnavailable
 from hermes_async.settings import Settings
 
 #: Seconds between two looks at whether anybody works.
@@ -109,9 +109,9 @@ class Staff:
                 group.start_soon(self._keep_redis, supervisor)
                 await supervisor.run()
                 group.cancel_scope.cancel()
-        except* GaveUp as gave_up:
+        except* (GaveUp, ConfigError) as failed:
             self._on_status("no workers")
-            self._tell("\n".join([*self._said, f"the workers cannot be started: {gave_up.exceptions[0]}"]))
+            self._tell("\n".join([*self._said, f"the workers cannot be started: {failed.exceptions[0]}"]))
 
     async def _announce(self, supervisor: Supervisor) -> None:
         await supervisor.ready()

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from hermes_async.cli.supervisor import ChildSpec, GaveUp, Policy, Supervisor
+from hermes_async.domain.errors import ConfigError
 from tests.support.servers import Process, wait_until, wait_until_async
 
 POLICY = Policy(backoff_first=0.05, backoff_longest=0.2, steady_after=60, give_up_after=3)
@@ -124,6 +125,41 @@ def test_backs_off_and_gives_up_on_what_never_starts() -> None:
         "bad ended with code 7; starting it again in 0.05 s",
         "bad ended with code 7; starting it again in 0.1 s",
     ]
+
+
+def test_a_child_that_is_configured_wrongly_is_not_started_again() -> None:
+    notes = Notes()
+    bad = spec("bad", "import sys; print('hermes-async: no such agent', file=sys.stderr); sys.exit(2)")
+
+    async def body() -> None:
+        with pytest.raises(ConfigError, match=r"^no such agent$"):
+            async with asyncio.timeout(10):
+                await Supervisor([[spec("good", SLEEPER), bad]], notes, POLICY).run()
+
+    asyncio.run(body())
+    assert notes.notices == []
+
+
+def test_a_child_that_was_ready_is_started_again_though_its_configuration_is_wrong_now(
+    tmp_path: Path,
+) -> None:
+    """Somebody edits a file: what still runs must not stop because of it."""
+    first = tmp_path / "first"
+    code = (
+        f"import pathlib, sys, time\nfirst = pathlib.Path({str(first)!r})\n"
+        "if first.exists(): print('hermes-async: no such agent'); sys.exit(2)\n"
+        "first.touch()\nprint('up', flush=True)\ntime.sleep(60)"
+    )
+
+    async def kill_and_mend(supervisor: Supervisor) -> None:
+        [child] = supervisor.children
+        os.kill(child.pid or 0, signal.SIGKILL)
+        await wait_until_async(lambda: any("code 2; starting" in said for said in notes_of(child).notices))
+        first.unlink()
+        await wait_until_async(lambda: len(notes_of(child).readies) == 2)
+        supervisor.stop()
+
+    run_supervisor([[spec("a", code)]], kill_and_mend)
 
 
 def test_kills_what_does_not_stop_in_time() -> None:

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from hermes_async.adapters.embedded_redis import running_url
-from tests.support.servers import Process, wait_until
+from tests.support.servers import ROOT, Process, wait_until
 from tests.unit.cli.conftest import HERMES, Cli
 
 
@@ -49,6 +49,7 @@ def test_up_runs_tasks_brings_back_what_dies_and_stops_all(project: Path, up: Pr
     up.wait_for_log("relay     | is ready again")  # it, or `up`, has brought Redis back
     assert cli("invoke", "subagent", "research", "--parent", "parent_agent", "--input", "0").code == 0
     children = family(up)
+    assert "CPendingDeprecationWarning" not in up.log  # Celery's, of what becomes of late acknowledgements
     up.signal(signal.SIGTERM)
     assert up.wait() == 0
     assert up.log.endswith("stopped\n")
@@ -81,6 +82,46 @@ def test_up_that_is_killed_leaves_nobody(project: Path, up: Process) -> None:
     up.wait()
     wait_until(lambda: not any(child.is_running() for child in children))
     wait_until(lambda: running_url(project / ".hermes" / "redis") is None)
+
+
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        ("def bad(result): ...\n", "callback 'bad': too many positional arguments; a callback is a function"),
+        (
+            "import nomod\n\ndef bad(result, context): ...\n",
+            "c.py:1: cannot be loaded: No module named 'nomod'",
+        ),
+    ],
+)
+def test_a_callback_that_cannot_be_loaded_is_told_by_check_and_by_up_at_once(
+    project: Path, cli: Cli, code: str, fault: str
+) -> None:
+    (project / "hermes_callbacks").mkdir()
+    (project / "hermes_callbacks" / "c.py").write_text(code)
+    checked = cli("agents", "check")
+    assert checked.code == 1
+    assert fault in checked.err
+    [told] = json.loads(cli("agents", "check", "--json").out)["problems"]
+    assert checked.err == f"hermes-async: {told}\n"
+    said = cli("up", "--port", "0")
+    assert (said.code, said.err) == (2, checked.err)
+    assert said.out == "starting ...\n"
+    assert running_url(project / ".hermes" / "redis") is None
+
+
+def test_a_celeryconfig_that_cannot_be_imported_ends_up_at_once(
+    online: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (online / "celeryconfig.py").write_text("1 / 0\n")
+    monkeypatch.setenv("PYTHONPATH", f"{online}{os.pathsep}{ROOT}")
+    said = cli("up", "--port", "0")
+    assert (said.code, said.out) == (2, "starting ...\n")
+    [sentence] = said.err.splitlines()
+    assert (
+        "celeryconfig.py cannot be imported: celeryconfig.py:1: ZeroDivisionError: division by zero"
+        in sentence
+    )
 
 
 def test_a_port_that_is_taken_is_told_before_anything_starts(project: Path, cli: Cli) -> None:
