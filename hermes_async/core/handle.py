@@ -213,6 +213,8 @@ class TaskHandle(Generic[R]):
     async def cancel(self, *, force: bool = False, cascade: bool = True) -> bool:
         """Ask for the task and its descendants to be stopped; return False when it had ended already.
 
+        It may have been ended by an earlier call that has raised.
+
         Args:
             force: kill what runs them instead of letting it clean up.
             cascade: False: leave the tasks alone that this one has dispatched.

@@ -255,7 +255,7 @@ class Store(Dialogue, Accounts, Measured, Protocol):
         ...
 
     async def ack(self, session_id: str, seqs: Sequence[int]) -> int:
-        """Remove entries from the inbox; return how many were there."""
+        """Remove entries from the inbox; return how many were there, 0 for those that are removed again."""
         ...
 
     async def unread(self, session_id: str) -> int:

@@ -39,7 +39,11 @@ class Delivery:
         return self.event.id
 
     async def ack(self) -> bool:
-        """Take it out of the inbox; return False when it was out already."""
+        """Take it out of the inbox; return False when it was out already.
+
+        It may be this very call that has taken it out: False, too, is what is returned when the connection
+        was lost before the answer.
+        """
         return bool(await self.session.ack(self.event.seq))
 
     async def is_inner(self) -> bool:
@@ -219,7 +223,10 @@ class Session:
         return await self._journal.store.unread(self.id)
 
     async def ack(self, *seqs: int) -> int:
-        """Take entries out of the inbox by their `seq`; return how many were there."""
+        """Take entries out of the inbox by their `seq`; return how many were there.
+
+        Those that this very call has taken out before its connection was lost are not counted.
+        """
         return await self._journal.store.ack(self.id, seqs)
 
     async def send_message(self, text: str, data: JsonValue = None) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import chain
+from secrets import token_hex
 from typing import Any
 
 from redis.asyncio import Redis
@@ -214,8 +215,8 @@ class RedisStore(RedisDialogue, RedisAccounts):
     async def cancel(self, task_id: str, *, force: bool, cascade: bool) -> Cancelled:
         data = CancelRequestedData(force=force).model_dump_json()
         prefix = self._keys.of_task(task_id)
-        due = _DUE["task.cancelled"]
-        running, ended = await self._admitting(CANCEL, prefix, task_id, data, int(cascade), due)
+        how = (data, int(cascade), _DUE["task.cancelled"], token_hex(8))
+        running, ended = await self._admitting(CANCEL, prefix, task_id, *how)
         return Cancelled(running, ended)
 
     async def step_aside(self, task: Task) -> None:

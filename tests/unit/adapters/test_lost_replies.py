@@ -9,10 +9,13 @@ from typing import TypeVar
 import pytest
 
 from hermes_async.adapters.redis_store import pipe
+from hermes_async.adapters.redis_store.store import CANCEL
+from hermes_async.core.handle import TaskHandle
 from hermes_async.core.hermes import Hermes
 from tests.support.echoing import echo, hermes_over
 from tests.support.proxy import Proxy, proxy_to
 from tests.support.servers import PATIENCE, RedisServer, wait_until_async
+from tests.support.values import make_event
 
 pytestmark = pytest.mark.anyio
 
@@ -82,3 +85,37 @@ async def test_what_is_said_to_a_task_is_read_once(proxy: Proxy, near: Hermes, f
     found = await far.store.hear(task, 0)
     assert found is not None
     assert [(event.seq, event.data.text) for event in found] == list(zip(seqs, TEXTS, strict=True))
+
+
+async def dispatched(near: Hermes) -> TaskHandle[str]:
+    """A task that is to be cancelled, by a script that the server knows."""
+    session = near.session("chat")
+    await (await session.dispatch(echo, "known")).cancel()
+    return await session.dispatch(echo, "x")
+
+
+async def test_a_cancel_knows_whom_it_has_stopped(proxy: Proxy, near: Hermes, far: Hermes) -> None:
+    handle = await dispatched(near)
+    record = await far.handle(handle.id)
+
+    async def done() -> bool:
+        return (await record.task()).status.is_terminal
+
+    assert await unanswered(proxy, CANCEL.sha, [handle.cancel()], done) == [True]
+    events = [event.type async for event in record.events()]
+    assert events == ["task.queued", "task.cancel_requested", "task.cancelled"]
+    assert not await handle.cancel()
+
+
+async def test_a_cancel_knows_whom_it_has_asked_although_it_ended_since(
+    proxy: Proxy, near: Hermes, far: Hermes
+) -> None:
+    handle = await dispatched(near)
+    task = await far.store.claim(handle.id, "w1", 60.0)
+    assert task is not None
+
+    async def done() -> bool:
+        is_asked = (await far.store.load(task.id) or task).cancel_requested
+        return is_asked and bool(await far.store.append(make_event(task, "task.cancelled")))
+
+    assert await unanswered(proxy, CANCEL.sha, [handle.cancel()], done) == [True]
