@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from hermes_async.core.options import spec_of
-from hermes_async.core.signature import Signature
+from hermes_async.core.signature import Signature, unbound
 from hermes_async.domain.agent import SubagentSpec
 from hermes_async.domain.task import Lane
 
@@ -67,7 +67,7 @@ class Subagent(Generic[P, R]):
     @property
     def description(self) -> str:
         """What a parent model reads before it delegates."""
-        return inspect.getdoc(self.function) or ""
+        return inspect.getdoc(unbound(self.function)) or ""
 
     @property
     def is_async(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
+from hermes_async.core.function import checked
 from hermes_async.core.importing import importing
 from hermes_async.core.subagent import Subagent
 from hermes_async.domain.agent import AgentsConfig, AgentSpec, SubagentSpec, Webhook
@@ -193,7 +194,7 @@ def _adopt(name: str, spec: AgentSpec, found: Any) -> Subagent[..., Any]:
         spec_here = found.spec.model_copy(update={"id": name, "agent": name})
         return replace(found, name=name, spec=spec_here, pool=pool or found.pool)
     if callable(found):
-        return Subagent(name, found, SubagentSpec(id=name, agent=name), pool)
+        return Subagent(name, checked(name, found), SubagentSpec(id=name, agent=name), pool)
     raise ConfigError(f"agent {name!r}: {spec.run} is not a function")
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property, partial
 from typing import Any
 
 from pydantic import JsonValue, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from hermes_async.domain.errors import InvalidInput, UserError
+from hermes_async.domain.errors import InvalidInput, UserError, did_you_mean
 
 #: Bytes of JSON beyond which an input or a result is refused.
 MAX_BYTES = 1_000_000
@@ -51,11 +51,23 @@ def _depth(plain: JsonValue) -> int:
     return 0
 
 
+def unbound(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function of which some arguments may be bound already (`functools.partial`)."""
+    return unbound(function.func) if isinstance(function, partial) else function
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the name of a function, or of the kind of object that is called like one."""
+    name: str = getattr(unbound(function), "__name__", type(function).__name__)
+    return name
+
+
 class Signature:
     """What a function takes after its context, and what it gives back."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
+        self._name = name_of(function)
 
     @cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
@@ -83,7 +95,7 @@ class Signature:
         flat: dict[str, Any] = {}
         for key, value in given:
             flat |= value if key not in self.parameters else {key: value}
-        plain: dict[str, JsonValue] = as_json(flat, f"the input of {self._function.__name__}")
+        plain: dict[str, JsonValue] = as_json(flat, f"the input of {self._name}")
         self._converted(plain)
         return plain
 
@@ -91,15 +103,24 @@ class Signature:
         """Return the input that a line of text means: a JSON object of parameters, or the first parameter.
 
         Raises:
-            InvalidInput: the text fits neither way.
+            InvalidInput: the text fits neither way, or is an object with a misspelt parameter.
         """
+        named = _object(text)
+        if named is not None and (not named or named.keys() & self.parameters.keys()):
+            return self.bind((), named)
+        if named and len(named) <= len(self.parameters):
+            self._refuse_misspelt(named)
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            value = None
-        if isinstance(value, dict) and (not value or value.keys() & self.parameters.keys()):
-            return self.bind((), value)
-        return self.bind((text,) if self.parameters else (), {})
+            return self.bind((text,) if self.parameters else (), {})
+        except InvalidInput as exc:
+            if not named:
+                raise
+            raise InvalidInput(f"{self._name}: no argument {next(iter(named))!r}; {self._takes}") from exc
+
+    def _refuse_misspelt(self, named: Iterable[str]) -> None:
+        for key in named:
+            if hint := did_you_mean(key, self.parameters):
+                raise InvalidInput(f"{self._name}: no argument {key!r}{hint}")
 
     def validate(self, plain: Mapping[str, JsonValue]) -> dict[str, Any]:
         """Return the arguments as the function's own types.
@@ -131,8 +152,11 @@ class Signature:
         try:
             return self._resolved.bind(None, *args, **kwargs).arguments
         except TypeError as exc:
-            takes = ", ".join(map(str, self.parameters.values()))
-            raise InvalidInput(f"{self._function.__name__}: {exc}; it takes ({takes})") from exc
+            raise InvalidInput(f"{self._name}: {exc}; {self._takes}") from exc
+
+    @property
+    def _takes(self) -> str:
+        return f"it takes ({', '.join(map(str, self.parameters.values()))})"
 
     def _validated(self, name: str, type_: TypeAdapter[Any], value: JsonValue) -> Any:
         try:
@@ -140,7 +164,7 @@ class Signature:
         except ValidationError as exc:
             problem = exc.errors()[0]
             place = ".".join(map(str, (name, *problem["loc"])))
-            raise InvalidInput(f"{self._function.__name__}: {place}: {problem['msg']}") from exc
+            raise InvalidInput(f"{self._name}: {place}: {problem['msg']}") from exc
 
     @cached_property
     def _resolved(self) -> inspect.Signature:
@@ -152,9 +176,9 @@ class Signature:
             signature = inspect.Signature(blank)
         kinds = [p.kind for p in signature.parameters.values()]
         if not kinds or kinds[0] > inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            raise UserError(f"agent {self._function.__name__} must take a TaskContext as its first parameter")
+            raise UserError(f"agent {self._name} must take a TaskContext as its first parameter")
         if any(kind in _NAMELESS for kind in kinds[1:]):
-            raise UserError(f"agent {self._function.__name__} cannot take *args or `/`: name its parameters")
+            raise UserError(f"agent {self._name} cannot take *args or `/`: name its parameters")
         return signature
 
 
@@ -164,3 +188,11 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
         return TypeAdapter(Any if unknown else annotation)
     except PydanticUserError:  # what pydantic cannot check is taken as it is
         return TypeAdapter(Any)
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

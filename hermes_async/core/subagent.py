@@ -8,7 +8,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from hermes_async.core.agent import Subagent
 from hermes_async.core.context import TaskContext
+from hermes_async.core.function import checked
 from hermes_async.core.options import lane_of, spec_of
+from hermes_async.core.signature import name_of
 
 __all__ = ["Subagent", "subagent"]
 
@@ -39,7 +41,7 @@ def subagent(
         options: what a subagent may say in agents.yaml, for example `timeout=120, retry_limit=2`.
 
     Raises:
-        UserError: an option is not known, or has no such value.
+        UserError: an option is not known, or has no such value; or the function cannot run tasks.
     """
     decorate = _Decorator(name, pool, options)
     return decorate if function is None else decorate(function)
@@ -56,6 +58,6 @@ class _Decorator:
     @overload
     def __call__(self, function: Callable[Concatenate[TaskContext, P], R]) -> Subagent[P, R]: ...
     def __call__(self, function: Callable[..., Any]) -> Subagent[..., Any]:
-        name = self.name or function.__name__
+        name = self.name or name_of(function)
         spec = spec_of(name, name, self.options)
-        return Subagent(name, function, spec, lane_of(name, self.pool))
+        return Subagent(name, checked(name, function), spec, lane_of(name, self.pool))

@@ -124,6 +124,7 @@ def test_parameters_must_have_names(function: Any) -> None:
         (agent, "chips and more", {"topic": "chips and more"}),
         (agent, '{"topic": "chips", "depth": 2}', {"topic": "chips", "depth": 2}),
         (agent, '{"other": 1}', {"topic": '{"other": 1}'}),
+        (agent, '{"topics": 1, "a": 2, "b": 3, "c": 4}', {"topic": '{"topics": 1, "a": 2, "b": 3, "c": 4}'}),
         (agent, "[1]", {"topic": "[1]"}),
         (agent, "", {"topic": ""}),
         (bare, "anything", {}),
@@ -139,6 +140,25 @@ def test_a_text_that_fits_neither_way_is_refused() -> None:
         Signature(agent).bind_text('{"topic": "x", "depth": "deep"}')
     with pytest.raises(InvalidInput, match="topic"):
         Signature(agent).bind_text("{}")
+
+
+def number(ctx: TaskContext, seconds: float) -> None: ...
+def record(ctx: TaskContext, order: dict[str, int]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "text", "told"),
+    [
+        (agent, '{"topc": "chips"}', "agent: no argument 'topc'; did you mean 'topic'?"),
+        (number, '{"secs": 1}', "number: no argument 'secs'; did you mean 'seconds'?"),
+        (number, '{"x": 1}', "number: no argument 'x'; it takes (seconds: float)"),
+        (record, '{"id": 5, "count": 1}', "record: no argument 'id'; it takes (order: dict[str, int])"),
+    ],
+)
+def test_an_object_with_a_misspelt_argument_is_no_text(function: Any, text: str, told: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Signature(function).bind_text(text)
+    assert str(caught.value) == told
 
 
 # -- validate, result ------------------------------------------------------------------------------------
