@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from hermes_async.core.ports import Queue, Store
 from hermes_async.domain.errors import ServiceError
-from hermes_async.domain.task import Task, TaskStatus
+from hermes_async.domain.task import TaskStatus
 
 logger = logging.getLogger("hermes.journal")
 
@@ -56,20 +56,12 @@ class Publisher:
                 await self._hand_over(ids)
             except ServiceError as exc:
                 logger.warning("%d tasks wait for the broker: %s", len(ids) + len(stopping), exc)
+            except Exception:  # what came meanwhile must not wait for the next that comes
+                logger.exception("%d tasks wait for the janitor", len(ids) + len(stopping))
 
     async def _hand_over(self, ids: Sequence[str]) -> None:
-        found = await asyncio.gather(*map(self._loaded, ids))
-        tasks: list[Task] = [task for task in found if task and task.status is TaskStatus.QUEUED]
+        found = await self._store.load_all(ids)
+        tasks = [task for task in found if task.status is TaskStatus.QUEUED]
         if tasks:
             await self._queue.publish_all(tasks)
             await self._store.published([task.id for task in tasks])
-
-    async def _loaded(self, task_id: str) -> Task | None:
-        """Return a record; one that cannot be read must not keep the others waiting."""
-        try:
-            return await self._store.load(task_id)
-        except ServiceError:
-            raise
-        except Exception:
-            logger.exception("task %s cannot be published", task_id)
-            return None

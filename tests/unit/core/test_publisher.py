@@ -15,7 +15,7 @@ from hermes_async.domain.errors import QueueUnavailable
 from hermes_async.domain.task import Task
 from hermes_async.sdk import TaskContext
 from tests.support.bench import MakeBench
-from tests.support.servers import wait_until_async
+from tests.support.servers import PATIENCE, wait_until_async
 
 pytestmark = pytest.mark.anyio
 
@@ -81,6 +81,28 @@ async def test_what_could_not_be_published_comes_with_the_janitor(
     bench.clock.ahead += PUBLISH_GRACE + 1
     assert (await bench.hermes.janitor.sweep()).released == 2
     assert [await queue.get() for _ in range(2)] == [handle.id for handle in handles]
+
+
+async def test_a_batch_that_cannot_be_published_does_not_keep_what_came_meanwhile(
+    make_bench: MakeBench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = SlowQueue()
+    bench = make_bench(nothing, queue=queue)
+    published, faults = bench.store.published, [ValueError("no")]
+
+    async def weak(task_ids: Sequence[str]) -> None:
+        if faults:
+            raise faults.pop()
+        await published(task_ids)
+
+    monkeypatch.setattr(bench.store, "published", weak)
+    first = await bench.session.dispatch(nothing)
+    await wait_until_async(lambda: queue.batches)
+    second = await bench.session.dispatch(nothing)
+    queue.open.set()
+    async with asyncio.timeout(PATIENCE):
+        assert [await queue.get() for _ in range(2)] == [first.id, second.id]
+    assert "1 tasks wait for the janitor" in caplog.text
 
 
 async def test_closing_waits_for_what_is_under_way(make_bench: MakeBench) -> None:
