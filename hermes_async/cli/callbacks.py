@@ -58,7 +58,10 @@ def _row(row: Callback) -> tuple[str, ...]:
 
 @callbacks.command(
     epilog="Exit code: 0 it is tried again, 1 there is no such dead callback.",
-    example=("callbacks redeliver t07-4k9:on_complete", "callbacks redeliver --all-dead"),
+    example=(
+        "callbacks redeliver t05-3exz9p0vxhvxsnkpdb4bhe9w6v:on_complete",
+        "callbacks redeliver --all-dead",
+    ),
 )
 @click.argument("callback_id", metavar="[ID]", required=False)
 @click.option("--all-dead", is_flag=True, help="All that are dead.")
@@ -92,7 +95,7 @@ async def _redeliver(hermes: Hermes, callback_id: str | None) -> list[str]:
 
 @callbacks.command(
     epilog="Exit code: 0 it is gone, 1 there is no such dead callback.",
-    example="callbacks discard t07-4k9:on_complete",
+    example="callbacks discard t05-3exz9p0vxhvxsnkpdb4bhe9w6v:on_complete",
 )
 @click.argument("callback_id", metavar="ID")
 @click.pass_obj

@@ -9,6 +9,7 @@ import click
 
 from hermes_async.cli.bridge import settings_of, with_hermes
 from hermes_async.cli.group import Command
+from hermes_async.cli.ids import whole_id
 from hermes_async.cli.orders import read_text
 from hermes_async.cli.shell import Shell
 from hermes_async.cli.tasks import task_id_argument
@@ -42,22 +43,24 @@ def answer(shell: Shell, task_id: str, value: str | None, json_value: Any, quest
     if (value is None) is (json_value == ()):
         raise click.UsageError("give the answer either as VALUE or with --json-value")
     said = json_value or read_text(value or "", "the answer")
-    told = with_hermes(settings_of(shell), _answer, task_id, said, question)
+    task_id, told = with_hermes(settings_of(shell), _answer, task_id, said, question)
     if shell.json:
         shell.answer({"task_id": task_id, "answered": True, "answer": told})
     else:
         click.echo(f"answered task {task_id}")
 
 
-async def _answer(hermes: Hermes, task_id: str, said: str | tuple[Any], question: str | None) -> Any:
-    handle = await hermes.handle(task_id)
+async def _answer(
+    hermes: Hermes, task_id: str, said: str | tuple[Any], question: str | None
+) -> tuple[str, Any]:
+    handle = await hermes.handle(await whole_id(hermes, task_id))
     open_one = (await handle.task()).question
     if isinstance(said, str):
         value = open_one.meant(said) if open_one else said
     else:
         (value,) = said
     await handle.answer(value, question)
-    return value
+    return handle.id, value
 
 
 @click.command(cls=Command, epilog=SENT, example='task send t07-4k9 "leave the last chapter out"')
@@ -67,13 +70,13 @@ async def _answer(hermes: Hermes, task_id: str, said: str | tuple[Any], question
 @click.pass_obj
 def send(shell: Shell, task_id: str, text: str, data: Any) -> None:
     """Say something to a task, which reads it as soon as its agent looks."""
-    seq = with_hermes(settings_of(shell), _send, task_id, read_text(text, "the message"), *data)
+    task_id, seq = with_hermes(settings_of(shell), _send, task_id, read_text(text, "the message"), *data)
     if shell.json:
         shell.answer({"task_id": task_id, "seq": seq})
     else:
         click.echo(f"sent to task {task_id}")
 
 
-async def _send(hermes: Hermes, task_id: str, text: str, data: Any = None) -> int:
-    handle = await hermes.handle(task_id)
-    return await handle.send(text, data)
+async def _send(hermes: Hermes, task_id: str, text: str, data: Any = None) -> tuple[str, int]:
+    handle = await hermes.handle(await whole_id(hermes, task_id))
+    return handle.id, await handle.send(text, data)

@@ -11,6 +11,7 @@ from hermes_async.cli.bridge import settings_of, with_hermes
 from hermes_async.cli.following import so_far
 from hermes_async.cli.group import Group, Later
 from hermes_async.cli.hints import hint_after_create, hint_if_nothing_runs
+from hermes_async.cli.ids import whole_id
 from hermes_async.cli.orders import Order, await_order, read_input, tell_task
 from hermes_async.cli.shell import Shell
 from hermes_async.cli.tables import show_pairs, show_rows
@@ -37,7 +38,10 @@ LATER: dict[str, Later] = {
 
 @click.group(cls=Group, later=LATER)
 def task() -> None:
-    """Create, watch, list and cancel tasks."""
+    """Create, watch, list and cancel tasks.
+
+    ID is the id of a task, or a beginning of it that no other of the newest 1,000 tasks has.
+    """
 
 
 @task.command(
@@ -84,8 +88,9 @@ def _receipt(handle: TaskHandle[Any], record: Task) -> dict[str, str]:
     }
 
 
-async def find_task(hermes: Hermes, task_id: str) -> Task:
-    return await find(hermes.journal, task_id)
+async def find_task(hermes: Hermes, said: str) -> Task:
+    """Return the record of the task that an id, or the beginning of one, means."""
+    return await find(hermes.journal, await whole_id(hermes, said))
 
 
 @task.command(epilog=exits.FATE_HELP, example="task events t07-4k9 --after 12 --json")
@@ -211,16 +216,16 @@ def cancel(shell: Shell, task_id: str, force: bool, no_cascade: bool) -> None:
     """Ask for a task, and the tasks that it has dispatched, to be stopped."""
     asked, record = with_hermes(settings_of(shell), _cancel, task_id, force, not no_cascade)
     if shell.json:
-        shell.answer({"task_id": task_id, "asked": asked, "status": record.status.value})
+        shell.answer({"task_id": record.id, "asked": asked, "status": record.status.value})
     elif not asked:
-        click.echo(f"task {task_id} had ended already: {record.status}")
+        click.echo(f"task {record.id} had ended already: {record.status}")
     elif record.status.is_terminal:
-        click.echo(f"task {task_id} is {record.status}")
+        click.echo(f"task {record.id} is {record.status}")
     else:
-        click.echo(f"asked task {task_id} to stop{' by force' if force else ''}")
+        click.echo(f"asked task {record.id} to stop{' by force' if force else ''}")
 
 
-async def _cancel(hermes: Hermes, task_id: str, force: bool, cascade: bool) -> tuple[bool, Task]:
-    handle = await hermes.handle(task_id)
+async def _cancel(hermes: Hermes, said: str, force: bool, cascade: bool) -> tuple[bool, Task]:
+    handle = await hermes.handle(await whole_id(hermes, said))
     asked = await handle.cancel(force=force, cascade=cascade)
-    return asked, await named(hermes.journal, task_id)
+    return asked, await named(hermes.journal, handle.id)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import click
 
@@ -47,22 +48,25 @@ def watch(
     if not follow:
         show = tell_result if result_only else tell_so_far
         return with_hermes(settings, show, shell, task_id, after)
-    view = view_for(shell, quiet=result_only)
-    end = _followed(settings, relay or settings.relay_url, token or settings.token, task_id, after, view)
+    given = token or settings.token
+    if given is None:
+        record = with_hermes(settings, find_task, task_id)
+        task_id, tokens = record.id, _own_tokens(settings, record.session_id)
+    else:  # whoever is given one may not reach the state: only whole ids will do
+        tokens = partial(str, given)
+    end = _followed(relay or settings.relay_url, tokens, task_id, after, view_for(shell, quiet=result_only))
     return _tell_end(shell, task_id, end, result_only=result_only)
 
 
-def _followed(settings: Settings, url: str, token: str | None, task_id: str, after: int, view: View) -> End:
-    tokens = (lambda: token) if token else _own_tokens(settings, task_id)
+def _followed(url: str, tokens: Callable[[], str], task_id: str, after: int, view: View) -> End:
     end = run(over_relay, url, tokens, task_id, after, view)
     if end is None:  # it lies before `after`
         end = run(over_relay, url, tokens, task_id, 0, view_for(Shell(), quiet=True))
     return end or End(TaskStatus.RUNNING)
 
 
-def _own_tokens(settings: Settings, task_id: str) -> Any:
+def _own_tokens(settings: Settings, session: str) -> Callable[[], str]:
     secret = relay_secret(settings)
-    session = with_hermes(settings, find_task, task_id).session_id
     return lambda: mint(secret, sub="hermes-async task watch", sessions=[session], ttl=TOKEN_TTL)
 
 

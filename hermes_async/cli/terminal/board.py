@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -120,9 +120,3 @@ def _row(task: Task) -> Row:
 def short(task_id: str | None) -> str:
     """Return so much of a task's id that a person can tell it from others."""
     return (task_id or "")[:SHORT]
-
-
-def found(prefix: str, ids: Iterable[str]) -> list[str]:
-    """Return the ids that a person may mean: those that begin so, with or without their first part."""
-    known = list(ids)
-    return [each for each in known if each.startswith(prefix) or each.partition("-")[2].startswith(prefix)]

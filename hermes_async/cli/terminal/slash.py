@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from hermes_async.cli.terminal.board import Board, found, short
+from hermes_async.cli.ids import only
+from hermes_async.cli.terminal.board import Board, short
 from hermes_async.cli.terminal.mute import Parent
 from hermes_async.cli.words import ago, line, progress, shown
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.registry import Registry
 from hermes_async.core.session import Session
-from hermes_async.domain.errors import InvalidInput, UnknownTask, UserError, did_you_mean
+from hermes_async.domain.errors import InvalidInput, UserError, did_you_mean
 from hermes_async.domain.task import Task
 
 #: Tasks that are listed, and that an id is looked for among.
@@ -164,12 +165,10 @@ class Slash:
         """Return the handle of the one task whose id begins so."""
         if not prefix:
             raise InvalidInput(f"{usage.partition(' ')[0]} takes the id of a task; /tasks lists them")
-        ids = found(prefix, self._board.rows) or found(
-            prefix, (task.id for task in await self._session.tasks(limit=_KNOWN))
+        one = only(prefix, self._board.rows) or only(
+            prefix, [task.id for task in await self._session.tasks(limit=_KNOWN)]
         )
-        if len(ids) > 1:
-            raise UnknownTask(f"{len(ids)} tasks begin with {line(prefix, 40)}: say more of the id")
-        return await self._session.handle(ids[0] if ids else prefix)
+        return await self._session.handle(one or prefix)
 
 
 def _unquoted(text: str) -> str:

@@ -82,7 +82,7 @@ def test_what_an_answer_means(
 
 def test_an_answer_from_stdin_and_in_json(online: Path, cli: Cli) -> None:
     task_id = asking(cli)
-    line = [*HERMES, "task", "answer", task_id, "-", "--json"]
+    line = [*HERMES, "task", "answer", task_id[:12], "-", "--json"]
     piped = subprocess.run(line, input="@home", capture_output=True, text=True, check=True)
     assert json.loads(piped.stdout) == {"task_id": task_id, "answered": True, "answer": "@home"}
     assert answered(task_id) == "@home"
@@ -120,7 +120,7 @@ def test_the_second_answer_is_too_late(online: Path, cli: Cli) -> None:
 
 def test_a_message_is_there_for_the_task(online: Path, cli: Cli) -> None:
     task_id = cli("task", "create", "parent_agent", "research", "--async").out.strip()
-    assert cli("task", "send", task_id, "shorter").out == f"sent to task {task_id}\n"
+    assert cli("task", "send", task_id[:12], "shorter").out == f"sent to task {task_id}\n"
     seq = json.loads(cli("task", "send", task_id, "more", "--data", '{"a": 1}', "--json").out)["seq"]
 
     async def hear(hermes: Hermes) -> Any:

@@ -16,7 +16,7 @@ import pytest
 
 from hermes_async.adapters.trace_files import TraceFiles
 from hermes_async.bootstrap import connect
-from hermes_async.cli import relayed
+from hermes_async.cli import ids, relayed
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.spans import Span
 from hermes_async.settings import Settings
@@ -207,10 +207,51 @@ def test_list_is_tab_separated_in_a_pipe_and_filters(online: Path, cli: Cli) -> 
 
 @pytest.mark.parametrize("command", ["status", "result", "events", "cancel", "watch"])
 def test_an_unknown_task_is_one_sentence(online: Path, cli: Cli, command: str) -> None:
-    assert "is not a task id" in cli("task", command, "nonsense").err
+    nonsense = cli("task", command, "nonsense")
+    assert (nonsense.code, nonsense.out, nonsense.err.count("\n")) == (2, "", 1)
+    assert "no task begins with 'nonsense'; `hermes-async task list`" in nonsense.err
     said = cli("task", command, "t00-00000000000000000000000000")
     assert said.code == 2
     assert "no task t00-" in said.err
+
+
+@pytest.mark.parametrize("command", ["status", "result", "events", "watch", "trace", "cancel"])
+def test_the_beginning_of_an_id_will_do(online: Path, cli: Cli, command: str) -> None:
+    task_id = create(cli, "parent_agent", "slow", "--input", "0", "--async")
+    create(cli, "parent_agent", "slow", "--input", "0", "--async")
+    work(task_id)
+    whole = cli("task", command, task_id)
+    assert cli("task", command, task_id[:12]) == whole
+    assert cli("task", command, task_id[4:12]) == whole
+    assert whole.code == 0
+    if command == "cancel":
+        assert json.loads(cli("task", command, task_id[:12], "--json").out)["task_id"] == task_id
+
+
+def test_a_beginning_that_fits_several_tasks_fits_none(online: Path, cli: Cli) -> None:
+    made = [create(cli, "parent_agent", "research", "--session", "one") for _ in range(4)]
+    said = cli("task", "cancel", made[0][:4])
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert f"4 tasks begin with {made[0][:4]}: " in said.err
+    assert sum(task_id in said.err for task_id in made) == 3
+    assert said.err.endswith(", …; say more of the id\n")
+
+
+def test_no_beginning_at_all_means_no_task(online: Path, cli: Cli) -> None:
+    create(cli, "parent_agent", "research")
+    said = cli("task", "cancel", "")
+    assert (said.code, said.out) == (2, "")
+
+
+def test_beginnings_are_looked_for_among_the_newest(
+    online: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ids, "KNOWN", 1)
+    old, new = (create(cli, "parent_agent", "research") for _ in range(2))
+    assert cli("task", "status", new[:12]).code == 0
+    said = cli("task", "status", old[:12])
+    assert f"no task begins with '{old[:12]}' among the newest 1;" in said.err
+    assert cli("task", "status", old).code == 0
 
 
 def test_without_a_relay_watch_says_so_soon(online: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +276,7 @@ def test_watch_over_a_relay_to_the_end(online: Path, cli: Cli) -> None:
         assert "task.completed" in lines[-1]
         after_the_end = cli("task", "watch", task_id, "--follow", "--after", str(len(lines)), "--relay", url)
         assert (after_the_end.code, after_the_end.out) == (0, "")
-        only = cli("task", "watch", task_id, "--follow", "--result-only", "--relay", url)
+        only = cli("task", "watch", task_id[:12], "--follow", "--result-only", "--relay", url)
         assert only.out.strip().isdigit()
         stranger = cli("token", "--session", "another").out.strip()
         refused = cli("task", "watch", task_id, "--follow", "--relay", url, "--token", stranger)

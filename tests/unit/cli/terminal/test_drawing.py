@@ -7,10 +7,12 @@ import time
 import pytest
 from prompt_toolkit.utils import get_cwidth
 
+from hermes_async.cli.ids import only
 from hermes_async.cli.terminal.bars import MOST, bars, cut
-from hermes_async.cli.terminal.board import Row, found
+from hermes_async.cli.terminal.board import Row
 from hermes_async.cli.terminal.markup import BOLD, CODE, DIM, PLAIN, Markup
 from hermes_async.cli.terminal.screen import broken
+from hermes_async.domain.errors import UnknownTask
 from hermes_async.domain.task import TaskStatus
 
 
@@ -87,10 +89,11 @@ def test_a_block_of_code_is_left_as_it_is() -> None:
 
 def test_a_task_is_found_by_the_beginning_of_its_id() -> None:
     ids = ["t07-abc", "t07-abd", "t07-xyz"]
-    assert found("t07-x", ids) == ["t07-xyz"]
-    assert found("xy", ids) == ["t07-xyz"]
-    assert found("ab", ids) == ["t07-abc", "t07-abd"]
-    assert found("q", ids) == []
+    assert only("t07-x", ids) == "t07-xyz"
+    assert only("xy", ids) == "t07-xyz"
+    assert only("q", ids) is None
+    with pytest.raises(UnknownTask, match="2 tasks begin with ab: t07-abc, t07-abd; say"):
+        only("ab", ids)
 
 
 @pytest.mark.parametrize(
