@@ -130,6 +130,14 @@ class CeleryQueue:
         if tasks:
             await self._in_thread(self._publish_all, tasks)
 
+    async def ping(self) -> None:
+        """Connect to the broker, unless a connection is there.
+
+        Raises:
+            QueueUnavailable: it refuses us, or cannot be reached.
+        """
+        await self._in_thread(lambda connection, _: None, None)
+
     async def revoke(self, task_ids: Sequence[str], *, force: bool) -> None:
         """Ask every worker to stop the tasks: SIGUSR1 lets a process clean up, SIGKILL does not."""
         signal = "SIGKILL" if force else "SIGUSR1"
@@ -157,7 +165,8 @@ class CeleryQueue:
                 function(connection, argument)
             except BaseException as exc:
                 connection.collect()  # who knows what is still on the wire
-                if isinstance(exc, connection.channel_errors):
+                # Also of a refused password, which kombu takes for no library's error.
+                if isinstance(exc, (*connection.connection_errors, *connection.channel_errors)):
                     raise OperationalError(str(exc)) from exc
                 raise
 

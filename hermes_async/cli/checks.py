@@ -16,7 +16,7 @@ import redis
 from kombu import Connection
 from kombu.exceptions import KombuError
 
-from hermes_async.adapters.celery_queue import mailbox, transport_url
+from hermes_async.adapters.celery_queue import CeleryQueue, mailbox, transport_url
 from hermes_async.adapters.embedded_redis import find_server, running_url
 from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.adapters.redis_store.connection import plain
@@ -26,7 +26,7 @@ from hermes_async.cli.words import seconds
 from hermes_async.core.ledger import Backlog
 from hermes_async.core.ports import Traffic
 from hermes_async.core.tracing import UNTRACED
-from hermes_async.domain.errors import ConfigError, EmbeddedServerError
+from hermes_async.domain.errors import ConfigError, EmbeddedServerError, QueueUnavailable
 from hermes_async.domain.task import Lane
 from hermes_async.domain.urls import is_rabbitmq, masked
 from hermes_async.settings import Settings
@@ -127,14 +127,21 @@ def broker(servers: Servers) -> Finding:
     if servers.are_one:
         return Finding("broker", "ok", "the same Redis: a task and its message are written in one step")
     try:
-        with _connection(servers) as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0, timeout=PATIENCE)
-    except (KombuError, OSError) as error:
-        return Finding("broker", "broken", f"{masked(servers.broker)} does not answer: {error}")
+        anyio.run(_ping, servers)
+    except QueueUnavailable as error:
+        return Finding("broker", "broken", str(error))
     kind = "RabbitMQ" if is_rabbitmq(servers.broker) else "another Redis"
     return Finding(
         "broker", "ok", f"{kind} at {masked(servers.broker)}: the janitor repairs a crash between the two"
     )
+
+
+async def _ping(servers: Servers) -> None:
+    queue = CeleryQueue(servers.broker, shares_store=False)
+    try:
+        await queue.ping()
+    finally:
+        await queue.close()
 
 
 def workers(servers: Servers) -> Iterator[Finding]:

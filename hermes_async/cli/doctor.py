@@ -54,8 +54,10 @@ def _of_servers(settings: Settings, servers: Servers) -> Iterator[Finding]:
     yield from found
     answered = found[0].status != "broken"
     if answered or not servers.are_one:
-        yield checks.broker(servers)
-        yield from checks.workers(servers)
+        broker = checks.broker(servers)
+        yield broker
+        if broker.status != "broken":
+            yield from checks.workers(servers)
     if answered:
         yield from checks.gate_findings(servers)
     yield _guarantee(answered, found)

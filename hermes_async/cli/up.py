@@ -104,7 +104,7 @@ def _check_port(host: str, port: int) -> None:
 
 @contextmanager
 def _redis(settings: Settings) -> Iterator[EmbeddedRedis | None]:
-    """Hold the embedded Redis, or see that the configured one answers."""
+    """Hold the embedded Redis, or see that the configured servers answer."""
     if settings.agents.task_queue is not None:
         with_hermes(settings, _ping)
         yield None
@@ -118,6 +118,7 @@ def _redis(settings: Settings) -> Iterator[EmbeddedRedis | None]:
 
 async def _ping(hermes: Hermes) -> None:
     await hermes.store.ping()
+    await hermes.journal.queue.ping()
 
 
 def _env(settings: Settings) -> dict[str, str]:

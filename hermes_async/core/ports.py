@@ -339,6 +339,14 @@ class Queue(Protocol):
         """
         ...
 
+    async def ping(self) -> None:
+        """See that the broker lets us in.
+
+        Raises:
+            QueueUnavailable: it does not, or is not there.
+        """
+        ...
+
     async def revoke(self, task_ids: Sequence[str], *, force: bool) -> None:
         """Ask every worker to stop those of the tasks that it has; a hint, the record decides."""
         ...

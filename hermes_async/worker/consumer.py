@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Any, Final
 
 from celery.worker.consumer import Consumer
 
 from hermes_async.worker.bootsteps import release
 
 __all__ = ["OneThreadConsumer"]
+
+#: Seconds until a broker is asked again that has refused a worker: its password, or its virtual host.
+REFUSED_AGAIN: Final = 5.0
 
 
 class OneThreadConsumer(Consumer):  # type: ignore[misc]
@@ -17,6 +21,11 @@ class OneThreadConsumer(Consumer):  # type: ignore[misc]
     On the thread of the async pool that is a question to RabbitMQ over a connection which the main thread
     reads: the answer never comes, and the event loop waits for it for ever.
     """
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Wait a little before a broker is asked again that has refused us, which Celery would do at once."""
+        super().on_connection_error_before_connected(exc)
+        time.sleep(REFUSED_AGAIN)
 
     def _restore_prefetch_count_after_connection_restart(self, *args: Any) -> None:
         self.call_soon(super()._restore_prefetch_count_after_connection_restart, *args)

@@ -179,6 +179,10 @@ async def wire(request: pytest.FixtureRequest, anyio_backend: str) -> AsyncItera
 
 
 # -- every queue -----------------------------------------------------------------------------------------
+async def test_a_queue_that_is_there_answers_a_ping(wire: CeleryWire | MemoryWire) -> None:
+    await wire.queue.ping()
+
+
 async def test_what_is_sent_arrives_in_order(wire: CeleryWire | MemoryWire) -> None:
     tasks = [make_task() for _ in range(5)]
     for task in tasks:

@@ -26,6 +26,9 @@ class MemoryQueue:
             self._waiting[task.birth.options.priority].append(task.id)
         self._nudges.tell()
 
+    async def ping(self) -> None:
+        return None
+
     async def get(self) -> str:
         """Wait for a task id."""
         while not (waiting := next(filter(None, self._lanes()), None)):

@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -14,6 +15,7 @@ from hermes_async.adapters.celery_queue import CeleryQueue, time_limits, transpo
 from hermes_async.domain.agent import SubagentSpec
 from hermes_async.domain.errors import QueueUnavailable
 from hermes_async.domain.task import Lane
+from tests.support.rabbitmq import reachable_rabbitmq
 from tests.support.servers import free_port
 from tests.support.silent import silent_server
 from tests.support.values import make_task
@@ -86,6 +88,19 @@ async def test_a_broker_that_is_not_there_is_told_without_its_password(scheme: s
     assert f"the broker at {scheme}://127.0.0.1:{port}/0 does not work" in str(told.value)
     assert "secret" not in str(told.value)
     assert time.monotonic() - began < 3
+    await queue.close()
+
+
+@pytest.mark.parametrize(
+    ("login", "host", "refusal"),
+    [("guest:wrong", "", "ACCESS_REFUSED"), ("guest:guest", "no-such-host", "NOT_ALLOWED|not found")],
+)
+async def test_a_broker_that_refuses_us_is_told(login: str, host: str, refusal: str) -> None:
+    address = reachable_rabbitmq().partition("@")[2]
+    queue = CeleryQueue(f"amqp://{login}@{address}{host}", shares_store=False)
+    for ask in (queue.ping, partial(queue.publish_all, [make_task()])):
+        with pytest.raises(QueueUnavailable, match=refusal):
+            await ask()
     await queue.close()
 
 

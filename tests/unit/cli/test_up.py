@@ -14,7 +14,8 @@ import pytest
 import redis
 
 from hermes_async.adapters.embedded_redis import running_url
-from tests.support.servers import ROOT, Process, wait_until
+from tests.support.rabbitmq import reachable_rabbitmq
+from tests.support.servers import ROOT, Process, free_port, wait_until
 from tests.unit.cli.conftest import HERMES, Cli
 
 
@@ -122,6 +123,41 @@ def test_a_celeryconfig_that_cannot_be_imported_ends_up_at_once(
         "celeryconfig.py cannot be imported: celeryconfig.py:1: ZeroDivisionError: division by zero"
         in sentence
     )
+
+
+@pytest.mark.parametrize("refuses", [True, False], ids=["refuses", "closed"])
+def test_a_broker_that_does_not_let_us_in_is_told_before_anything_starts(
+    online: Path, redis_url: str, cli: Cli, monkeypatch: pytest.MonkeyPatch, refuses: bool
+) -> None:
+    url = reachable_rabbitmq() if refuses else f"amqp://127.0.0.1:{free_port()}//"
+    url = url.replace("guest:guest", "guest:wrong")
+    monkeypatch.setenv("HERMES_TASK_QUEUE", url)
+    monkeypatch.setenv("HERMES_STATE", redis_url)
+    said = cli("up", "--port", "0")
+    assert (said.code, said.out) == (69, "")
+    [sentence] = said.err.splitlines()
+    assert sentence.startswith("hermes-async: the broker at amqp://")
+    assert ("ACCESS_REFUSED" if refuses else "refused") in sentence
+    doctor = cli("doctor")
+    assert doctor.code == 1
+    told = sentence.removeprefix("hermes-async: ")
+    assert f"broker\tbroken\t{told}\n" in doctor.out
+
+
+def test_a_worker_waits_without_a_traceback_for_a_broker_that_refuses_it(
+    online: Path, redis_url: str, spawn: Callable[..., Process]
+) -> None:
+    broker = reachable_rabbitmq().replace("guest:guest", "guest:wrong")
+    env = {
+        "HERMES_CONFIG": str(online / "agents.yaml"),
+        "HERMES_TASK_QUEUE": broker,
+        "HERMES_STATE": redis_url,
+    }
+    worker = spawn([*HERMES, "worker", "--lane", "async"], env)
+    wait_until(lambda: worker.log.count("ACCESS_REFUSED") == 2)
+    assert "Traceback" not in worker.log
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
 
 
 def test_a_port_that_is_taken_is_told_before_anything_starts(project: Path, cli: Cli) -> None:
