@@ -30,7 +30,8 @@ try:
     from pydantic_ai.exceptions import AgentRunError, ModelContextWindowExceededError
 
     from hermes_async.adapters.model.answers import whole
-    from hermes_async.chat.faults import again_in, sentence
+    from hermes_async.adapters.model.sentences import named
+    from hermes_async.chat.faults import STILL, again_in, sentence
     from hermes_async.chat.history import History
     from hermes_async.chat.making import full_of, instructions_of, model_of
     from hermes_async.chat.memory import Memory
@@ -106,6 +107,8 @@ class ChatParent:
         self._may_interrupt = self._is_interrupted = False
         #: Turns in a row that the model has not answered.
         self._failures = 0
+        #: Why, as it was told.
+        self._told = ""
         #: When they are tried again by themselves, by the loop's clock; None: when somebody says something.
         self._again_at: float | None = None
 
@@ -226,6 +229,7 @@ class ChatParent:
         while True:
             self._moved.clear()
             if self._queue:
+                self._told = ""  # whoever asks is told all of it
                 await self._take(self._queue.popleft())
             elif self._is_due():
                 await self._take(self._new_turn())
@@ -317,7 +321,9 @@ class ChatParent:
             self._again_at = asyncio.get_running_loop().time() + again
         if not isinstance(error, AgentRunError):
             logger.error("a turn of session %s has failed", self.session.id, exc_info=error)
-        return replace(ended, how="failed", error=sentence(error), again_in=again)
+        before, self._told = self._told, sentence(error, named(self._model))
+        told = STILL if self._failures > 1 and self._told == before else self._told
+        return replace(ended, how="failed", error=told, again_in=again)
 
     async def _finish(self) -> None:
         """Let the turn that is under way keep what was said so far."""

@@ -20,6 +20,8 @@ async def written(came: web.Request, request: Request, reply: Reply) -> web.Stre
     """Answer a request."""
     if reply.status != 200:
         return _error(reply)
+    if reply.raw is not None:
+        return web.Response(text=reply.raw, content_type=reply.content_type)
     if request.speaks_responses:
         return await _responded(came, request, reply)
     return await (_streamed if request.streamed else _whole)(came, request, reply)
@@ -44,6 +46,10 @@ def _tool_calls(reply: Reply) -> list[dict[str, Any]]:
     ]
 
 
+def _finish(reply: Reply) -> str:
+    return reply.finish or ("tool_calls" if reply.calls else "stop")
+
+
 def _usage(reply: Reply) -> dict[str, int]:
     came, went = reply.tokens or (0, 0)
     return {"prompt_tokens": came, "completion_tokens": went, "total_tokens": came + went}
@@ -57,8 +63,7 @@ async def _whole(came: web.Request, request: Request, reply: Reply) -> web.Strea
     message: dict[str, Any] = {"role": "assistant", "content": "".join(reply.chunks) or None}
     if reply.calls:
         message["tool_calls"] = _tool_calls(reply)
-    reason = "tool_calls" if reply.calls else "stop"
-    choice = {"index": 0, "message": message, "finish_reason": reason}
+    choice = {"index": 0, "message": message, "finish_reason": _finish(reply)}
     usage = {} if reply.tokens is None else {"usage": _usage(reply)}
     return web.json_response({**_head(request, "chat.completion"), "choices": [choice], **usage})
 
@@ -97,7 +102,7 @@ async def _pieces(reply: Reply) -> AsyncIterator[dict[str, Any]]:
     if reply.calls:
         yield _piece({"tool_calls": _tool_calls(reply)})
     if not reply.ending:
-        yield _piece({}, "tool_calls" if reply.calls else "stop")
+        yield _piece({}, _finish(reply))
         if reply.tokens is not None:
             yield {"choices": [], "usage": _usage(reply)}
 

@@ -20,7 +20,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from tests.support.completions import written
-from tests.support.replies import Reply, Request, broken, call, calls, hang, say, status, too_long
+from tests.support.replies import Reply, Request, broken, call, calls, hang, raw, say, status, too_long
 
 __all__ = [
     "Reply",
@@ -31,6 +31,7 @@ __all__ = [
     "call",
     "calls",
     "hang",
+    "raw",
     "say",
     "status",
     "too_long",

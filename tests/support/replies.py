@@ -71,6 +71,11 @@ class Reply:
     tokens: tuple[int, int] | None = TOKENS
     #: What happens after the pieces instead of an end: silence, or a connection that breaks.
     ending: Literal["", "hang", "break"] = ""
+    #: Why it says that it has ended; by default because all is said, or to have tools called.
+    finish: str = ""
+    #: The body as it goes over the wire, instead of all that, and what it is said to be.
+    raw: str | None = None
+    content_type: str = "text/event-stream"
 
     def but(self, **changes: Any) -> Reply:
         return replace(self, **changes)
@@ -109,6 +114,11 @@ def hang(*chunks: str) -> Reply:
 def broken(*chunks: str) -> Reply:
     """Some text, and then the connection breaks."""
     return Reply(chunks=chunks, ending="break")
+
+
+def raw(body: str, content_type: str = "text/event-stream") -> Reply:
+    """Whatever a server may write."""
+    return Reply(raw=body, content_type=content_type)
 
 
 def _text(message: Mapping[str, Any]) -> str:

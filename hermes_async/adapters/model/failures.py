@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from pydantic_ai import exceptions as model_errors
 
+from hermes_async.adapters.model.sentences import sentence
 from hermes_async.domain.errors import ConfigError, InvalidInput, RetryAfter
 
 #: Seconds; a server that asks for a longer wait ends the attempt, so that the gate keeps the time.
@@ -14,23 +18,24 @@ BUSY_WAIT = 2.0
 TRIES = 2
 
 
-def wait_for(error: model_errors.ModelAPIError, tries: int) -> float:
+def wait_for(error: model_errors.ModelAPIError, tries: int, who: str) -> float:
     """Return after how many seconds the same request makes sense again, within the same attempt.
 
     Args:
         error: what came of it.
         tries: how often it was sent and came to this kind of end, busy or failed.
+        who: the model, in a sentence.
 
     Raises:
-        HermesError: it makes none; the error says what it means for the attempt.
-        ModelAPIError: the attempt has failed, and may be retried.
+        RetryAfter: the server asks for a longer wait.
+        ModelAPIError: it makes none in this attempt.
     """
     busy = is_busy(error)
     if not busy and not (tries <= TRIES and isinstance(error, _PASSING)):
-        raise meaning(error)
+        raise error
     asked = error.retry_after
     if asked is not None and asked > LONGEST_WAIT:
-        raise RetryAfter(asked, f"{_who(error)} asks to wait {asked:g} s")
+        raise RetryAfter(asked, f"{sentence(error, who)}, and asks to wait {asked:g} s")
     if asked is None:
         return BUSY_WAIT * 2 ** min(tries - 1, 4) if busy else tries / 2
     return max(asked, min(tries - 1, 8) / 4)  # some that say "at once" are busy then, too
@@ -41,32 +46,35 @@ def is_busy(error: model_errors.ModelAPIError) -> bool:
     return isinstance(error, model_errors.ModelRateLimitError)
 
 
-def meaning(error: model_errors.ModelAPIError) -> Exception:
-    """Return what an error means for an attempt that cannot go on: a UserError if no retry can cure it."""
-    if isinstance(error, model_errors.ModelAuthenticationError):
-        return ConfigError(f"{_who(error)} refuses the key: check that it is valid here")
-    if isinstance(error, model_errors.ModelNotFoundError):
-        return ConfigError(f"{_who(error)} is not there: check `model` and `base_url`")
-    if isinstance(error, model_errors.ModelQuotaExceededError):
-        return ConfigError(f"{_who(error)} takes no more: the account has no quota or credit left")
-    if isinstance(error, model_errors.ModelRequestRejectedError):
-        return InvalidInput(f"{_who(error)} refuses the request: {_said(error)}")
-    return error
+@contextmanager
+def explained(who: str) -> Iterator[None]:
+    """Say in one sentence what a model's error means for the attempt that it ends.
+
+    Raises:
+        UserError: no retry can cure it.
+        AgentRunError: one may; it is of the same class as before, which `non_retryable` may name.
+    """
+    try:
+        yield
+    except _INCURABLE as error:
+        raise ConfigError(sentence(error, who)) from error
+    except model_errors.ModelRequestRejectedError as error:
+        raise InvalidInput(sentence(error, who)) from error
+    except model_errors.AgentRunError as error:
+        error.message = sentence(error, who)
+        error.args = (error.message,)
+        if isinstance(error, model_errors.UnexpectedModelBehavior):
+            error.body = None  # all that the model has said
+        raise
 
 
+_INCURABLE = (
+    model_errors.ModelAuthenticationError,
+    model_errors.ModelNotFoundError,
+    model_errors.ModelQuotaExceededError,
+)
 _PASSING = (
     model_errors.ModelConnectionError,
     model_errors.ModelServerError,
     model_errors.ModelUnavailableError,
 )
-
-
-def _who(error: model_errors.ModelAPIError) -> str:
-    status = getattr(error, "status_code", None)
-    return f"model {error.model_name!r}" + (f" (HTTP {status})" if status else "")
-
-
-def _said(error: model_errors.ModelAPIError) -> str:
-    body = error.body
-    message = body.get("message") if isinstance(body, dict) else body
-    return " ".join(str(message or error).split())[:500]

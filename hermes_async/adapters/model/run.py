@@ -15,9 +15,11 @@ from pydantic_ai.settings import ModelSettings
 
 from hermes_async.adapters.model.answers import whole
 from hermes_async.adapters.model.connections import Connections
+from hermes_async.adapters.model.failures import explained
 from hermes_async.adapters.model.names import full_name
 from hermes_async.adapters.model.offered import offered
 from hermes_async.adapters.model.purse import Purse
+from hermes_async.adapters.model.sentences import named
 from hermes_async.adapters.model.show import Shown
 from hermes_async.adapters.model.subtasks import Subtasks, check_names
 from hermes_async.adapters.model.voice import Voice
@@ -76,13 +78,15 @@ class Runs:
             BudgetExceeded: a limit is reached; what was answered so far is shown as a partial result.
             RetryAfter: the model's server asks for a long wait.
             UserError: the server refuses what no retry can cure.
+            AgentRunError: the model has failed.
         """
         shown = Shown(ctx)
         try:
-            voice = Voice(model or self._model(spec), ctx, shown)
+            asked = model or self._model(spec)
             name = model.model_name if model else spec.model or ""  # the former says nothing of its provider
             purse = Purse(ctx, full_name(name, spec.base_url))
-            return whole(await self._answer(spec, voice, purse, ctx, prompt))
+            with explained(named(asked)):
+                return whole(await self._answer(spec, Voice(asked, ctx, shown), purse, ctx, prompt))
         except BaseException:
             shown.keep()
             raise
@@ -115,6 +119,7 @@ class Runs:
                     if calls := node.model_response.tool_calls:
                         voice.shown.tools(calls)
                     else:
+                        voice.shown.end(node.model_response)
                         await _hear(voice, run)
                         await _be_told(subtasks, run)
         assert run.result is not None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
 from pydantic_ai.messages import (
+    ModelResponse,
     ModelResponseStreamEvent,
     PartDeltaEvent,
     PartStartEvent,
@@ -27,6 +28,11 @@ KEPT: Final = 15_000
 LONGEST: Final = 1_000_000
 #: Characters of the arguments of a tool that are shown.
 ARGUMENTS: Final = 100
+#: Why an answer may end before its end, as its server says.
+CUT: Final[Mapping[str | None, str]] = {
+    "length": "the model has reached its limit of tokens",
+    "content_filter": "a content filter has stopped the model",
+}
 
 
 class Shown:
@@ -61,6 +67,11 @@ class Shown:
             self._ctx.partial(partial(_end, self._pieces))
         if self._size > LONGEST:
             raise InvalidInput(f"the model's answer has more than {LONGEST:,} characters, and goes on")
+
+    def end(self, answer: ModelResponse) -> None:
+        """Say so if the last answer, which is the result, was cut short."""
+        if why := CUT.get(answer.finish_reason):
+            self._ctx.progress(None, f"the answer is not whole: {why}")
 
     def keep(self) -> None:
         """Show all of it, since there will be no result."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 
-from pydantic_ai.exceptions import ModelAPIError
+from pydantic_ai.exceptions import ModelAPIError, UnexpectedModelBehavior
 from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 
-from hermes_async.adapters.model.failures import is_busy, meaning, wait_for
+from hermes_async.adapters.model.failures import is_busy, wait_for
+from hermes_async.adapters.model.sentences import brief, named
 from hermes_async.adapters.model.show import Shown
 from hermes_async.core.context import TaskContext
 from hermes_async.domain.events import MessageData
@@ -47,10 +48,12 @@ class Voice(WrapperModel):
                 return await self._streamed(messages, model_settings, model_request_parameters)
             except ModelAPIError as error:
                 if self.shown.has_text:  # what was shown must not begin again
-                    raise meaning(error) from error
+                    raise
                 kind = is_busy(error)
                 tries[kind] += 1
-                await self._wait(wait_for(error, tries[kind]))
+                seconds = wait_for(error, tries[kind], named(self.wrapped))
+                self._ctx.progress(None, f"{brief(error)}; asked again in {seconds:g} s")
+                await self._wait(seconds)
 
     async def hear(self) -> None:
         """Note what was said to the task."""
@@ -62,10 +65,13 @@ class Voice(WrapperModel):
         settings: ModelSettings | None,
         parameters: ModelRequestParameters,
     ) -> ModelResponse:
-        async with self.wrapped.request_stream(messages, settings, parameters) as stream:
-            async for event in stream:
-                self.shown.take(event)
-            return stream.get()
+        try:
+            async with self.wrapped.request_stream(messages, settings, parameters) as stream:
+                async for event in stream:
+                    self.shown.take(event)
+                return stream.get()
+        except (AttributeError, LookupError, TypeError, ValueError) as error:  # JSON that is no chunk
+            raise UnexpectedModelBehavior(f"{type(error).__name__}: {error}") from error
 
     async def _wait(self, seconds: float) -> None:
         """Wait without a slot; who says something to the task meanwhile does not shorten it."""

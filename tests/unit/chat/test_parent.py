@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from hermes_async.chat.faults import STILL
 from hermes_async.chat.parent import ChatParent
 from hermes_async.chat.pieces import Text, TurnBegan, TurnEnded
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.errors import ConfigError, InvalidInput, TurnFailed, UnknownAgent
-from tests.support.model import ScriptedModel, broken, call, calls, hang, say, status
+from tests.support.model import ScriptedModel, broken, call, calls, hang, raw, say, status
 from tests.support.servers import wait_until_async
 from tests.unit.chat.conftest import Gates, chatting, rest
 
@@ -201,10 +202,12 @@ async def test_an_interrupt_at_any_moment_ends_the_turn_and_loses_nothing(
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        (status(401), "does not accept the key"),
-        (status(404), "does not know this model"),
-        (status(400), "refuses the request"),
-        (status(429, retry_after="600"), "is asked too often"),
+        (status(401), r"\(HTTP 401\) refuses the key: check"),
+        (status(404), r"\(HTTP 404\) is not there \(scripted 404\): check `model` and `base_url`"),
+        (status(400), r"\(HTTP 400\) refuses the request \(scripted 400\)"),
+        (status(429, retry_after="600"), r"\(HTTP 429\) is busy"),
+        (raw("<html>Hello", "text/html"), "gives no answer of use .*: check `model` and `base_url`"),
+        (raw("data: {oops\n\n"), "Failed to decode response as JSON"),
     ],
 )
 async def test_a_fault_is_one_sentence_and_nothing_said_is_lost(
@@ -215,6 +218,7 @@ async def test_a_fault_is_one_sentence_and_nothing_said_is_lost(
         with pytest.raises(TurnFailed, match=sentence) as caught:
             await chat.say("hello")
         assert "\n" not in str(caught.value)
+        assert str(caught.value).startswith(f"model 'scripted-model' at {model.url} ")
         assert (chat.unanswered, chat.has_failed) == ("hello", True)
         again = chat.again()
         assert again is not None
@@ -250,12 +254,26 @@ async def test_a_model_that_says_when_is_asked_again_by_itself(
 
 
 async def test_nobody_there(hermes: Hermes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1?key=secret")
+    monkeypatch.setattr("hermes_async.chat.faults.FIRST_WAIT", 0.01)
+    why = r"^model 'scripted-model' at http://127.0.0.1:9/v1 cannot be reached \(Connection refused\): check"
     async with chatting(hermes) as chat:
-        turn = chat.say("hello")
-        with pytest.raises(TurnFailed, match="cannot be reached"):
+        pieces = chat.pieces()
+        with pytest.raises(TurnFailed, match=why):
+            await chat.say("hello")
+        await wait_until_async(lambda: chat.has_failed)
+        turn = chat.again()
+        assert turn is not None
+        with pytest.raises(TurnFailed, match=why):  # whoever asks is told all of it
             await turn
-        assert turn.end is not None and turn.end.again_in == 1.0
+        ends = [each for each in [await anext(pieces) for _ in range(10)] if isinstance(each, TurnEnded)]
+    assert [(end.error == STILL, end.again_in) for end in ends] == [
+        (False, 0.01),
+        (True, 0.02),
+        (True, 0.04),
+        (True, None),
+        (False, None),
+    ]
 
 
 async def test_a_connection_that_breaks_in_an_answer(hermes: Hermes, model: ScriptedModel) -> None:

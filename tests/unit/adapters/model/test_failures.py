@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from pydantic_ai import exceptions as errors
 
-from hermes_async.adapters.model.failures import LONGEST_WAIT, meaning, wait_for
+from hermes_async.adapters.model.failures import LONGEST_WAIT, explained, wait_for
 from hermes_async.domain.errors import ConfigError, InvalidInput, RetryAfter
+
+WHO = "model 'm' at there"
 
 
 def http(kind: Any, status: int, **more: Any) -> errors.ModelHTTPError:
@@ -29,22 +31,28 @@ def http(kind: Any, status: int, **more: Any) -> errors.ModelHTTPError:
     ],
 )
 def test_how_long_the_same_request_waits(error: errors.ModelAPIError, waits: list[float]) -> None:
-    assert [wait_for(error, tries) for tries in range(1, len(waits) + 1)] == waits
+    assert [wait_for(error, tries, WHO) for tries in range(1, len(waits) + 1)] == waits
 
 
 @pytest.mark.parametrize("kind", [errors.ModelRateLimitError, errors.ModelUnavailableError])
 def test_a_longer_wait_is_the_gates(kind: Any) -> None:
-    with pytest.raises(RetryAfter, match=r"model 'm' \(HTTP 429\) asks to wait 3600 s") as asked:
-        wait_for(http(kind, 429, headers={"Retry-After": "3600"}), 1)
+    with pytest.raises(
+        RetryAfter, match=r"^model 'm' at there \(HTTP 429\) is .*, and asks to wait 3600 s$"
+    ) as asked:
+        wait_for(http(kind, 429, headers={"Retry-After": "3600"}), 1, WHO)
     assert asked.value.seconds == 3600
-    assert wait_for(http(kind, 429, headers={"Retry-After": f"{LONGEST_WAIT:g}"}), 1) == LONGEST_WAIT
+    assert wait_for(http(kind, 429, headers={"Retry-After": f"{LONGEST_WAIT:g}"}), 1, WHO) == LONGEST_WAIT
 
 
 def test_a_server_that_stays_down_fails_the_attempt() -> None:
     error = http(errors.ModelServerError, 500)
     with pytest.raises(errors.ModelServerError):
-        wait_for(error, 3)
-    assert meaning(error) is error
+        wait_for(error, 3, WHO)
+    with (
+        pytest.raises(errors.ModelServerError, match=r"^model 'm' at there \(HTTP 500\) has failed$"),
+        explained(WHO),
+    ):
+        raise error
 
 
 @pytest.mark.parametrize(
@@ -56,16 +64,16 @@ def test_a_server_that_stays_down_fails_the_attempt() -> None:
         (
             http(errors.ModelContextWindowExceededError, 400, body={"message": "too\n long"}),
             InvalidInput,
-            "refuses the request: too long",
+            "refuses the request (too long)",
         ),
-        (http(errors.ModelRequestRejectedError, 422, body="x" * 9_000), InvalidInput, "x" * 500),
+        (http(errors.ModelRequestRejectedError, 422, body="x" * 9_000), InvalidInput, "x" * 299),
     ],
 )
 def test_what_no_retry_cures_is_one_sentence(error: errors.ModelAPIError, kind: Any, told: str) -> None:
-    with pytest.raises(kind) as raised:
-        wait_for(error, 1)
+    with pytest.raises(kind) as raised, explained(WHO):
+        wait_for(error, 1, WHO)
     sentence = str(raised.value)
     assert told in sentence
-    assert sentence.startswith("model 'm' (HTTP ")
+    assert sentence.startswith("model 'm' at there (HTTP ")
     assert "\n" not in sentence
     assert len(sentence) < 600

@@ -65,7 +65,7 @@ async def test_a_server_that_says_the_key_again_is_not_quoted(
         with pytest.raises(TaskFailed, match="refuses the key") as failed:
             await (await hermes.session("other").dispatch("one", "Is it?"))
         async with chatting(hermes) as chat:
-            with pytest.raises(TurnFailed, match=r"does not accept the key; .* \(401\)") as ended:
+            with pytest.raises(TurnFailed, match=r"\(HTTP 401\) refuses the key: check") as ended:
                 await chat.say("Is it?")
     assert "hush" not in f"{failed.value} {ended.value}"
     assert "hush" not in "".join(

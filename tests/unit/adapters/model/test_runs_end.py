@@ -14,7 +14,7 @@ from hermes_async.domain.agent import RunLimits
 from hermes_async.domain.failure import Reason
 from tests.support.model import Reply, ScriptedModel, broken, call, calls, hang, say, status
 from tests.support.servers import wait_until_async
-from tests.support.thinking import TOOLS, Start, dispatched
+from tests.support.thinking import TOOLS, Start, dispatched, told
 
 pytestmark = pytest.mark.anyio
 
@@ -98,6 +98,12 @@ async def test_a_busy_model_is_waited_for_without_a_slot_and_without_a_retry(
         task = await handle.task()
     assert (task.attempt, task.failures) == (1, 0)
     assert len(scripted.requests) == 3  # the tool was not called again
+    assert task.usage is not None and task.usage.requests == 2
+    assert [data.message for data in await told(handle, "task.progress")] == [
+        "capital France",
+        "the model is busy; asked again in 1 s",
+    ]
+    assert "busy" not in str(scripted.requests[2].messages)
 
 
 async def test_a_long_wait_is_the_gates(start: Start, scripted: ScriptedModel) -> None:
@@ -149,9 +155,12 @@ async def test_a_text_that_breaks_off_does_not_begin_again_in_the_same_attempt(
 @pytest.mark.parametrize(
     ("code", "sentence"),
     [
-        (400, r"model 'gpt-4o-mini' \(HTTP 400\) refuses the request: scripted 400"),
-        (401, r"model 'gpt-4o-mini' \(HTTP 401\) refuses the key"),
-        (404, r"model 'gpt-4o-mini' \(HTTP 404\) is not there: check `model` and `base_url`"),
+        (400, r"model 'gpt-4o-mini' at \S+/v1 \(HTTP 400\) refuses the request \(scripted 400\)"),
+        (401, r"model 'gpt-4o-mini' at \S+/v1 \(HTTP 401\) refuses the key"),
+        (
+            404,
+            r"model 'gpt-4o-mini' at \S+/v1 \(HTTP 404\) is not there \(scripted 404\): check `model`",
+        ),
     ],
 )
 async def test_what_no_retry_can_cure_fails_at_once(
