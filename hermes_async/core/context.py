@@ -344,4 +344,4 @@ def _is_on_loop() -> bool:
 
 def _line(text: str) -> str:
     """Return text that fits on a status line and has a UTF-8 form."""
-    return text[:STATUS_LENGTH].encode("utf-8", "replace").decode()
+    return str(text)[:STATUS_LENGTH].encode("utf-8", "replace").decode()

@@ -64,8 +64,8 @@ def checked_idempotency_key(key: str) -> str:
 
 
 def _checked(what: str, text: str) -> str:
-    if not text or len(text) > _LONGEST or not text.isprintable():
-        raise InvalidInput(f"{what} has 1 to {_LONGEST} printable characters, not {text[:40]!r}")
+    if not isinstance(text, str) or not text or len(text) > _LONGEST or not text.isprintable():
+        raise InvalidInput(f"{what} is a text of 1 to {_LONGEST} printable characters, not {text!r:.42}")
     return text
 
 

@@ -33,7 +33,7 @@ def as_json(value: object, what: str, *, limit: int = MAX_BYTES) -> Any:
         text = to_json(value)
         plain = from_json(text, allow_inf_nan=False)
     except (PydanticSerializationError, ValueError, TypeError, RecursionError) as exc:
-        raise InvalidInput(f"{what} cannot be written as JSON: {exc}") from exc
+        raise InvalidInput(f"{what} cannot be written as JSON: {_lacking(exc)}") from exc
     if len(text) > limit:
         raise InvalidInput(
             f"{what} is {len(text):,} bytes of JSON, more than {limit:,}: pass a reference instead"
@@ -41,6 +41,12 @@ def as_json(value: object, what: str, *, limit: int = MAX_BYTES) -> Any:
     if _depth(plain) > MAX_DEPTH:
         raise InvalidInput(f"{what} is nested deeper than {MAX_DEPTH} levels: flatten it")
     return plain
+
+
+def _lacking(error: Exception) -> str:
+    # What pydantic writes can be read as JSON, but for these words.
+    is_constant = str(error).startswith(("expected value", "invalid number"))
+    return "NaN and Infinity have no form there" if is_constant else str(error)
 
 
 def _depth(plain: JsonValue) -> int:
@@ -91,6 +97,9 @@ class Signature:
         Raises:
             InvalidInput: they do not fit; the message names the parameter.
         """
+        if not isinstance(kwargs, Mapping):
+            said = f"an input is the arguments by name, such as {{'topic': 'chips'}}, not {kwargs!r:.60}"
+            raise InvalidInput(f"{self._name}: {said}")
         _, *given = self._bound(args, kwargs).items()
         flat: dict[str, Any] = {}
         for key, value in given:

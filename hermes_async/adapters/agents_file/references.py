@@ -14,7 +14,7 @@ from hermes_async.domain.errors import did_you_mean
 from hermes_async.domain.urls import is_rabbitmq
 
 #: What an agent that is a function has no use for.
-OF_A_MODEL = ("base_url", "api_key", "settings")
+OF_A_MODEL = ("base_url", "api_key", "settings", "tools")
 
 
 @dataclass(frozen=True)

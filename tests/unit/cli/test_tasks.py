@@ -113,7 +113,10 @@ def test_input_from_a_file_and_from_stdin(online: Path, cli: Cli) -> None:
         ),
         (("parent_agent", "research", "--input", "@none.txt"), "--input @none.txt: No such file"),
         (("parent_agent", "research", "--input", "soon"), "wait: seconds: Input should be a valid number"),
-        (("parent_agent", "research", "--session", "a\nb"), "a session id has 1 to 200 printable characters"),
+        (
+            ("parent_agent", "research", "--session", "a\nb"),
+            "a session id is a text of 1 to 200 printable characters",
+        ),
     ],
 )
 def test_what_cannot_be_created_is_one_sentence(

@@ -207,6 +207,15 @@ async def test_progress_is_clamped(bench: Bench, percent: float | None, shown: f
     assert (progress.progress_percent, progress.message) == (shown, "x" * STATUS_LENGTH)
 
 
+async def test_a_message_of_progress_may_be_anything(bench: Bench) -> None:
+    ctx, writer, task = await speaker(bench)
+    ctx.progress(50, 7)  # type: ignore[arg-type]
+    await writer.close()
+    progress = (await bench.record(task)).progress
+    assert progress is not None
+    assert progress.message == "7"
+
+
 async def test_the_progress_callback_is_a_plain_function(bench: Bench) -> None:
     ctx, writer, task = await speaker(bench)
     library = threading.Thread(target=ctx.progress_callback, args=(10, "\ud800"))

@@ -189,6 +189,8 @@ async def test_many_are_dispatched_in_the_order_of_their_inputs(make_bench: Make
     assert [(await handle.task()).birth.input["text"] for handle in handles] == [str(n) for n in range(50)]
     assert [await bench.queue.get() for _ in handles] == [handle.id for handle in handles]
     assert await bench.session.dispatch_many(echo, []) == []
+    with pytest.raises(InvalidInput, match=r"^echo: an input is the arguments by name, .*, not 'text'$"):
+        await bench.session.dispatch_many("echo", {"text": "x"})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("inputs", [[{"text": "a"}, {}], [{"text": "a"}, {"text": "b", "tmies": 2}]])

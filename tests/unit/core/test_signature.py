@@ -206,6 +206,14 @@ def test_what_has_no_json_form_is_refused(value: object) -> None:
         bind(loose, value)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, [1, {"a": -math.inf}]])
+def test_numbers_that_json_lacks_are_named(value: object) -> None:
+    with pytest.raises(
+        InvalidInput, match=r"it cannot be written as JSON: NaN and Infinity have no form there$"
+    ):
+        as_json(value, "it")
+
+
 @pytest.mark.parametrize("levels", [MAX_DEPTH + 1, 199, 250, 5_000])
 def test_what_is_too_deep_is_refused(levels: int) -> None:
     with pytest.raises(InvalidInput, match=r"nested deeper|cannot be written"):
