@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -22,6 +25,7 @@ from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.adapters.redis_store.connection import plain
 from hermes_async.adapters.tracer import tracing_here
 from hermes_async.bootstrap import Servers
+from hermes_async.cli.sources import changed, changed_since
 from hermes_async.cli.words import seconds
 from hermes_async.core.ledger import Backlog
 from hermes_async.core.ports import Traffic
@@ -144,8 +148,8 @@ async def _ping(servers: Servers) -> None:
         await queue.close()
 
 
-def workers(servers: Servers) -> Iterator[Finding]:
-    """Ask all workers for a sign of life, and how their pools are."""
+def workers(servers: Servers, files: Collection[Path]) -> Iterator[Finding]:
+    """Ask all workers for a sign of life, how their pools are, and whether they run what is in the files."""
     try:
         stats = {name: said for reply in _stats(servers) for name, said in reply.items()}
     except (KombuError, OSError, redis.RedisError) as error:
@@ -157,6 +161,7 @@ def workers(servers: Servers) -> Iterator[Finding]:
     yield Finding("workers", "ok", ", ".join(sorted(stats)))
     for name, said in sorted(stats.items()):
         yield from pool(name, said)
+        yield from stale(name, said, files)
 
 
 def pool(name: str, stats: dict[str, Any]) -> Iterator[Finding]:
@@ -167,6 +172,13 @@ def pool(name: str, stats: dict[str, Any]) -> Iterator[Finding]:
     slots, most = about["max-concurrency"], stats.get("autoscaler", {}).get("max", 0)
     grows = f", may grow to {most}" if most > slots else ""
     yield Finding("pool", "ok", f"{name}: {about['running']} of {slots} slots busy{grows}")
+
+
+def stale(name: str, stats: dict[str, Any], files: Collection[Path]) -> Iterator[Finding]:
+    """Say which files have changed since a worker of this machine began."""
+    is_here = name.rpartition("@")[2] == socket.gethostname()
+    if is_here and (found := changed_since(files, time.time() - stats.get("uptime", 0))):
+        yield Finding("workers", "warning", f"{changed(found)} since {name} began; start it again")
 
 
 def _stats(servers: Servers) -> list[dict[str, Any]]:

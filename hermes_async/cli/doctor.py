@@ -14,6 +14,7 @@ from hermes_async.cli.bridge import settings_of
 from hermes_async.cli.checks import Finding
 from hermes_async.cli.group import Command
 from hermes_async.cli.shell import Shell
+from hermes_async.cli.sources import sources
 from hermes_async.cli.tables import show_rows
 from hermes_async.settings import Settings
 
@@ -57,7 +58,7 @@ def _of_servers(settings: Settings, servers: Servers) -> Iterator[Finding]:
         broker = checks.broker(servers)
         yield broker
         if broker.status != "broken":
-            yield from checks.workers(servers)
+            yield from checks.workers(servers, sources(settings))
     if answered:
         yield from checks.gate_findings(servers)
     yield _guarantee(answered, found)

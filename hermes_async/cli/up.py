@@ -25,6 +25,7 @@ from hermes_async.cli.group import Command
 from hermes_async.cli.hints import FIRST_FILE
 from hermes_async.cli.serve import CALLBACKS, CALLBACKS_READY, RELAY_READY
 from hermes_async.cli.shell import Shell
+from hermes_async.cli.sources import Changes, sources, tell_changes
 from hermes_async.cli.supervisor import ChildSpec, Supervisor
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.agent import PoolSpec
@@ -77,7 +78,8 @@ def up(shell: Shell, port: int | None, workers: int, trace: bool) -> None:
         if collector is not None:
             told.append(("traces", f"in {settings.traces_dir}; others send to {collector.address}"))
         groups = [specs[: len(first)], specs[len(first) :]]
-        run(_up, Supervisor(groups, console), console, embedded, told, collector)
+        changes = Changes(sources(settings))
+        run(_up, Supervisor(groups, console), console, embedded, told, collector, changes)
 
 
 def _checked(shell: Shell, settings: Settings) -> list[Entry]:
@@ -198,12 +200,14 @@ async def _up(
     embedded: EmbeddedRedis | None,
     facts: list[tuple[str, str]],
     collector: Collector | None,
+    changes: Changes,
 ) -> None:
     async with anyio.create_task_group() as group:
         with _signals(supervisor, console):
             if collector is not None:
                 await group.start(collector.run)
             group.start_soon(_announce, supervisor, console, facts)
+            group.start_soon(tell_changes, changes, console.say)
             if embedded is not None:
                 group.start_soon(_watch_redis, embedded, supervisor, console)
             await supervisor.run()

@@ -12,8 +12,10 @@ import anyio
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import signals
 from celery.worker import state
+from celery.worker.consumer import consumer
 from celery.worker.request import Request
 
+from hermes_async.adapters.celery_queue import task_name
 from hermes_async.core.journal import INSIST_EVERY, Journal, patiently
 from hermes_async.core.records import seen
 from hermes_async.domain.errors import ServiceError
@@ -69,6 +71,7 @@ class WatchedRequest(Request):  # type: ignore[misc]
 
 def listen(runners: Runners) -> None:
     """Write into the record what the signals say."""
+    consumer.logger.addFilter(_in_one_line)
 
     def on_revoked(request: Any, terminated: bool, signum: Any, **_: Any) -> None:
         if not terminated:
@@ -149,6 +152,20 @@ def unknown(task: Task) -> AnyEvent | None:
     """Return what follows when the worker has no such agent."""
     if task.status is not TaskStatus.QUEUED:
         return None
-    message = f"no worker of this queue knows the agent {task.agent!r}; do all run the same agents.yaml?"
-    error = ErrorInfo(type="UnknownAgent", message=message)
+    error = ErrorInfo(type="UnknownAgent", message=_unknown(task.agent))
     return task_event(task, "task.failed", FailedData(reason=Reason.ERROR, error=error))
+
+
+def _unknown(agent: str) -> str:
+    cure = "start all workers (or `hermes-async up`) again after agents.yaml or code has changed"
+    return f"the worker does not know the agent {agent!r}; {cure}"
+
+
+def _in_one_line(record: logging.LogRecord) -> bool:
+    """Say of an agent that is unknown here what its task says: Celery has a page, with all of the message."""
+    if record.msg == consumer.UNKNOWN_TASK_ERROR and isinstance(record.args, tuple):
+        headers: Any = record.args[2]
+        if str(headers.get("task")).startswith(task_name("")):
+            agent = headers["task"].removeprefix(task_name(""))
+            record.msg, record.args, record.exc_info = "%s: %s", (headers["id"], _unknown(agent)), None
+    return True

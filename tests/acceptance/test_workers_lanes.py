@@ -276,7 +276,7 @@ async def outage(site: Site, server: RedisServer) -> None:
 
 # -- the command line of Celery, and what is refused -----------------------------------------------------
 async def test_an_agent_that_the_worker_lacks(site: Site) -> None:
-    await site.workers(Lane.ASYNC)
+    (worker,) = await site.workers(Lane.ASYNC)
 
     @subagent
     async def ghost(ctx: TaskContext) -> None:
@@ -286,7 +286,9 @@ async def test_an_agent_that_the_worker_lacks(site: Site) -> None:
     assert task.error is not None
     assert (task.status, task.error.type) == (S.FAILED, "UnknownAgent")
     assert "'ghost'" in task.error.message
-    assert "agents.yaml" in task.error.message
+    assert "start all workers (or `hermes-async up`) again" in task.error.message
+    assert f"{task.id}: {task.error.message}" in worker.log  # and not Celery's page
+    assert not [text for text in ("unregistered", "Traceback", "KeyError") if text in worker.log]
 
 
 POOL = """

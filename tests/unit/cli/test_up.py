@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -56,6 +57,25 @@ def test_up_runs_tasks_brings_back_what_dies_and_stops_all(project: Path, up: Pr
     assert up.log.endswith("stopped\n")
     assert not any(child.is_running() for child in children)
     assert running_url(project / ".hermes" / "redis") is None
+
+
+def test_up_and_doctor_say_that_a_change_has_no_effect_yet(project: Path, up: Process, cli: Cli) -> None:
+    assert "has changed" not in cli("doctor").out
+    file, new = project / "agents.yaml", project / "new.yaml"
+    new.write_text(file.read_text() + '  third_agent: {run: "examples.basics:echo"}\n')
+    later = time.time() + 10
+    os.utime(new, (later, later))  # workers know to the second for how long they run
+    new.replace(file)
+    up.wait_for_log(f"{file} has changed since this began; stop it and start it again\n")
+    assert cli("invoke", "subagent", "third_agent", "--input", "x").code != 0
+    up.wait_for_log("the worker does not know the agent 'third_agent'; start all workers")
+    rows = [line.split("\t") for line in cli("doctor").out.splitlines()]
+    warned = [row[2] for row in rows if row[:2] == ["workers", "warning"]]
+    assert len(warned) == 2  # one of each lane
+    assert all("agents.yaml has changed since " in text for text in warned)
+    assert up.log.count("has changed since this") == 1
+    up.signal(signal.SIGTERM)
+    assert up.wait() == 0
 
 
 @pytest.mark.parametrize("up", [(["--trace"], {"HERMES_LOG_FORMAT": "json"})], indirect=True)
