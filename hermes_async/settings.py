@@ -151,6 +151,17 @@ def _file(config: Path | None, environ: Mapping[str, str]) -> Path | None:
     return Path(DEFAULT_FILE) if Path(DEFAULT_FILE).exists() else None
 
 
+def file_above() -> Path | None:
+    """Return the way to the nearest agents.yaml above the current folder, no higher than the home folder."""
+    folders = [Path.cwd(), *Path.cwd().parents]
+    home = Path(os.path.expanduser("~"))
+    highest = folders.index(home) if home in folders else len(folders)
+    for steps, folder in enumerate(folders[1 : highest + 1], start=1):
+        if os.path.isfile(folder / DEFAULT_FILE):
+            return Path(*[os.pardir] * steps, DEFAULT_FILE)
+    return None
+
+
 def _folder(environ: Mapping[str, str], project: Path) -> Path:
     named = environ.get("HERMES_STATE_DIR")
     return Path(named).absolute() if named else project / ".hermes"

@@ -94,7 +94,7 @@ def chat(
     without a model, too. In a pipe every line of stdin is a message. Who leaves finds everything again with
     --session.
     """
-    settings = settings_of(shell)
+    settings = settings_of(shell, starts=True)
     return with_hermes(settings, _chat, Wish(shell, settings, parent, session, messages, wait, up))
 
 

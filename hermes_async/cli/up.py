@@ -64,7 +64,7 @@ def up(shell: Shell, port: int | None, workers: int, trace: bool) -> None:
     A process that dies is started again. Ctrl-C stops them all: running tasks have some seconds to end,
     those that do not go on at the next start. A second Ctrl-C kills.
     """
-    settings = settings_of(shell)
+    settings = settings_of(shell, starts=True)
     found = _checked(shell, settings)
     _check_port(settings.agents.relay.host, settings.agents.relay.port if port is None else port)
     first = [_relay(settings, port), callbacks_child(settings)]
