@@ -12,6 +12,7 @@ HermesError
 │   └── Forbidden               the token does not allow it
 ├── RetryAfter                raised by an agent: try again later
 ├── TurnFailed                a chat's model has not answered; what was said is kept
+├── ModelFailed               raised within a declared agent: its model gives no answer
 ├── ToolFailed                raised by a tool: the model reads the message
 ├── QuestionTimeout           raised within an agent: nobody has answered in time
 ├── BudgetExceeded            raised within an agent: a limit of its task, or of one above it, is reached
@@ -87,6 +88,10 @@ class RetryAfter(HermesError):
 
 class TurnFailed(HermesError):
     """A turn of a chat has no answer: the model is away, or a limit is reached; what was said is kept."""
+
+
+class ModelFailed(HermesError):
+    """Raised within a declared agent whose model gives no answer; another attempt may get one."""
 
 
 class ToolFailed(HermesError):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pydantic_ai import exceptions as model_errors
 
 from hermes_async.adapters.model.sentences import sentence
-from hermes_async.domain.errors import ConfigError, InvalidInput, RetryAfter
+from hermes_async.domain.errors import ConfigError, InvalidInput, ModelFailed, RetryAfter
 
 #: Seconds; a server that asks for a longer wait ends the attempt, so that the gate keeps the time.
 LONGEST_WAIT = 60.0
@@ -52,7 +52,7 @@ def explained(who: str) -> Iterator[None]:
 
     Raises:
         UserError: no retry can cure it.
-        AgentRunError: one may; it is of the same class as before, which `non_retryable` may name.
+        ModelFailed: one may.
     """
     try:
         yield
@@ -61,11 +61,7 @@ def explained(who: str) -> Iterator[None]:
     except model_errors.ModelRequestRejectedError as error:
         raise InvalidInput(sentence(error, who)) from error
     except model_errors.AgentRunError as error:
-        error.message = sentence(error, who)
-        error.args = (error.message,)
-        if isinstance(error, model_errors.UnexpectedModelBehavior):
-            error.body = None  # all that the model has said
-        raise
+        raise ModelFailed(sentence(error, who)) from error
 
 
 _INCURABLE = (

@@ -78,7 +78,7 @@ class Runs:
             BudgetExceeded: a limit is reached; what was answered so far is shown as a partial result.
             RetryAfter: the model's server asks for a long wait.
             UserError: the server refuses what no retry can cure.
-            AgentRunError: the model has failed.
+            ModelFailed: the model gives no answer.
         """
         shown = Shown(ctx)
         try:

@@ -8,7 +8,7 @@ import pytest
 from pydantic_ai import exceptions as errors
 
 from hermes_async.adapters.model.failures import LONGEST_WAIT, explained, wait_for
-from hermes_async.domain.errors import ConfigError, InvalidInput, RetryAfter
+from hermes_async.domain.errors import ConfigError, InvalidInput, ModelFailed, RetryAfter
 
 WHO = "model 'm' at there"
 
@@ -49,7 +49,7 @@ def test_a_server_that_stays_down_fails_the_attempt() -> None:
     with pytest.raises(errors.ModelServerError):
         wait_for(error, 3, WHO)
     with (
-        pytest.raises(errors.ModelServerError, match=r"^model 'm' at there \(HTTP 500\) has failed$"),
+        pytest.raises(ModelFailed, match=r"^model 'm' at there \(HTTP 500\) has failed$"),
         explained(WHO),
     ):
         raise error
