@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hermes_async.adapters import agents_file
 from hermes_async.adapters.plugins import FOLDER, CallbackNames
+from hermes_async.adapters.relay_place import running_relay
 from hermes_async.adapters.tools import ToolNames, ToolOptions
 from hermes_async.domain.agent import AgentsConfig
 from hermes_async.domain.errors import ConfigError
@@ -61,7 +62,8 @@ class Settings(BaseModel):
     retention: float = Field(default=604_800.0, gt=0)
     #: Shown to the relay (HERMES_TOKEN).
     token: str | None = Field(default=None, repr=False)
-    #: Where clients find the relay (HERMES_RELAY_URL, default: the host and port of `relay:`).
+    #: Where clients find the relay (HERMES_RELAY_URL, default: where the project's own runs here, else the
+    #: host and port of `relay:`).
     relay_url: str
     #: Whether the standard variables of OpenTelemetry (OTEL_EXPORTER_OTLP_ENDPOINT, ...) say where spans go.
     collects: bool = False
@@ -103,7 +105,9 @@ class Settings(BaseModel):
             **_from_environment(environ),
             **overrides,
         }
-        said.setdefault("relay_url", _relay_address(agents))
+        if "relay_url" not in said:
+            configured = relay_address(agents.relay.host, agents.relay.port)
+            said["relay_url"] = running_relay(said["state_dir"]) or configured
         return cls(**said)
 
     @property
@@ -246,7 +250,7 @@ def _places(name: str, text: str) -> frozenset[str]:
     return places
 
 
-def _relay_address(agents: AgentsConfig) -> str:
-    """Return where the relay of this configuration is reached from this machine."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(agents.relay.host, agents.relay.host)
-    return f"http://{host}:{agents.relay.port}"
+def relay_address(host: str, port: int) -> str:
+    """Return where a relay that listens there is reached from this machine."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"

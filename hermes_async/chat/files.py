@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from hermes_async.adapters.embedded_redis.lock import FileLock
+from hermes_async.adapters.file_lock import FileLock
 from hermes_async.domain.errors import ConfigError, InvalidInput
 
 #: Bytes of a file's name that file systems take, and we use for the session's.

@@ -24,7 +24,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
-from hermes_async.adapters.embedded_redis.lock import FileLock
+from hermes_async.adapters.file_lock import FileLock
 from hermes_async.adapters.model.answers import whole
 from hermes_async.chat.files import hold, let_go
 from hermes_async.domain.errors import ConfigError

@@ -9,10 +9,11 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal
-from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 import anyio
 import redis
@@ -33,6 +34,8 @@ from hermes_async.core.tracing import UNTRACED
 from hermes_async.domain.errors import ConfigError, EmbeddedServerError, QueueUnavailable
 from hermes_async.domain.task import Lane
 from hermes_async.domain.urls import is_rabbitmq, masked
+from hermes_async.relay.auth import mint
+from hermes_async.relay.secret import known_secret
 from hermes_async.settings import Settings
 
 Status = Literal["ok", "warning", "broken"]
@@ -243,9 +246,30 @@ def relay(settings: Settings) -> Finding:
         else settings.relay_url
     )
     try:
-        with urlopen(f"{address.rstrip('/')}/healthz", timeout=PATIENCE) as answer:
-            said = json.load(answer)
+        said = _asked_of(address, "/healthz")
+        is_ours = _takes_our_token(settings, address)
     except (URLError, OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         return Finding("relay", "warning", f"none at {address} ({reason}); start it with `hermes-async up`")
+    if not is_ours:
+        cure = "start this one's with `hermes-async up --port N`"
+        return Finding("relay", "warning", f"the one at {address} refuses this project's token; {cure}")
     return Finding("relay", "ok", f"{address}, reading {said.get('redis', 'its store')}")
+
+
+def _takes_our_token(settings: Settings, address: str) -> bool:
+    """Tell whether a relay is the project's, and not that of another which has the same port."""
+    secret = known_secret(settings)
+    token = settings.token or (secret and mint(secret, sub="hermes-async doctor", sessions=[], ttl=60))
+    try:
+        return bool(token and _asked_of(address, "/v1/tasks", token))
+    except HTTPError as error:
+        if error.code == HTTPStatus.UNAUTHORIZED:
+            return False
+        raise
+
+
+def _asked_of(address: str, path: str, token: str = "") -> Any:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with urlopen(Request(f"{address.rstrip('/')}{path}", headers=headers), timeout=PATIENCE) as answer:
+        return json.load(answer)

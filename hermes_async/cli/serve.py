@@ -6,12 +6,14 @@ import logging
 import os
 import re
 import sys
+from contextlib import ExitStack
 from functools import partial
 from typing import NoReturn
 
 import click
 
 from hermes_async.adapters import logs
+from hermes_async.adapters.relay_place import tell_relay
 from hermes_async.cli.bridge import settings_of, with_hermes
 from hermes_async.cli.group import Command
 from hermes_async.cli.shell import Shell
@@ -21,7 +23,7 @@ from hermes_async.domain.task import Lane
 from hermes_async.relay.line import Limits
 from hermes_async.relay.secret import relay_secret
 from hermes_async.relay.server import serve
-from hermes_async.settings import Settings
+from hermes_async.settings import Settings, relay_address
 from hermes_async.worker.callbacks import run
 from hermes_async.worker.command import slots, worker_command
 
@@ -108,7 +110,10 @@ def relay(shell: Shell, host: str | None, port: int | None) -> None:
 
 
 async def _relay(hermes: Hermes, settings: Settings, host: str, port: int) -> None:
+    told = ExitStack()
+
     def ready(chosen: int) -> None:
+        told.enter_context(tell_relay(settings.state_dir, relay_address(host, chosen)))
         shown = f"[{host}]" if ":" in host else host
         text = f"{RELAY_READY}http://{shown}:{chosen}"
         click.echo(logs.told(settings.logs_json, "hermes.relay", text))
@@ -117,4 +122,5 @@ async def _relay(hermes: Hermes, settings: Settings, host: str, port: int) -> No
     spec = settings.agents.relay
     limits = Limits(connections=spec.max_connections, per_address=spec.max_per_address)
     secret = relay_secret(settings)
-    await serve(hermes, host, port, secret, on_ready=ready, limits=limits, origins=spec.origins)
+    with told:
+        await serve(hermes, host, port, secret, on_ready=ready, limits=limits, origins=spec.origins)

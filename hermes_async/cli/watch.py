@@ -30,7 +30,9 @@ TOKEN_TTL = 600.0
 @after_option
 @click.option("--result-only", is_flag=True, help="Print the result and nothing else.")
 @click.option(
-    "--relay", metavar="URL", help="The relay; by default that of agents.yaml, or HERMES_RELAY_URL."
+    "--relay",
+    metavar="URL",
+    help="The relay; by default HERMES_RELAY_URL, else the one that runs here, else that of agents.yaml.",
 )
 @click.option("--token", help="By default HERMES_TOKEN, else one made with the project's own secret.")
 @click.pass_obj

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from hermes_async.adapters.state_folder import prepare
 from hermes_async.domain.errors import ConfigError
 from hermes_async.settings import Settings
 
@@ -32,6 +33,13 @@ def relay_secret(settings: Settings) -> str:
         ) from None
 
 
+def known_secret(settings: Settings) -> str | None:
+    """Return the relay's secret, or None when none is configured, and none was made yet."""
+    with suppress(OSError):
+        return settings.agents.relay.secret or _read(settings.state_dir / FILE)
+    return None
+
+
 def _read(path: Path) -> str | None:
     try:
         return path.read_text().strip() or None
@@ -41,10 +49,7 @@ def _read(path: Path) -> str | None:
 
 def _made(path: Path) -> str:
     """Make a secret, or return that of another process which was faster."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    ignore = path.with_name(".gitignore")
-    if not ignore.exists():
-        ignore.write_text("*\n")
+    prepare(path.parent)
     draft = path.with_name(f"{FILE}.{os.getpid()}.{secrets.token_hex(4)}")
     draft.touch(mode=0o600)
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hermes_async.adapters.relay_place import tell_relay
 from hermes_async.domain.agent import AgentsConfig
 from hermes_async.domain.errors import ConfigError
 from hermes_async.settings import Settings
@@ -109,6 +110,16 @@ def test_the_environment_wins_over_the_file(project: Path) -> None:
     assert agents.subagent("boss", "research").timeout is None
     assert agents.subagent("boss", "research").retry.jitter is False
     assert settings.relay_url == "http://127.0.0.1:9000"
+
+
+def test_the_relay_that_runs_here_is_the_one_that_is_meant(tmp_path: Path) -> None:
+    file = tmp_path / "agents.yaml"
+    file.write_text("relay: {host: '::1', port: 9000}")
+    assert Settings.read(file, {}).relay_url == "http://[::1]:9000"
+    with tell_relay(tmp_path / ".hermes", "http://127.0.0.1:4711"):
+        assert Settings.read(file, {}).relay_url == "http://127.0.0.1:4711"
+        told = {"HERMES_RELAY_URL": "wss://relay.example.com"}
+        assert Settings.read(file, told).relay_url == "wss://relay.example.com"
 
 
 def test_an_argument_wins_over_the_environment(project: Path) -> None:

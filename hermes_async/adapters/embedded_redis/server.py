@@ -39,7 +39,8 @@ from hermes_async.adapters.embedded_redis.binary import (
     find_server,
     inspect_server,
 )
-from hermes_async.adapters.embedded_redis.lock import FileLock
+from hermes_async.adapters.file_lock import FileLock
+from hermes_async.adapters.state_folder import prepare
 from hermes_async.domain.errors import EmbeddedServerError
 
 __all__ = ["EmbeddedRedis", "ServerBinary", "find_server", "running_url"]
@@ -148,11 +149,8 @@ def _real(state_dir: Path) -> Path:
 
 
 def _prepare(state: Path) -> None:
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    prepare(state)  # a password and private data live here
     state.chmod(0o700)
-    ignore = state / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n")  # a password and private data live here
 
 
 @contextmanager

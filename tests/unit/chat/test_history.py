@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hermes_async.adapters.embedded_redis.lock import FileLock
+from hermes_async.adapters.file_lock import FileLock
 from hermes_async.chat.files import file_of, hold, let_go
 from hermes_async.chat.history import UNKNOWN, History
 from hermes_async.core.hermes import Hermes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hermes_async.adapters.embedded_redis.lock import FileLock
+from hermes_async.adapters.file_lock import FileLock
 from hermes_async.chat.files import file_of, hold, let_go
 from tests.support.model import ScriptedModel, call, say, status
 from tests.unit.cli.conftest import AGENTS, Cli

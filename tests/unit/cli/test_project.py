@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -167,6 +168,28 @@ def test_doctor_without_any_server_starts_none(project: Path, cli: Cli) -> None:
     assert said.code == 0
     assert "state\twarning\tthe embedded Redis does not run" in said.out
     assert not Path(".hermes").exists()
+
+
+def test_doctor_tells_the_project_s_relay_from_another_s(
+    online: Path, cli: Cli, spawn: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def relay(project: Path) -> tuple[Process, str]:
+        env = {"HERMES_CONFIG": str(project / "agents.yaml")}
+        process = spawn([*HERMES, "relay", "--port", "0"], env, name=project.name)
+        process.wait_for_log("relay on")
+        return process, process.log.split("relay on")[1].strip()
+
+    (online / "other").mkdir()
+    (online / "other" / "agents.yaml").write_text((online / "agents.yaml").read_text())
+    _, other_s = relay(online / "other")
+    monkeypatch.setenv("HERMES_RELAY__PORT", other_s.rpartition(":")[2])
+    foreign = f"relay\twarning\tthe one at {other_s} refuses this project's token; start this one's with"
+    assert foreign in cli("doctor").out  # no secret was made here yet
+    process, address = relay(online)
+    assert f"relay\tok\t{address}, reading" in cli("doctor").out
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+    assert foreign in cli("doctor").out
 
 
 def test_doctor_with_redis_down(project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,8 @@ def test_up_runs_tasks_brings_back_what_dies_and_stops_all(project: Path, up: Pr
     assert "callbacks 1 worker, 0 functions" in up.log
     assert cli("invoke", "subagent", "research", "--parent", "parent_agent", "--input", "0").code == 0
     assert cli("task", "create", "parent_agent", "slow", "--input", "0").code == 0
+    task_id = cli("task", "create", "parent_agent", "slow", "--input", "0", "--async").out.strip()
+    assert cli("task", "watch", task_id, "--follow").code == 0  # it finds the relay, on whichever port it is
     os.kill(int((project / ".hermes/redis/redis.pid").read_text()), signal.SIGKILL)
     victims = [child for child in family(up) if {"relay", "callbacks"} & set(child.cmdline())]
     assert len(victims) == 2
