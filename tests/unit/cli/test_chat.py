@@ -92,7 +92,8 @@ def test_everything_as_json(model: ScriptedModel, cli: Cli) -> None:
 def test_a_model_that_does_not_answer_is_an_exit_code(model: ScriptedModel, cli: Cli) -> None:
     model.then(status(401), say("here"))
     said = cli("chat", "--session", "s", "--message", "hello")
-    problem = "the model does not accept the key; set another, and begin again (401)"
+    who = f"model {model.requests[0].model!r} at {model.url}"
+    problem = f"{who} (HTTP 401) refuses the key: check that it is valid here"
     assert (said.code, said.out) == (1, f"! {problem}; /again asks again\n")
     said = cli("chat", "--session", "s", "--message", "/again")
     assert (said.code, said.out) == (0, "here\n")
