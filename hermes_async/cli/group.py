@@ -93,10 +93,21 @@ class Group(_Exemplary, click.Group):
         """Find the command that `args` begin with, or say which one might be meant."""
         known = self.list_commands(ctx)
         if args and not args[0].startswith("-") and args[0] not in known:
-            ctx.fail(
-                f"no command {args[0]!r}{did_you_mean(args[0], known) or '; there is ' + ', '.join(known)}"
-            )
+            hint = self._hint(ctx, args[0], known) or f"; there is {', '.join(known)}"
+            ctx.fail(f"no command {args[0]!r}{hint}")
         return super().resolve_command(ctx, args)
+
+    def _hint(self, ctx: click.Context, name: str, known: Sequence[str]) -> str:
+        """Return what may be meant: a command of a group of ours, one with a like name, or the only one."""
+        below = [f"`{each} {name}`" for each in known if self._has_below(ctx, each, name)]
+        if below:
+            return f"; did you mean {', '.join(below)}?"
+        only = f"; did you mean `{ctx.info_name} {known[0]} {name}`?" if len(known) == 1 else ""
+        return did_you_mean(name, known) or only
+
+    def _has_below(self, ctx: click.Context, group: str, name: str) -> bool:
+        command = self.get_command(ctx, group)
+        return isinstance(command, click.Group) and name in command.list_commands(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""

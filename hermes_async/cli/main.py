@@ -20,7 +20,7 @@ COMMANDS: dict[str, Later] = {
     "up": (f"{_HERE}.up:up", "Start everything here: Redis, workers and relay; Ctrl-C stops it."),
     "chat": (f"{_HERE}.chat:chat", "Talk with a parent that delegates; starts what is missing."),
     "task": (f"{_HERE}.tasks:task", "Create, watch, list and cancel tasks."),
-    "session": (f"{_HERE}.sessions:session", "Look into a parent's inbox, and watch its session."),
+    "session": (f"{_HERE}.sessions:session", "List sessions, look into a parent's inbox, watch its session."),
     "invoke": (f"{_HERE}.invoke:invoke", "Run a subagent and wait for its result."),
     "agents": (f"{_HERE}.agents:agents", "List and check what agents.yaml declares."),
     "tools": (f"{_HERE}.tools:tools", "List and try the tools that models may call."),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
@@ -11,9 +13,11 @@ from hermes_async.cli import exits
 from hermes_async.cli.bridge import settings_of, with_hermes
 from hermes_async.cli.following import until_ctrl_c
 from hermes_async.cli.group import Group
+from hermes_async.cli.ids import KNOWN
 from hermes_async.cli.shell import Shell
+from hermes_async.cli.tables import show_rows
 from hermes_async.cli.tasks import after_option
-from hermes_async.cli.words import news
+from hermes_async.cli.words import ago, news
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.session import Batch, Session
 from hermes_async.domain.errors import InvalidInput
@@ -29,7 +33,43 @@ follow_option = click.option("--follow", "-f", is_flag=True, help="Go on until C
 
 @click.group(cls=Group)
 def session() -> None:
-    """Look into a parent's inbox, and watch its session."""
+    """List sessions, look into a parent's inbox, watch its session."""
+
+
+@session.command("list", example="session list --limit 10")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@click.pass_obj
+def list_(shell: Shell, limit: int) -> None:
+    """List the sessions of the newest 1,000 tasks with these by status, newest first."""
+    found = with_hermes(settings_of(shell), _list, limit)
+    if shell.json:
+        shell.answer([{"session_id": each.id, "newest": each.newest, "tasks": each.tasks} for each in found])
+    elif found or not shell.on_terminal:
+        show_rows(shell, ("session", "newest", "tasks"), map(_row, found))
+    else:
+        click.echo("no sessions with tasks")
+
+
+@dataclass
+class _Listed:
+    """A session, when its newest task was created, and how many tasks stand where."""
+
+    id: str
+    newest: float
+    tasks: Counter[str] = field(default_factory=Counter)
+
+
+async def _list(hermes: Hermes, limit: int) -> list[_Listed]:
+    found: dict[str, _Listed] = {}
+    for task in await hermes.tasks(limit=KNOWN):
+        listed = found.setdefault(task.session_id, _Listed(task.session_id, task.created_at))
+        listed.tasks[task.status.value] += 1
+    return list(found.values())[:limit]
+
+
+def _row(listed: _Listed) -> tuple[str, str, str]:
+    tasks = ", ".join(f"{count} {status}" for status, count in listed.tasks.most_common())
+    return listed.id, ago(listed.newest), tasks
 
 
 @session.command(
@@ -68,6 +108,7 @@ async def _count(hermes: Hermes, shell: Shell, session_id: str) -> None:
 
 async def _inbox(hermes: Hermes, shell: Shell, session_id: str, how: dict[str, Any]) -> int:
     session, coalesce = hermes.session(session_id), how["coalesce"]
+    await _hint_if_silent(hermes, shell, session_id)
     batches = session.batches(coalesce or 0.0, _PAGE) if how["follow"] else _waiting(session)
     with until_ctrl_c():
         async for batch in batches:
@@ -76,6 +117,12 @@ async def _inbox(hermes: Hermes, shell: Shell, session_id: str, how: dict[str, A
                 await batch.ack()
         return exits.OK
     return exits.INTERRUPTED
+
+
+async def _hint_if_silent(hermes: Hermes, shell: Shell, session_id: str) -> None:
+    """Say that a session is not known, which is no error: it may begin at any time."""
+    if not await hermes.store.last_seq(session_id):
+        shell.tell(f"nothing has happened in session {session_id} so far")
 
 
 async def _waiting(session: Session) -> AsyncIterator[Batch]:
@@ -106,6 +153,7 @@ def watch(shell: Shell, session_id: str, follow: bool, after: int) -> int:
 
 async def _watch(hermes: Hermes, shell: Shell, session_id: str, follow: bool, after: int) -> int:
     session = hermes.session(session_id)
+    await _hint_if_silent(hermes, shell, session_id)
     end = None if follow else await hermes.store.last_seq(session_id)
     with until_ctrl_c():
         if end is not None and after >= end:

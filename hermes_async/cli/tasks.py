@@ -184,13 +184,15 @@ class Unfinished(click.ClickException):
 def list_(shell: Shell, session: str | None, status: str | None, agent: str | None, limit: int) -> None:
     """List tasks, newest first."""
     wanted = TaskStatus(status) if status else None
-    found = with_hermes(settings_of(shell), _list, session, wanted, agent, limit)
+    found = with_hermes(settings_of(shell), _list, session, wanted, agent, limit + 1)
     if shell.json:
-        shell.answer([record.as_json() for record in found])
+        shell.answer([record.as_json() for record in found[:limit]])
     elif found or not shell.on_terminal:
-        show_rows(shell, _COLUMNS, map(_row, found))
+        show_rows(shell, _COLUMNS, map(_row, found[:limit]))
     else:
         click.echo("no such tasks")
+    if len(found) > limit:
+        shell.tell(f"these are the newest {limit}; --limit shows more")
 
 
 async def _list(

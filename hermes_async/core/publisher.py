@@ -55,7 +55,10 @@ class Publisher:
                     await self._queue.revoke(stopping, force=False)
                 await self._hand_over(ids)
             except ServiceError as exc:
-                logger.warning("%d tasks wait for the broker: %s", len(ids) + len(stopping), exc)
+                count = len(ids) + len(stopping)
+                logger.warning(
+                    "%d task%s for the broker: %s", count, " waits" if count == 1 else "s wait", exc
+                )
             except Exception:  # what came meanwhile must not wait for the next that comes
                 logger.exception("%d tasks wait for the janitor", len(ids) + len(stopping))
 

@@ -324,7 +324,7 @@ def test_from_nothing_and_without_a_model(tmp_path: Path) -> None:
         terminal.wait_for("started t")
         terminal.wait_for("completed: hello there", timeout=60)
         terminal.enter("hello")
-        terminal.wait_for("there is no model to talk with")
+        terminal.wait_for("nobody can answer that without a model")
         terminal.enter("/quit")
         assert terminal.wait() == 0
     wait_until(lambda: not _processes_in(tmp_path))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -76,6 +77,21 @@ async def test_a_redis_that_is_not_there_is_told_at_once() -> None:
         async with connect(settings(HERMES_TASK_QUEUE=f"redis://me:secret@127.0.0.1:{free_port()}/0")):
             pass
     assert time.monotonic() - began < 3
+    assert "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("me:secret@127.0.0.1:{port}/0", r"lets nobody in \(.*[^.]\); is the password in its URL right\?$"),
+        ("127.0.0.1:{port}/99", r"refuses to work \(DB index is out of range\)$"),
+    ],
+)
+async def test_a_redis_that_refuses_says_why(redis_url: str, place: str, said: str) -> None:
+    url = f"redis://{place.format(port=urlsplit(redis_url).port)}"
+    with pytest.raises(StoreUnavailable, match=said) as told:
+        async with connect(settings(HERMES_TASK_QUEUE=url)) as hermes:
+            await hermes.tasks()
     assert "secret" not in str(told.value)
 
 

@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from redis.exceptions import (
+    AuthenticationError,
     ClusterDownError,
     MasterDownError,
     NoPermissionError,
@@ -48,4 +49,9 @@ def unavailable(exc: Exception, where: str) -> Exception:
     """Return what an error means that does not depend on what was asked; one of ours stays what it is."""
     if not isinstance(exc, RedisError | OSError):
         return exc
-    return StoreUnavailable(f"Redis at {where} does not work ({exc}); is it running and reachable?")
+    said = f"({exc})".replace(".)", ")")
+    if isinstance(exc, AuthenticationError):
+        return StoreUnavailable(f"Redis at {where} lets nobody in {said}; is the password in its URL right?")
+    if isinstance(exc, ResponseError):
+        return StoreUnavailable(f"Redis at {where} refuses to work {said}")
+    return StoreUnavailable(f"Redis at {where} does not work {said}; is it running and reachable?")

@@ -84,7 +84,8 @@ class Slash:
             return await self._own[name](rest.strip())
         if name in self.subagents:
             return await self._start(name, rest.strip())
-        hint = did_you_mean(name, self.names) or "; /help shows what there is"
+        hint = did_you_mean(name, [each for each in self.names if each != "new"])  # what it forgets is gone
+        hint = hint or "; /help shows what there is"
         raise InvalidInput(f"there is no /{line(name, 40)}{hint}")
 
     async def _start(self, subagent: str, text: str) -> Reply:

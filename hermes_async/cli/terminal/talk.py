@@ -30,6 +30,7 @@ from hermes_async.settings import Settings
 _LOOK_EVERY: Final = 1.0
 _LIVE: Final = (TaskStatus.QUEUED, TaskStatus.RUNNING)
 _DO_WITH_SLASH: Final = "there is no model to talk with ({}); /help shows what can be done without one"
+_UNHEARD: Final = "nobody can answer that without a model; /help shows what can be done"
 
 
 class Talk:
@@ -169,9 +170,8 @@ async def parent_of(hermes: Hermes, settings: Settings, session: Session, talk: 
         except ConfigError as error:
             file = file_of(settings.state_dir / "chats", session.id)
             stack.callback(let_go, file, hold(file, session.id))
-            why = _DO_WITH_SLASH.format(error)
-            talk.voice.note(why)
-            talk.meet(await stack.enter_async_context(Mute(session, why, talk.voice.news)))
+            talk.voice.note(_DO_WITH_SLASH.format(error))
+            talk.meet(await stack.enter_async_context(Mute(session, _UNHEARD, talk.voice.news)))
         else:
             passing = asyncio.create_task(_pass_on(chat.pieces(), talk.piece), name="hermes-chat-pieces")
             stack.push_async_callback(end, passing)

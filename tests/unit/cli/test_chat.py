@@ -41,7 +41,8 @@ def test_without_a_model_slash_commands_do_it(online: Path, cli: Cli) -> None:
 def test_without_a_model_a_message_is_a_mistake(online: Path, cli: Cli) -> None:
     said = cli("chat", "--message", "hello")
     assert (said.code, said.out) == (2, "")
-    assert "\n! there is no model to talk with" in said.err
+    assert said.err.count("there is no model to talk with") == 1
+    assert "\n! nobody can answer that without a model; /help shows" in said.err
 
 
 def test_news_are_printed_and_acknowledged(online: Path, cli: Cli) -> None:

@@ -69,6 +69,10 @@ def test_help_imports_no_command() -> None:
     [
         ("tsk", "no command 'tsk'; did you mean 'task'? (see `hermes-async --help`)"),
         ("task lst", "no command 'lst'; did you mean 'list'? (see `hermes-async task --help`)"),
+        ("list", "did you mean `task list`, `session list`, `agents list`, `tools list`, `callbacks list`?"),
+        ("events t00-1", "no command 'events'; did you mean `task events`?"),
+        ("invoke slow", "no command 'slow'; did you mean `invoke subagent slow`?"),
+        ("invoke subagnet slow", "no command 'subagnet'; did you mean 'subagent'?"),
         ("task list --limit x", "'x' is not a valid integer"),
         ("task list --nonsense", "no such option"),
         ("worker --lane async --concurrency 5-2", "'5-2' is neither a number from 1 on"),

@@ -84,6 +84,29 @@ def test_a_session_is_watched_so_far_and_on(online: Path, cli: Cli) -> None:
         assert following.wait(10) == 130
 
 
+@pytest.mark.parametrize("command", ["inbox", "watch"])
+def test_of_a_session_without_events_that_is_said(online: Path, cli: Cli, command: str) -> None:
+    said = cli("session", command, "nosuch")
+    assert (said.code, said.out, said.err) == (0, "", "nothing has happened in session nosuch so far\n")
+    said = cli("session", command, "nosuch", "--json")
+    assert (said.code, said.out, said.err) == (0, "", "")
+
+
+def test_sessions_are_listed_with_their_tasks(online: Path, cli: Cli) -> None:
+    for session in ("one", "two", "one"):
+        cli("task", "create", "parent_agent", "research", "--session", session)
+    task_id = cli("task", "list", "--session", "one", "--limit", "1").out.split("\t")[0]
+    cli("task", "cancel", task_id)
+    rows = [line.split("\t") for line in cli("session", "list").out.splitlines()]
+    assert [(name, tasks) for name, _, tasks in rows] == [
+        ("one", "1 cancelled, 1 queued"),
+        ("two", "1 queued"),
+    ]
+    (told,) = json.loads(cli("session", "list", "--limit", "1", "--json").out)
+    assert (told["session_id"], told["tasks"]) == ("one", {"cancelled": 1, "queued": 1})
+    assert told["newest"] > 0
+
+
 def test_a_window_without_anything_to_come_is_refused(online: Path, cli: Cli) -> None:
     said: Any = cli("session", "inbox", "chat", "--coalesce", "1")
     assert (said.code, said.out) == (2, "")

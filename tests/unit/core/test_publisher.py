@@ -65,22 +65,23 @@ async def test_what_was_cancelled_meanwhile_is_not_published(make_bench: MakeBen
     assert [await queue.get() for _ in range(3)] == [first.id, handles[0].id, handles[2].id]
 
 
+@pytest.mark.parametrize(("count", "told"), [(1, "1 task waits"), (2, "2 tasks wait")])
 async def test_what_could_not_be_published_comes_with_the_janitor(
-    make_bench: MakeBench, caplog: pytest.LogCaptureFixture
+    make_bench: MakeBench, caplog: pytest.LogCaptureFixture, count: int, told: str
 ) -> None:
     queue = SlowQueue()
     queue.open.set()
     queue.is_down = True
     bench = make_bench(nothing, queue=queue)
     with caplog.at_level(logging.WARNING, "hermes.journal"):
-        handles = await bench.session.dispatch_many(nothing, [{}, {}])
+        handles = await bench.session.dispatch_many(nothing, [{}] * count)
         await wait_until_async(lambda: caplog.records)
-    assert "2 tasks wait for the broker: the broker is down" in caplog.text
+    assert f"{told} for the broker: the broker is down" in caplog.text
     queue.is_down = False
     assert (await bench.hermes.janitor.sweep()).released == 0  # its publisher has some seconds
     bench.clock.ahead += PUBLISH_GRACE + 1
-    assert (await bench.hermes.janitor.sweep()).released == 2
-    assert [await queue.get() for _ in range(2)] == [handle.id for handle in handles]
+    assert (await bench.hermes.janitor.sweep()).released == count
+    assert [await queue.get() for _ in range(count)] == [handle.id for handle in handles]
 
 
 async def test_a_batch_that_cannot_be_published_does_not_keep_what_came_meanwhile(

@@ -125,6 +125,8 @@ async def test_a_question_is_answered(desk: Desk) -> None:
     [
         ("/ech hello", "did you mean 'echo'"),
         ("/zzzzzz", "/help shows"),
+        ("/nope", "there is no /nope; /help shows"),
+        ("/helo", "did you mean 'help'"),
         ("/show", "/show takes the id of a task"),
         ("/cancel --force", "/cancel takes the id of a task"),
         ("/answer t00-x", "that is /answer ID VALUE"),
