@@ -15,7 +15,6 @@ from hermes_async import __version__
 from hermes_async.cli import tasks
 from hermes_async.cli.main import COMMANDS
 from hermes_async.domain.errors import HermesError
-from tests.support.servers import ROOT
 from tests.unit.cli.conftest import HERMES, Cli
 
 
@@ -23,36 +22,11 @@ def test_version(cli: Cli) -> None:
     assert cli("--version").out == f"hermes-async {__version__}\n"
 
 
-#: `hermes-async agents list`, with Ctrl-C when it comes to the import of a module.
-INTERRUPTED = """
-import sys
-import hermes_async_command
-
-class CtrlC:
-    def find_spec(self, name, *_):
-        if name == interrupted:
-            raise KeyboardInterrupt
-
-_, interrupted = sys.argv
-sys.argv = ["hermes-async", "agents", "list"]
-sys.meta_path.insert(0, CtrlC())
-hermes_async_command.main()
-"""
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(cli: Cli, name: str) -> None:
     said = cli(name, "--help")
     assert said.code == 0
     assert said.out.startswith(f"Usage: hermes-async {name}")
-
-
-@pytest.mark.parametrize("module", ["hermes_async", "click", "hermes_async.cli.agents"])
-def test_ctrl_c_while_we_are_imported_is_no_error(module: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, module], cwd=ROOT, capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")
 
 
 def test_help_imports_no_command() -> None:
