@@ -24,6 +24,12 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
             item.add_marker(limit, append=False)
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """The only event loop that Celery's worker, redis-py and the relay know."""
+    return "asyncio"
+
+
 @pytest.fixture(autouse=True)
 def root_logger() -> Iterator[None]:
     """Take back what a command of this process has made of the log: its stderr is closed soon."""

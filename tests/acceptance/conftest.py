@@ -12,11 +12,6 @@ from tests.support.site import Site, site_over
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def site(
     redis_url: str, tmp_path: Path, spawn: Callable[..., Process], anyio_backend: str
 ) -> AsyncIterator[Site]:

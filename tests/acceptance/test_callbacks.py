@@ -124,11 +124,6 @@ class Office:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def office(
     anyio_backend: str, tmp_path: Path, redis_url: str, spawn: Callable[..., Process]
 ) -> AsyncIterator[Office]:

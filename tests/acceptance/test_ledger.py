@@ -22,11 +22,6 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.anyio]
 SESSIONS, ROWS, CALLERS = 20, 60, 4
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Crew:
     """Processes that call, and what they have said."""
 

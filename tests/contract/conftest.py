@@ -16,11 +16,6 @@ from hermes_async.domain.agent import NO_LIMITS, GateLimits
 MakeStore = Callable[..., Store]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(params=["memory", "redis"])
 def make_store(request: pytest.FixtureRequest) -> MakeStore:
     def in_memory(length: int = 10_000, limits: GateLimits = NO_LIMITS) -> Store:

@@ -221,11 +221,6 @@ class Parent:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def parent(
     cell: Cell, environment: dict[str, str], tmp_path: Path, anyio_backend: str
 ) -> AsyncIterator[Parent]:

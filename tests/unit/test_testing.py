@@ -23,11 +23,6 @@ pytestmark = pytest.mark.anyio
 NOW = RetryPolicy(initial=0.001, jitter=False)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @subagent
 async def double(ctx: TaskContext, n: int) -> int:
     return 2 * n

@@ -23,11 +23,6 @@ from tests.support.values import make_task
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.mark.parametrize(
     ("ours", "kombu_s"),
     [

@@ -21,11 +21,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def proxy(anyio_backend: str) -> AsyncIterator[Proxy]:
     reachable_rabbitmq()
     with proxy_to(PORT) as proxy:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -15,23 +14,11 @@ from hermes_async.domain.errors import StoreDamaged
 from hermes_async.domain.events import RetryingData
 from hermes_async.domain.failure import ErrorInfo
 from hermes_async.domain.task import Task
-from tests.support.echoing import echo, hermes_over
+from tests.support.echoing import echo
 from tests.support.servers import PATIENCE, wait_until_async
 from tests.support.values import make_event, make_task
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def hermes(redis_url: str, anyio_backend: str) -> AsyncIterator[Hermes]:
-    made = hermes_over(redis_url)
-    yield made
-    await made.close()
 
 
 async def command(store: Store, *words: str) -> None:

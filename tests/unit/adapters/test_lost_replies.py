@@ -24,11 +24,6 @@ TEXTS = [f"number {n:02}" for n in range(20)]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
     with proxy_to(redis_server.port) as made:
         yield made

@@ -23,11 +23,6 @@ TASK = make_task()
 LARGE = "x" * 5_000
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Counted(RedisStore):
     """Counts how often a log is read."""
 

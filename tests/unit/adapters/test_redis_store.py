@@ -28,11 +28,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def broken(tmp_path: Path) -> Iterator[RedisServer]:
     """A server of the test's own, that keeps what it was told."""
     yield from running_redis(tmp_path / "redis", aof=True)

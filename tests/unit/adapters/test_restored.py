@@ -21,11 +21,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
     yield from running_redis(tmp_path / "redis", "--appendfsync", "always", aof=True)
 

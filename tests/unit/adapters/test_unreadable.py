@@ -14,7 +14,6 @@ from hermes_async.adapters.redis_store import RedisStore, codec
 from hermes_async.core.children import Children
 from hermes_async.core.hermes import Hermes
 from hermes_async.relay.tail import Tail, Topic
-from tests.support.echoing import hermes_over
 
 pytestmark = pytest.mark.anyio
 
@@ -36,18 +35,6 @@ DAMAGED = [
     {"type": "task.cancelled"},
     {"so": "what"},
 ]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def hermes(redis_url: str, anyio_backend: str) -> AsyncIterator[Hermes]:
-    made = hermes_over(redis_url)
-    yield made
-    await made.close()
 
 
 @pytest.fixture

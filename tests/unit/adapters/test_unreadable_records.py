@@ -22,7 +22,6 @@ from hermes_async.domain.failure import Reason
 from hermes_async.domain.task import TaskStatus
 from hermes_async.relay.tail import Tail, Topic
 from tests.support.damage import DAMAGES, damage, raw
-from tests.support.echoing import hermes_over
 from tests.support.servers import PATIENCE, wait_until_async
 from tests.support.values import make_task
 
@@ -37,18 +36,6 @@ TO_BE_RUN = {
 CUT_OFF = DAMAGES["cut off"]
 every_damage = pytest.mark.parametrize("fields", DAMAGES.values(), ids=DAMAGES)
 Damage = Mapping[str, str | None]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-async def hermes(redis_url: str, anyio_backend: str) -> AsyncIterator[Hermes]:
-    made = hermes_over(redis_url)
-    yield made
-    await made.close()
 
 
 async def pair(hermes: Hermes, fields: Damage = CUT_OFF) -> tuple[TaskHandle[Any], TaskHandle[Any]]:

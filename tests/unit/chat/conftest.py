@@ -72,11 +72,6 @@ PARENT = AgentSpec(
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def gates() -> Gates:
     GATES.events.clear()
     return GATES

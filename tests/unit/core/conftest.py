@@ -12,11 +12,6 @@ from hermes_async.core.subagent import Subagent
 from tests.support.bench import Bench, MakeBench
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(autouse=True)
 def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "INSIST_EVERY", 0.005)

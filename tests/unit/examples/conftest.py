@@ -16,11 +16,6 @@ _numbers = count()
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def make_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakePackage:
     """Write files as an importable package of a new name (shelves are kept per process); return the name."""
 

@@ -31,11 +31,6 @@ MakeStore = Callable[[int], Store]
 only_memory = pytest.mark.parametrize("make_store", ["memory"], indirect=True)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(params=["memory", "redis"])
 def make_store(request: pytest.FixtureRequest) -> MakeStore:
     """Make a store whose log keeps about so many events."""

@@ -22,11 +22,6 @@ pytestmark = pytest.mark.anyio
 S = TaskStatus
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Runners:
     """This worker's, with a station on the loop of the test."""
 

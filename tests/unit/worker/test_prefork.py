@@ -16,11 +16,6 @@ from hermes_async.worker.prefork import AsideLine, Children
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def test_only_a_child_that_is_up_and_has_no_task_is_idle() -> None:
     idle, busy, leaving, starting = (
         SimpleNamespace(inqW_fd=fd, pid=fd, _controlled_termination=fd == 2) for fd in range(4)

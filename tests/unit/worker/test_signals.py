@@ -35,11 +35,6 @@ S = TaskStatus
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def bench() -> Bench:
     return Bench(nap)
 

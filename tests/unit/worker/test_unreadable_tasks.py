@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 from weakref import WeakSet
@@ -17,7 +16,6 @@ from hermes_async.domain.task import Lane, Task, TaskStatus
 from hermes_async.worker import bootsteps, signals
 from hermes_async.worker.bootsteps import LeaseKeeper, _hand_back, _release_now, _release_parents
 from tests.support.damage import DAMAGES, damage, raw
-from tests.support.echoing import hermes_over
 from tests.support.values import make_task
 
 pytestmark = pytest.mark.anyio
@@ -26,22 +24,10 @@ LEASE = 60.0
 CUT_OFF = DAMAGES["cut off"]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(autouse=True)
 def _no_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("active_requests", "reserved_requests"):
         monkeypatch.setattr(state, name, WeakSet())
-
-
-@pytest.fixture
-async def hermes(redis_url: str, anyio_backend: str) -> AsyncIterator[Hermes]:
-    made = hermes_over(redis_url)
-    yield made
-    await made.close()
 
 
 class Request:

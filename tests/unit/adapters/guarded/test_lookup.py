@@ -17,11 +17,6 @@ from tests.support.servers import wait_until, wait_until_async
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1"])
 async def test_it_finds_what_aiohttp_finds(host: str) -> None:
     usual = await ThreadedResolver().resolve(host, 80, socket.AF_UNSPEC)

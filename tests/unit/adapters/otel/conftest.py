@@ -1,5 +1,5 @@
 """The benches of the core's tests."""
 
-from tests.unit.core.conftest import anyio_backend, bench, make_bench
+from tests.unit.core.conftest import bench, make_bench
 
-__all__ = ["anyio_backend", "bench", "make_bench"]
+__all__ = ["bench", "make_bench"]

@@ -16,11 +16,6 @@ from tests.support.values import make_task
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def receiver(anyio_backend: str) -> AsyncIterator[Receiver]:
     async with Receiver() as receiver:
         yield receiver

@@ -62,11 +62,6 @@ class Desk:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def desk(anyio_backend: str) -> AsyncIterator[Desk]:
     names = ("echo", "rest", "asks", "tasks")
     subagents = tuple(SubagentSpec(id=name, agent="echo" if name == "tasks" else name) for name in names)
