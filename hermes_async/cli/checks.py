@@ -20,8 +20,9 @@ import redis
 from kombu import Connection
 from kombu.exceptions import KombuError
 
+from hermes_async.adapters import state_folder
 from hermes_async.adapters.celery_queue import CeleryQueue, mailbox, transport_url
-from hermes_async.adapters.embedded_redis import find_server, running_url
+from hermes_async.adapters.embedded_redis import find_server, last_fault, running_url
 from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.adapters.redis_store.connection import plain
 from hermes_async.adapters.tracer import tracing_here
@@ -82,6 +83,24 @@ def where(settings: Settings) -> Servers | None:
     broker = settings.agents.task_queue or running_url(settings.state_dir / "redis")
     agents = settings.agents
     return Servers(broker, agents.state or broker, namespace=agents.namespace) if broker else None
+
+
+def folder(settings: Settings) -> Iterator[Finding]:
+    """Look whether what is private can be kept, unless all of it is elsewhere."""
+    needed = settings.agents.task_queue is None or settings.agents.relay.secret is None
+    fault = state_folder.fault(settings.state_dir / "redis") if needed else None
+    if fault:
+        cure = "make it yours to write, or name another with HERMES_STATE_DIR"
+        yield Finding("state folder", "broken", f"{fault}; {cure}")
+
+
+def stopped(settings: Settings) -> Finding:
+    """Say why the embedded Redis does not run."""
+    home = settings.state_dir / "redis"
+    if fault := last_fault(home):
+        cure = f"mend that, or move {home} away to begin without its data"
+        return Finding("state", "broken", f"the embedded Redis could not go on: {fault}; {cure}")
+    return Finding("state", "warning", "the embedded Redis does not run; `hermes-async up` starts it")
 
 
 def redis_findings(servers: Servers) -> Iterator[Finding]:

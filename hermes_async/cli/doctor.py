@@ -40,9 +40,10 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield checks.python()
     yield _agents(settings)
     yield checks.binary(settings)
+    yield from checks.folder(settings)
     servers = checks.where(settings)
     if servers is None:
-        yield Finding("state", "warning", "the embedded Redis does not run; `hermes-async up` starts it")
+        yield checks.stopped(settings)
     else:
         yield from _of_servers(settings, servers)
     yield checks.relay(settings)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from typing import Final
+from typing import Any, Final
 
-from hermes_async.adapters.embedded_redis import running_url
+import anyio
+
 from hermes_async.cli.shell import Shell
-from hermes_async.settings import Settings
+from hermes_async.core.handle import TaskHandle
+from hermes_async.core.hermes import Hermes
+from hermes_async.domain.task import Lane, TaskStatus
+
+#: How often it is looked whether somebody leads, and the seconds between two looks.
+LOOKS: Final = 5
+LOOK_EVERY: Final = 0.2
 
 FIRST_FILE: Final = """\
 # agents.yaml
@@ -41,8 +48,18 @@ def hint_after_create(shell: Shell, task_id: str) -> None:
     shell.tell(f"watch it: {command(shell, f'task watch {task_id} --follow')}")
 
 
-def hint_if_nothing_runs(shell: Shell, settings: Settings) -> None:
-    """Say that a task will wait, when nobody has started the project."""
-    own_server = settings.agents.task_queue is not None
-    if not own_server and running_url(settings.state_dir / "redis") is None:
-        shell.tell(f"nothing runs here yet: the task waits for `{command(shell, 'up')}`")
+async def hint_if_nobody_works(shell: Shell, hermes: Hermes, handle: TaskHandle[Any]) -> None:
+    """Say that a task waits, when there is no worker that could take it."""
+    task = await handle.task()
+    if task.status is TaskStatus.QUEUED and not await _somebody_serves(hermes, task.lane):
+        shell.tell(f"no worker is running; the task waits for `{command(shell, 'up')}`")
+
+
+async def _somebody_serves(hermes: Hermes, lane: Lane) -> bool:
+    """Tell whether a lane has slots; those of workers that all were killed are counted, but nobody leads."""
+    for _ in range(LOOKS):
+        traffic = await hermes.traffic()
+        if traffic.leader is not None or not traffic.slots[lane]:
+            return bool(traffic.slots[lane])
+        await anyio.sleep(LOOK_EVERY)  # or they have just begun
+    return False

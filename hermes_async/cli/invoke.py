@@ -9,7 +9,6 @@ import click
 from hermes_async.cli import exits
 from hermes_async.cli.bridge import settings_of, with_hermes
 from hermes_async.cli.group import Group
-from hermes_async.cli.hints import hint_if_nothing_runs
 from hermes_async.cli.orders import Order, await_order, read_input
 from hermes_async.cli.shell import Shell
 
@@ -28,6 +27,4 @@ def invoke() -> None:
 @click.pass_obj
 def subagent(shell: Shell, /, agent: str, input_: Any, parent: str | None, **how: Any) -> int:
     """Run AGENT, show its progress and print its result; Ctrl-C asks it to stop."""
-    settings = settings_of(shell)
-    hint_if_nothing_runs(shell, settings)
-    return with_hermes(settings, await_order, shell, Order(parent, agent, input_, **how))
+    return with_hermes(settings_of(shell), await_order, shell, Order(parent, agent, input_, **how))

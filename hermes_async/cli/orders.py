@@ -14,6 +14,7 @@ from pydantic import JsonValue
 
 from hermes_async.cli import exits
 from hermes_async.cli.following import until_ctrl_c, wait_here
+from hermes_async.cli.hints import hint_if_nobody_works
 from hermes_async.cli.shell import Shell
 from hermes_async.cli.views import View, view_for
 from hermes_async.cli.words import ending, harmless, shown
@@ -76,6 +77,7 @@ async def await_order(hermes: Hermes, shell: Shell, order: Order) -> int:
     handle, view = None, view_for(shell, aside=True)
     with until_ctrl_c():
         handle = await order.place(hermes)
+        await hint_if_nobody_works(shell, hermes, handle)
         return tell_task(shell, await wait_here(handle, view), view)
     if handle is not None:
         await handle.cancel()

@@ -10,7 +10,7 @@ from hermes_async.cli import exits
 from hermes_async.cli.bridge import settings_of, with_hermes
 from hermes_async.cli.following import so_far
 from hermes_async.cli.group import Group, Later
-from hermes_async.cli.hints import hint_after_create, hint_if_nothing_runs
+from hermes_async.cli.hints import hint_after_create, hint_if_nobody_works
 from hermes_async.cli.ids import whole_id
 from hermes_async.cli.orders import Order, await_order, read_input, tell_task
 from hermes_async.cli.shell import Shell
@@ -20,6 +20,9 @@ from hermes_async.cli.words import ago, budget, ending, progress, question, usag
 from hermes_async.core.handle import TaskHandle, find, named
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.task import Task, TaskStatus
+
+#: Tasks whose worker is gone among which one is looked for.
+MOST_LEFT = 10_000
 
 task_id_argument = click.argument("task_id", metavar="ID")
 after_option = click.option(
@@ -62,9 +65,7 @@ def create(shell: Shell, /, parent: str, subagent: str, input_: Any, at_once: bo
     input is the agent's first argument, or a JSON object of its arguments.
     """
     order = Order(None if parent == "-" else parent, subagent, input_, **how)
-    settings = settings_of(shell)
-    hint_if_nothing_runs(shell, settings)
-    return with_hermes(settings, _create, shell, order, at_once)
+    return with_hermes(settings_of(shell), _create, shell, order, at_once)
 
 
 async def _create(hermes: Hermes, shell: Shell, order: Order, at_once: bool) -> int:
@@ -76,6 +77,7 @@ async def _create(hermes: Hermes, shell: Shell, order: Order, at_once: bool) -> 
     else:
         click.echo(handle.id)
         hint_after_create(shell, handle.id)
+        await hint_if_nobody_works(shell, hermes, handle)
     return exits.OK
 
 
@@ -114,20 +116,28 @@ async def tell_so_far(hermes: Hermes, shell: Shell, task_id: str, after: int) ->
 @click.pass_obj
 def status(shell: Shell, task_id: str) -> int:
     """Show where a task stands."""
-    record = with_hermes(settings_of(shell), find_task, task_id)
+    record, is_left = with_hermes(settings_of(shell), _standing, task_id)
     if shell.json:
         shell.answer(record.as_json())
     else:
-        show_pairs(shell, _facts(record))
+        show_pairs(shell, _facts(record, is_left))
     return exits.fate(record.status)
 
 
-def _facts(record: Task) -> list[tuple[str, str]]:
+async def _standing(hermes: Hermes, said: str) -> tuple[Task, bool]:
+    """Return a task's record, and whether the worker that ran it is silent for too long."""
+    record = await find_task(hermes, said)
+    is_running = record.status is TaskStatus.RUNNING
+    return record, is_running and record.id in await hermes.store.lapsed(MOST_LEFT)
+
+
+def _facts(record: Task, is_left: bool) -> list[tuple[str, str]]:
     cancelling = record.cancel_requested and not record.status.is_terminal
+    left = " (its worker is gone; the next one takes over)" if is_left else ""
     error = f"{record.error.type}: {record.error.message}" if record.error else ""
     return [
         ("task", record.id),
-        ("status", f"{record.status}{' (asked to stop)' if cancelling else ''}"),
+        ("status", f"{record.status}{' (asked to stop)' if cancelling else ''}{left}"),
         ("question", question(record.question, record.id)),
         ("reason", record.reason or ""),
         ("error", error),

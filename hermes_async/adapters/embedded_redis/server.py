@@ -13,6 +13,7 @@ import atexit
 import fcntl
 import logging
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ from hermes_async.adapters.file_lock import FileLock
 from hermes_async.adapters.state_folder import prepare
 from hermes_async.domain.errors import EmbeddedServerError
 
-__all__ = ["EmbeddedRedis", "ServerBinary", "find_server", "running_url"]
+__all__ = ["EmbeddedRedis", "ServerBinary", "find_server", "last_fault", "running_url"]
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +62,12 @@ def running_url(state_dir: Path) -> str | None:
     if address is None or not _server_lives(state) or _ready_info(address) is None:
         return None
     return address.url
+
+
+def last_fault(state_dir: Path) -> str | None:
+    """Return why the server could not go on, as its log says; None: it ended well, or was never started."""
+    fault = re.search(r" # (.+)$", _last_words(state_dir, 1))
+    return fault[1] if fault and "bye bye" not in fault[1] else None
 
 
 class EmbeddedRedis:

@@ -170,6 +170,33 @@ def test_doctor_without_any_server_starts_none(project: Path, cli: Cli) -> None:
     assert not Path(".hermes").exists()
 
 
+def test_doctor_tells_what_is_in_the_way_of_the_private_folder(
+    project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(".hermes").touch()
+    said = cli("doctor")
+    assert said.code == 1
+    assert f"state folder\tbroken\t{project / '.hermes'} is not a folder; make it yours to write" in said.out
+    Path(".hermes").unlink()
+    assert cli("doctor").code == 0
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    assert f"state folder\tbroken\t{project} cannot be written; make it" in cli("doctor").out
+    Path("agents.yaml").write_text(f"task_queue: 'redis://127.0.0.1:1/0'\nrelay: {{secret: {'x' * 40}}}\n")
+    assert "state folder" not in cli("doctor").out
+    assert not Path(".hermes").exists()
+
+
+def test_doctor_tells_why_the_embedded_redis_did_not_start(project: Path, cli: Cli) -> None:
+    assert cli("task", "list").code == 0  # starts it, and stops it
+    assert "state\twarning\tthe embedded Redis does not run; `hermes-async up` starts it" in cli("doctor").out
+    [log] = Path(".hermes/redis/appendonlydir").glob("*.incr.aof")
+    log.write_text("this is none\r\n" * 5)
+    assert cli("task", "list").code == 69
+    said = cli("doctor")
+    assert said.code == 1
+    assert "state\tbroken\tthe embedded Redis could not go on: Bad file format reading the append" in said.out
+
+
 def test_doctor_tells_the_project_s_relay_from_another_s(
     online: Path, cli: Cli, spawn: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:

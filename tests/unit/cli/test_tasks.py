@@ -7,7 +7,7 @@ import json
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,13 @@ from hermes_async.bootstrap import connect
 from hermes_async.cli import ids, relayed
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.spans import Span
+from hermes_async.domain.task import Lane
 from hermes_async.settings import Settings
 from tests.support.damage import DAMAGES, damage
-from tests.support.servers import RedisServer, wait_until
+from tests.support.servers import PATIENCE, Process, RedisServer, wait_until
 from tests.unit.cli.conftest import HERMES, Cli, with_hermes
+
+INVOKE = ("invoke", "subagent", "research", "--parent", "parent_agent", "--input", "0")
 
 
 def create(cli: Cli, *words: str) -> str:
@@ -36,20 +39,32 @@ def work(task_id: str) -> None:
     asyncio.run(with_hermes(lambda hermes: hermes.runner("the-test", 30.0).run(task_id)))
 
 
+async def stand(hermes: Hermes, slots: int) -> None:
+    """Be a worker with so many slots in each lane, whose janitor sweeps; 0: leave."""
+    for lane in Lane:
+        await hermes.store.enlist(f"the-test {lane}", lane, slots, 30.0)
+    if slots:
+        await hermes.store.lead("the-test", 2.0, {})
+
+
 @contextmanager
 def worker() -> Iterator[None]:
     """Run whatever is queued, in a thread."""
-    stop = threading.Event()
+    stands, stop = threading.Event(), threading.Event()
 
     async def serve() -> None:
         async with connect() as hermes:
             while not stop.is_set():
+                await stand(hermes, 8)
+                stands.set()
                 for task in await hermes.tasks(status="queued"):  # type: ignore[arg-type]
                     await hermes.runner("the-test", 30.0).run(task.id)
                 await asyncio.sleep(0.02)
+            await stand(hermes, 0)
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
+    assert stands.wait(PATIENCE)
     try:
         yield
     finally:
@@ -73,10 +88,51 @@ def test_a_damaged_record_is_told_in_one_sentence(online: Path, cli: Cli, redis_
 def test_create_prints_the_id_and_how_to_watch_it(online: Path, cli: Cli) -> None:
     said = cli("task", "create", "parent_agent", "research", "--input", "0", "--session", "chat-7")
     task_id = said.out.strip()
-    assert said.err == f"watch it: hermes-async task watch {task_id} --follow\n"
+    assert said.err.splitlines() == [
+        f"watch it: hermes-async task watch {task_id} --follow",
+        "no worker is running; the task waits for `hermes-async up`",
+    ]
     shown = json.loads(cli("task", "status", task_id, "--json").out)
     assert (shown["session_id"], shown["subagent"], shown["status"]) == ("chat-7", "research", "queued")
     assert shown["input"] == {"seconds": "0"} or shown["input"] == {"seconds": 0}
+
+
+def test_who_waits_for_nobody_is_told_so_once_the_task_is_accepted(
+    online: Path, cli: Cli, spawn: Callable[..., Process]
+) -> None:
+    nobody = "no worker is running; the task waits for `hermes-async up`\n"
+    spawn([*HERMES, *INVOKE], {"HERMES_CONFIG": str(online / "agents.yaml")}).wait_for_log(nobody)
+    assert nobody not in cli("invoke", "subagent", "nobody", "--input", "0").err
+    with worker():
+        assert cli(*INVOKE).err == ""
+        assert nobody not in cli("task", "create", "parent_agent", "slow", "--input", "0", "--async").err
+
+
+def test_workers_that_were_all_killed_are_nobody(online: Path, cli: Cli) -> None:
+    """Their slots are counted until somebody counts anew, and nobody does."""
+
+    async def killed(hermes: Hermes) -> None:
+        await hermes.store.enlist("killed", Lane.PROCESS, 8, 0.001)
+        traffic = await hermes.traffic()
+        assert (traffic.slots["process"], traffic.leader) == (8, None)
+
+    asyncio.run(with_hermes(killed))
+    said = cli("task", "create", "parent_agent", "slow", "--input", "0", "--async")
+    assert said.err.endswith("no worker is running; the task waits for `hermes-async up`\n")
+
+
+def test_status_tells_that_nobody_works_on_a_task_any_more(online: Path, cli: Cli) -> None:
+    left, held = (create(cli, "parent_agent", "slow", "--input", "0", "--async") for _ in range(2))
+
+    async def claim(hermes: Hermes) -> None:
+        await hermes.store.claim(left, "killed", 0.001)
+        await hermes.store.claim(held, "alive", 60.0)
+
+    asyncio.run(with_hermes(claim))
+    assert (
+        "status\trunning (its worker is gone; the next one takes over)\n" in cli("task", "status", left).out
+    )
+    assert "status\trunning\n" in cli("task", "status", held).out
 
 
 def test_create_in_json(online: Path, cli: Cli) -> None:
@@ -309,7 +365,8 @@ def test_ctrl_c_asks_the_task_to_stop(online: Path) -> None:
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)  # impatient, or forwarded by a wrapper
     _, err = process.communicate(timeout=10)
-    assert (process.returncode, err) == (130, f"asked task {task.id} to stop\n")
+    assert process.returncode == 130
+    assert err.endswith(f"asked task {task.id} to stop\n")
     assert asyncio.run(with_hermes(tasks))[0].status == "cancelled"
 
 
