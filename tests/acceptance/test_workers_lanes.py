@@ -344,20 +344,20 @@ BROKEN = {
 
 async def test_what_is_refused_is_refused_in_one_sentence(site: Site, tmp_path: Path) -> None:
     custom = {"CELERY_CUSTOM_WORKER_POOL": "hermes_async.worker.pool:AsyncioPool"}
-    started = [(site.celery(*args.split(), env=custom), why) for args, why in REFUSED.items()]
+    started = [(site.celery(*args.split(), env=custom), why, 1) for args, why in REFUSED.items()]
     for number, (text, why) in enumerate(BROKEN.items()):
         config = tmp_path / f"broken-{number}.yaml"
         config.write_text(text)
-        started.append((site.celery("worker", env={"HERMES_CONFIG": str(config)}), why))
+        process = site.celery("worker", env={"HERMES_CONFIG": str(config)})
+        started.append((process, why, 2))
     other = tmp_path / "other"
     other.mkdir()
     (other / "agents.yaml").write_text(POOL)
     (other / "celeryconfig.py").write_text("1 / 0\n")
-    started.append(
-        (site.celery("worker", env={"HERMES_CONFIG": str(other / "agents.yaml")}), "ZeroDivisionError")
-    )
-    for process, why in started:
-        assert await gone(process) == 1
+    process = site.celery("worker", env={"HERMES_CONFIG": str(other / "agents.yaml")})
+    started.append((process, "ZeroDivisionError", 2))
+    for process, why, code in started:
+        assert await gone(process) == code
         assert why in process.log
         assert process.log.startswith("hermes-async: ")
         assert process.log.count("\n") == 1
