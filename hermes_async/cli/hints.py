@@ -5,16 +5,10 @@ from __future__ import annotations
 import shlex
 from typing import Any, Final
 
-import anyio
-
 from hermes_async.cli.shell import Shell
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.hermes import Hermes
-from hermes_async.domain.task import Lane, TaskStatus
-
-#: How often it is looked whether somebody leads, and the seconds between two looks.
-LOOKS: Final = 5
-LOOK_EVERY: Final = 0.2
+from hermes_async.domain.task import TaskStatus
 
 FIRST_FILE: Final = """\
 # agents.yaml
@@ -51,15 +45,5 @@ def hint_after_create(shell: Shell, task_id: str) -> None:
 async def hint_if_nobody_works(shell: Shell, hermes: Hermes, handle: TaskHandle[Any]) -> None:
     """Say that a task waits, when there is no worker that could take it."""
     task = await handle.task()
-    if task.status is TaskStatus.QUEUED and not await _somebody_serves(hermes, task.lane):
+    if task.status is TaskStatus.QUEUED and not (await hermes.traffic()).slots[task.lane]:
         shell.tell(f"no worker is running; the task waits for `{command(shell, 'up')}`")
-
-
-async def _somebody_serves(hermes: Hermes, lane: Lane) -> bool:
-    """Tell whether a lane has slots; those of workers that all were killed are counted, but nobody leads."""
-    for _ in range(LOOKS):
-        traffic = await hermes.traffic()
-        if traffic.leader is not None or not traffic.slots[lane]:
-            return bool(traffic.slots[lane])
-        await anyio.sleep(LOOK_EVERY)  # or they have just begun
-    return False

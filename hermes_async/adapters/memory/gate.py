@@ -85,11 +85,11 @@ class MemoryGate:
         self._workers = {name: its for name, its in self._workers.items() if its[1] and its[2] > now}
         self.let_in()
 
-    def traffic(self) -> Traffic:
-        """Return what is where."""
+    def traffic(self, now: float) -> Traffic:
+        """Return what is where; a worker that is overdue counts no more."""
         return Traffic(
             admitted={lane.value: self._held[lane] for lane in Lane},
-            slots={lane.value: self._slots(lane) for lane in Lane},
+            slots={lane.value: self._slots(lane, now) for lane in Lane},
             waiting=self.waiting,
         )
 
@@ -225,8 +225,9 @@ class MemoryGate:
     def _is_full(self, holder: Hashable, limit: int | None) -> bool:
         return limit is not None and self._held[holder] >= limit
 
-    def _slots(self, lane: Lane) -> int:
-        return sum(slots for its_lane, slots, _ in self._workers.values() if its_lane is lane)
+    def _slots(self, lane: Lane, now: float = -math.inf) -> int:
+        found = (slots for its, slots, until in self._workers.values() if its is lane and until > now)
+        return sum(found)
 
 
 def _held_by(task: Task) -> Iterator[Hashable]:

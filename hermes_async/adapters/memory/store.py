@@ -190,7 +190,8 @@ class MemoryStore(MemoryDialogue):
     async def traffic(self) -> Traffic:
         leader, until = self._leader
         counts = {kind: count for kind, count in self._swept.items() if count}
-        return replace(self._gate.traffic(), leader=leader if until > self._now() else None, swept=counts)
+        now = self._now()
+        return replace(self._gate.traffic(now), leader=leader if until > now else None, swept=counts)
 
     async def renew(self, worker: str, task_ids: Sequence[str], lease: float) -> Renewal:
         held = {task_id: entry for task_id in task_ids if (entry := self._held(task_id, worker))}

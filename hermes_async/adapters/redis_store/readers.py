@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import chain
@@ -112,16 +112,24 @@ class RedisReaders:
     async def traffic(self) -> Traffic:
         gate = self._keys.gate
         lanes = list(Lane)
-        *admitted, counts, leader, swept = await asyncio.gather(
-            *(self._reads.read("SCARD", f"{gate}admitted:{lane}") for lane in lanes),
-            self._reads.read("HGETALL", f"{gate}counts"),
-            self._reads.read("GET", f"{gate}leader"),
-            self._reads.read("HGETALL", f"{gate}swept"),
+        admitted, workers, (now, sizes, waiting, leader, swept) = await asyncio.gather(
+            asyncio.gather(*(self._reads.read("SCARD", f"{gate}admitted:{lane}") for lane in lanes)),
+            asyncio.gather(
+                *(self._reads.read("ZRANGE", f"{gate}workers:{lane}", 0, -1, "WITHSCORES") for lane in lanes)
+            ),
+            asyncio.gather(
+                self._reads.read("TIME"),
+                self._reads.read("HGETALL", f"{gate}sizes"),
+                self._reads.read("HGET", f"{gate}counts", "waiting"),
+                self._reads.read("GET", f"{gate}leader"),
+                self._reads.read("HGETALL", f"{gate}swept"),
+            ),
         )
+        slots = (_slots(found, sizes, now) for found in workers)
         return Traffic(
             admitted={lane.value: int(count) for lane, count in zip(lanes, admitted, strict=True)},
-            slots={lane.value: int(counts.get(lane, 0)) for lane in lanes},
-            waiting=int(counts.get("waiting", 0)),
+            slots={lane.value: count for lane, count in zip(lanes, slots, strict=True)},
+            waiting=int(waiting or 0),
             leader=leader,
             swept={kind: int(count) for kind, count in swept.items()},
         )
@@ -163,3 +171,13 @@ class RedisReaders:
         else:
             flat = await self._reads.read("ZINTER", len(keys), *keys, "AGGREGATE", "MAX", "WITHSCORES")
         return zip(map(float, flat[1::2]), flat[::2], strict=True)
+
+
+def _slots(workers: Sequence[str], sizes: Mapping[str, str], now: tuple[int, int]) -> int:
+    """Return how many slots the workers have that are not overdue, given when each will be, in ms."""
+    at = now[0] * 1000 + now[1] // 1000
+    return sum(
+        int(sizes.get(worker, 0))
+        for worker, until in zip(workers[::2], workers[1::2], strict=True)
+        if float(until) > at
+    )
