@@ -40,11 +40,9 @@ def work(task_id: str) -> None:
 
 
 async def stand(hermes: Hermes, slots: int) -> None:
-    """Be a worker with so many slots in each lane, whose janitor sweeps; 0: leave."""
+    """Be a worker with so many slots in each lane; 0: leave."""
     for lane in Lane:
         await hermes.store.enlist(f"the-test {lane}", lane, slots, 30.0)
-    if slots:
-        await hermes.store.lead("the-test", 2.0, {})
 
 
 @contextmanager
