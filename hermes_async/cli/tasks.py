@@ -221,7 +221,11 @@ def _row(record: Task) -> tuple[str, ...]:
 
 @task.command(example="task cancel t07-4k9 --force")
 @task_id_argument
-@click.option("--force", is_flag=True, help="Kill what runs it instead of letting it clean up.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Kill what runs it without a clean-up, if need be its worker: the other tasks there begin again.",
+)
 @click.option("--no-cascade", is_flag=True, help="Leave the tasks alone that this one has dispatched.")
 @click.pass_obj
 def cancel(shell: Shell, task_id: str, force: bool, no_cascade: bool) -> None:

@@ -23,7 +23,7 @@ from hermes_async.core.registry import Registry
 from hermes_async.core.subagent import Subagent
 from hermes_async.domain.agent import RunLimits, SubagentSpec
 from hermes_async.domain.budget import Budget
-from hermes_async.domain.errors import TaskRejected, UnknownTask
+from hermes_async.domain.errors import InvalidInput, TaskRejected, UnknownTask
 from hermes_async.domain.refusals import NOT_RUNNING, parent_has_ended, too_deep
 from hermes_async.domain.task import Address, Birth, Task
 from hermes_async.domain.trusted import trusted
@@ -339,7 +339,13 @@ def _agent(subagent: Subagent[..., Any]) -> str:
 
 
 def with_priority(subagent: Subagent[..., Any], priority: int | None) -> Subagent[..., Any]:
-    """Return the subagent with another priority (0 to 9, 9 first), or as it is for None."""
+    """Return the subagent with another priority (0 to 9, 9 first), or as it is for None.
+
+    Raises:
+        InvalidInput: it is none of these.
+    """
     if priority is None:
         return subagent
+    if not isinstance(priority, int) or not 0 <= priority <= 9:
+        raise InvalidInput(f"priority must be a whole number from 0 to 9, not {priority!r}")
     return replace(subagent, spec=subagent.spec.model_copy(update={"priority": priority}))

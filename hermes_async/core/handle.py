@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from secrets import token_hex
 from typing import Any, Generic, TypeVar, cast
 
-from pydantic import JsonValue, TypeAdapter
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from hermes_async.core.aside import Waiting
 from hermes_async.core.feed import End, Feed
@@ -126,13 +126,23 @@ class TaskHandle(Generic[R]):
             TaskCancelled: somebody cancelled it.
             TaskRejected: a limit refused it.
             UnreadableTask: it has completed, and this version cannot read its output.
+            InvalidInput: what it has returned is not of the type that its function says; `task()` has it.
         """
         end = await self._waited()
         status = end.status if isinstance(end, Task) else TARGET[end.type]
         said: Any = end if isinstance(end, Task) else end.data
         if status is not TaskStatus.COMPLETED:
             raise _error(self.id, end.agent, status, said)
-        return self._result.validate_python(said.output) if self._result else cast("R", said.output)
+        return self._fit(said.output, end.agent) if self._result else cast("R", said.output)
+
+    def _fit(self, output: JsonValue, agent: str | None) -> R:
+        assert self._result is not None
+        try:
+            return self._result.validate_python(output)
+        except ValidationError as exc:
+            problem = exc.errors()[0]
+            place = "".join(f"{each}: " for each in problem["loc"])
+            raise InvalidInput(f"the result of {agent} does not fit: {place}{problem['msg']}") from exc
 
     async def events(self, after: int = 0) -> AsyncIterator[AnyEvent | Gap]:
         """Yield the task's events with a `seq` beyond `after`, past and future, until it has ended.
@@ -216,7 +226,8 @@ class TaskHandle(Generic[R]):
         It may have been ended by an earlier call that has raised.
 
         Args:
-            force: kill what runs them instead of letting it clean up.
+            force: kill what runs them instead of letting it clean up. A coroutine that does not heed that
+                takes its worker process along: the other tasks there begin again, in another attempt.
             cascade: False: leave the tasks alone that this one has dispatched.
 
         Raises:

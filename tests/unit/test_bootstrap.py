@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 import time
@@ -56,6 +57,15 @@ async def test_broker_and_state_may_be_apart(redis_url: str) -> None:
         assert (where.state, where.are_one) == (redis_url, False)
     async with connect(chosen) as hermes:
         assert await hermes.tasks() == []
+
+
+async def test_a_second_close_does_nothing(redis_url: str) -> None:
+    async with connect(settings(HERMES_TASK_QUEUE=redis_url), agents=[echo]) as hermes:
+        handle = await hermes.session("chat").dispatch("echo", text="x")
+        waiting = asyncio.ensure_future(handle.result())
+        await hermes.runner("w1", 60.0).run(handle.id)
+        assert await waiting == "x"
+        await hermes.close()
 
 
 async def test_nothing_is_left_behind(redis_url: str) -> None:

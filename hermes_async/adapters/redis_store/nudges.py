@@ -105,11 +105,13 @@ class RedisNudges:
 
     async def close(self) -> None:
         """Stop listening."""
-        if self._keeper is not None:
-            await end(self._keeper)
-        if self._connection is not None:
-            await self._connection.disconnect(nowait=True)
-            await self._client.connection_pool.release(self._connection)
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            await end(keeper)
+        connection, self._connection, self._channels = self._connection, None, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+            await self._client.connection_pool.release(connection)
         await self._client.aclose()
 
     async def _subscribe(self, channel: str) -> None:

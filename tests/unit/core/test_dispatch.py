@@ -127,6 +127,9 @@ async def test_a_task_can_be_made_from_text(make_bench: MakeBench, input_: str, 
 async def test_the_most_urgent_is_first_in_the_queue(make_bench: MakeBench) -> None:
     bench = make_bench(echo)
     handles = {p: await bench.session.submit("echo", "hi", priority=p) for p in (5, 0, 9, None, 1)}
+    for wrong in (10, -1, 5.0, "5"):
+        with pytest.raises(InvalidInput, match="priority must be a whole number from 0 to 9, not"):
+            await bench.session.submit("echo", "hi", priority=wrong)  # type: ignore[arg-type]
     order = [await bench.queue.get() for _ in handles]
     assert order == [handles[p].id for p in (9, None, 5, 1, 0)]
 

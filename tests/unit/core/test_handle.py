@@ -13,7 +13,7 @@ from hermes_async.core.dispatch import Origin
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.page import Page
 from hermes_async.core.subagent import subagent
-from hermes_async.domain.errors import TaskCancelled, TaskFailed, TaskRejected, UnknownTask
+from hermes_async.domain.errors import InvalidInput, TaskCancelled, TaskFailed, TaskRejected, UnknownTask
 from hermes_async.domain.events import MessageData, SessionMessage
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.task import TaskStatus
@@ -76,6 +76,20 @@ async def test_a_result_is_the_agent_s_own_type(make_bench: MakeBench, when: str
         await asyncio.sleep(0)
         await bench.runner.run(handle.id)
     assert await soon(waiting) == Report("t")
+
+
+@subagent
+async def forget(ctx: TaskContext) -> list[int]:
+    return ["none"]  # type: ignore[list-item]
+
+
+async def test_a_result_of_another_type_is_told_in_one_sentence(make_bench: MakeBench) -> None:
+    bench = make_bench(forget)
+    handle = await bench.session.dispatch(forget)
+    await bench.runner.run(handle.id)
+    with pytest.raises(InvalidInput, match="the result of forget does not fit: 0: Input should be a valid"):
+        await soon(handle)
+    assert (await handle.task()).output == ["none"]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -246,7 +260,7 @@ async def test_a_result_is_found_although_its_event_was_trimmed(make_bench: Make
     # no await that lets the reader look before all is written and trimmed
     await bench.store.append(done.model_copy(update={"data": done.data.model_copy(update={"output": None})}))
     await noise(bench, 20)
-    with pytest.raises(Exception, match="validation error"):
+    with pytest.raises(InvalidInput, match="does not fit: Input should be a dictionary"):
         await soon(waiting[1])
     await soon(listening)
     assert not waiting[0].done()
