@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -64,7 +65,9 @@ def run(args: Sequence[str] | None = None) -> int:
 
 def main() -> NoReturn:
     """Obey the command line of this process."""
-    sys.exit(run())
+    code = run()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is over: an impatient Ctrl-C must not change how
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,21 @@ def test_version(cli: Cli) -> None:
     assert cli("--version").out == f"hermes-async {__version__}\n"
 
 
+#: `hermes-async --version`, with Ctrl-C when all is said and the process is about to end.
+LATE = """
+import atexit, os, signal, sys
+from hermes_async.cli.main import main
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.argv = ["hermes-async", "--version"]
+main()
+"""
+
+
+def test_ctrl_c_after_the_end_changes_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(cli: Cli, name: str) -> None:
     said = cli(name, "--help")
