@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeAlias, get_type_hints
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
 
 from hermes_async.domain.errors import InvalidInput
+from hermes_async.domain.misfit import misfit_of
 
 #: What a framework is given.
 Function: TypeAlias = Callable[..., Awaitable[Any]]
@@ -63,10 +64,8 @@ class Face:
         try:
             return dict(self._parameters.model_validate(self._object(given or {})))
         except ValidationError as exc:
-            problem = exc.errors()[0]
             takes = ", ".join(self.signature.parameters) or "no arguments"
-            place = ".".join(map(str, (self.name, *problem["loc"])))
-            raise InvalidInput(f"{place}: {problem['msg']}; {self.name} takes {takes}") from exc
+            raise InvalidInput(f"{misfit_of(exc, self.name)}; {self.name} takes {takes}") from exc
 
     def on(self, method: Function) -> Function:
         """Return a plain function that calls a bound method, and looks as frameworks want to see it."""

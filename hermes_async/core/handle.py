@@ -28,6 +28,7 @@ from hermes_async.domain.events import UNREADABLE, AnyEvent, MessageData, task_e
 from hermes_async.domain.gap import Gap
 from hermes_async.domain.json_schema import misfit
 from hermes_async.domain.lifecycle import TARGET, TERMINAL_TYPES
+from hermes_async.domain.misfit import misfit_of
 from hermes_async.domain.question import Answer
 from hermes_async.domain.refusals import has_ended, not_asked
 from hermes_async.domain.task import Task, TaskStatus
@@ -140,9 +141,7 @@ class TaskHandle(Generic[R]):
         try:
             return self._result.validate_python(output)
         except ValidationError as exc:
-            problem = exc.errors()[0]
-            place = "".join(f"{each}: " for each in problem["loc"])
-            raise InvalidInput(f"the result of {agent} does not fit: {place}{problem['msg']}") from exc
+            raise InvalidInput(f"the result of {agent} does not fit: {misfit_of(exc)}") from exc
 
     async def events(self, after: int = 0) -> AsyncIterator[AnyEvent | Gap]:
         """Yield the task's events with a `seq` beyond `after`, past and future, until it has ended.

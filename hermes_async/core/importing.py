@@ -56,8 +56,13 @@ def _place(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         places.append((error.filename, error.lineno or 1))
     yours = [place for place in places if not _is_foreign(place[0])]
-    own = [place for place in yours if not _is_installed(place[0])]
+    own = [place for place in yours if is_own(place[0])]
     return next((f"{_shown(file)}:{line}: " for file, line in reversed(own or yours)), "")
+
+
+def is_own(file: str) -> bool:
+    """Tell whether code is of the project itself: not ours, not Python's, and not of a package."""
+    return not _is_foreign(file) and not _is_installed(file)
 
 
 def _is_foreign(file: str) -> bool:

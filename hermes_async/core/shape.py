@@ -10,6 +10,7 @@ from pydantic import JsonValue, PydanticUserError, TypeAdapter, ValidationError
 from hermes_async.core.signature import EVENT_BYTES, as_json
 from hermes_async.domain.errors import InvalidInput, UserError
 from hermes_async.domain.json_schema import misfit
+from hermes_async.domain.misfit import misfit_of
 
 
 class Shape:
@@ -41,9 +42,7 @@ class Shape:
         try:
             return self._type.validate_python(value)
         except ValidationError as exc:
-            problem = exc.errors()[0]
-            place = ".".join(map(str, problem["loc"]))
-            raise InvalidInput(f"{place}: {problem['msg']}" if place else problem["msg"]) from exc
+            raise InvalidInput(misfit_of(exc)) from exc
 
 
 def _described(schema: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:

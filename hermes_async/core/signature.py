@@ -12,6 +12,7 @@ from pydantic import JsonValue, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from hermes_async.domain.errors import InvalidInput, UserError, did_you_mean
+from hermes_async.domain.misfit import misfit_of
 
 #: Bytes of JSON beyond which an input or a result is refused.
 MAX_BYTES = 1_000_000
@@ -171,9 +172,7 @@ class Signature:
         try:
             return type_.validate_python(value)
         except ValidationError as exc:
-            problem = exc.errors()[0]
-            place = ".".join(map(str, (name, *problem["loc"])))
-            raise InvalidInput(f"{self._name}: {place}: {problem['msg']}") from exc
+            raise InvalidInput(f"{self._name}: {misfit_of(exc, name)}") from exc
 
     @cached_property
     def _resolved(self) -> inspect.Signature:

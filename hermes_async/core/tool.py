@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 from hermes_async.core.context import TaskContext
 from hermes_async.core.docstring import Docstring
 from hermes_async.domain.errors import InvalidInput, UserError
+from hermes_async.domain.misfit import misfit_of
 
 #: Seconds of a call, unless the tool says otherwise.
 TIMEOUT: Final = 30.0
@@ -93,9 +94,7 @@ class Tool:
         try:
             found: dict[str, Any] = self._arguments.validate_python(dict(arguments))
         except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            place = ".".join(map(str, problem["loc"]))
-            raise InvalidInput(f"{self.name}: {place}: {problem['msg']}; it takes {self._takes}") from None
+            raise InvalidInput(f"{self.name}: {misfit_of(error)}; it takes {self._takes}") from None
         except Exception as error:  # a validator of the tool's own has stumbled over them
             raise InvalidInput(f"{self.name}: {type(error).__name__}; it takes {self._takes}") from None
         return found

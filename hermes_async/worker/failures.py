@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
-import sysconfig
-from pathlib import Path
 from typing import Any, Final
 
-import hermes_async
+from hermes_async.core.importing import is_own
 from hermes_async.domain.failure import ErrorInfo
 
 logger = logging.getLogger("hermes.worker")
 
 #: A place in a traceback.
 _FRAME: Final = re.compile(r'File "(?P<file>.+)", line (?P<line>\d+), in (?P<function>.+)')
-#: Whose code is not the agent's.
-_FOREIGN: Final = (sysconfig.get_paths()["stdlib"], str(Path(hermes_async.__file__).parent), "<frozen ")
 #: Characters of an error's message in the log.
 _LONGEST: Final = 500
 
@@ -35,12 +31,8 @@ def log_failure(event: Any) -> None:
 def where(error: ErrorInfo) -> str:
     """Return the last place in an agent's own code, else in any; empty: it is not known."""
     frames = list(_FRAME.finditer(error.traceback))
-    own = [frame for frame in frames if not _is_foreign(frame["file"])]
+    own = [frame for frame in frames if is_own(frame["file"])]
     return "{file}:{line} in {function}".format_map((own or frames)[-1].groupdict()) if frames else ""
-
-
-def _is_foreign(file: str) -> bool:
-    return file.startswith(_FOREIGN) or "/site-packages/" in file
 
 
 def _told(error: ErrorInfo) -> str:

@@ -15,6 +15,7 @@ from hermes_async.core.tracing import made_up
 from hermes_async.domain.agent import SubagentSpec
 from hermes_async.domain.errors import StoreDamaged, UnreadableTask
 from hermes_async.domain.failure import ErrorInfo, Reason
+from hermes_async.domain.misfit import misfit_of
 from hermes_async.domain.task import Address, Birth, Lane, Task, TaskStatus
 from hermes_async.domain.trusted import trusted
 
@@ -53,8 +54,7 @@ def tell_once(task_id: str, exc: StoreDamaged) -> None:
 def _why(exc: Exception) -> str:
     """Return in a line what is wrong; values of the record are not shown."""
     if isinstance(exc, ValidationError):
-        first = exc.errors(include_url=False, include_input=False)[0]
-        said = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        said = misfit_of(exc)
     elif isinstance(exc, KeyError):
         said = f"it has no {exc}"
     else:

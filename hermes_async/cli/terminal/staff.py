@@ -94,7 +94,7 @@ class Staff:
 
     async def _somebody_works(self) -> bool:
         try:
-            # Its janitor says so every second or two; slots are counted for as long as nobody looks.
+            # Its janitor says so every second or two; slots are counted for as long as a lease lasts.
             return (await self._hermes.traffic()).leader is not None
         except (StoreUnavailable, StoreDamaged):
             return True  # others tell of it
