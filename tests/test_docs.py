@@ -47,7 +47,7 @@ from hermes_async.domain.failure import Reason
 from hermes_async.domain.secret import SHORTEST
 from hermes_async.domain.spec import Spec
 from hermes_async.domain.task import TaskResult
-from hermes_async.relay import commands, sockets
+from hermes_async.relay import commands
 from hermes_async.relay.auth import AUDIENCE, SHORTEST_SECRET, mint
 from hermes_async.relay.http import http_app
 from hermes_async.relay.http.metrics import page
@@ -55,8 +55,9 @@ from hermes_async.relay.http.problem import STATUSES
 from hermes_async.relay.http.sse import HEARTBEAT
 from hermes_async.relay.http.strict import BODY_BYTES, BODY_TIME
 from hermes_async.relay.line import Limits
+from hermes_async.relay.sockets import READ_BYTES
 from hermes_async.relay.tail import BATCH_BYTES, BATCH_EVENTS
-from hermes_async.relay.wire import Batch
+from hermes_async.relay.wire import MESSAGE_BYTES, Batch
 from hermes_async.settings import VARIABLES
 from tests.support.delegating import delegating
 from tests.support.documents import DOCUMENTS, Block, Place, blocks, prose, tables
@@ -326,7 +327,8 @@ def test_the_relay_s_codes_claims_and_bounds() -> None:
         f"not acknowledged within {limits.ack_timeout:.0f} s",
         f"has {limits.subscriptions} subscriptions",
         f"above {limits.commands:.0f} a second",
-        f"more than {sockets.MESSAGE_BYTES:,} bytes",
+        f"more than {MESSAGE_BYTES:,} bytes is refused",
+        f"more than {READ_BYTES:,} bytes closes",
         f"about {LOG_LENGTH:,} events",
         ", ".join(f"`{reason}`" for reason in Reason),
     ):

@@ -46,8 +46,10 @@ def as_json(value: object, what: str, *, limit: int = MAX_BYTES) -> Any:
 
 def _lacking(error: Exception) -> str:
     # What pydantic writes can be read as JSON, but for these words.
-    is_constant = str(error).startswith(("expected value", "invalid number"))
-    return "NaN and Infinity have no form there" if is_constant else str(error)
+    said = str(error)
+    if said.startswith(("expected value", "invalid number")):
+        return "NaN and Infinity have no form there"
+    return "it has half a character (a lone surrogate)" if "surrogates not allowed" in said else said
 
 
 def _depth(plain: JsonValue) -> int:

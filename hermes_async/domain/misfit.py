@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import ValidationError
+
+#: Characters of a place; whoever nests deeply, or calls something by a long name, is told where it begins.
+_PLACE: Final = 100
 
 
 def misfit_of(error: ValidationError, *above: str) -> str:
@@ -14,4 +19,5 @@ def misfit_of(error: ValidationError, *above: str) -> str:
     """
     problem = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(map(str, (*above, *problem["loc"])))
-    return f"{place}: {problem['msg']}" if place else problem["msg"]
+    said = problem["msg"].removeprefix("Value error, ")
+    return f"{place if len(place) <= _PLACE else place[:_PLACE] + '...'}: {said}" if place else said

@@ -127,7 +127,7 @@ class RelayClient:
             "dispatch",
             session=session,
             subagent=subagent,
-            input=input if isinstance(input, str) else dict(input),
+            input=dict(input) if isinstance(input, Mapping) else input,
             parent=parent,
             priority=priority,
             idempotency_key=idempotency_key,

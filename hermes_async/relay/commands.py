@@ -28,6 +28,7 @@ from hermes_async.domain.errors import (
     UnknownTask,
     UnreadableTask,
 )
+from hermes_async.domain.misfit import misfit_of
 from hermes_async.relay.line import TooMany
 
 #: One answer for what is absent and for what is foreign: nobody learns which of the two it is.
@@ -143,12 +144,12 @@ def parsed(kind: type[S], said: object) -> S:
     Raises:
         InvalidInput: it cannot be understood.
     """
+    if not isinstance(said, dict):
+        raise InvalidInput(f"a command takes one object: {', '.join(kind.model_fields)}, each by its name")
     try:
         return kind.model_validate(said)
     except ValidationError as exc:
-        problem = exc.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part)[:40] for part in problem["loc"])
-        raise InvalidInput(f"{place or 'the command'}: {problem['msg']}") from None
+        raise InvalidInput(misfit_of(exc)) from None
 
 
 def refusal(exc: Exception) -> dict[str, Any]:

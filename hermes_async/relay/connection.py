@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, TypedDict
 
 import aiohttp
 import socketio
 
+from hermes_async.core.signature import as_json
 from hermes_async.domain.errors import (
     Forbidden,
     IdempotencyConflict,
@@ -21,10 +25,10 @@ from hermes_async.domain.errors import (
     UnreadableTask,
 )
 from hermes_async.domain.failure import Reason
-from hermes_async.relay.wire import EVENTS, EXPIRED, QUIET, SUBSCRIBE, Batch, Wire
+from hermes_async.relay.wire import EVENTS, EXPIRED, MESSAGE_BYTES, QUIET, SUBSCRIBE, Batch, Wire
 
 #: Bytes; the largest message that a client takes.
-MESSAGE_BYTES = 64_000_000
+TAKEN_BYTES = 64_000_000
 #: Seconds for a relay to answer.
 ANSWER = 10.0
 #: Seconds for a connection to close.
@@ -52,6 +56,12 @@ class Wanted(TypedDict):
     after: int
 
 
+class _Said(Wire):
+    """A packet of a client, in UTF-8: with escapes many a text would be two or three times as long."""
+
+    json = SimpleNamespace(loads=json.loads, dumps=partial(json.dumps, ensure_ascii=False))
+
+
 class Lost(Exception):
     """The connection broke, or was never made; another one may do better."""
 
@@ -70,9 +80,9 @@ class Connection:
         self._sio = socketio.AsyncClient(
             reconnection=False,
             handle_sigint=False,
-            serializer=Wire,
+            serializer=_Said,
             http_session=http,
-            websocket_extra_options={"max_msg_size": MESSAGE_BYTES},
+            websocket_extra_options={"max_msg_size": TAKEN_BYTES},
             logger=QUIET,
             engineio_logger=QUIET,
         )
@@ -113,11 +123,13 @@ class Connection:
         """Give a command, without what is None in it, and return what the relay answers.
 
         Raises:
-            UserError: it is refused; the error is the one that is raised without a relay.
+            UserError: it is refused; the error is the one that is raised without a relay. What is no JSON, or
+                larger than the relay takes, is not even sent.
             TaskRejected: a limit says no.
             Lost: the relay did not answer, or cannot reach its store; nobody knows whether it was obeyed.
         """
-        answer = await self._ask(name, {key: value for key, value in said.items() if value is not None})
+        wish = {key: value for key, value in said.items() if value is not None}
+        answer = await self._ask(name, as_json(wish, f"the command {name}", limit=MESSAGE_BYTES))
         if answer.get("ok"):
             return answer
         error = answer.get("error", {})

@@ -21,7 +21,7 @@ from hermes_async.domain.errors import RelayUnavailable
 from hermes_async.relay.backpressure import ABORT, COURIER, App
 from hermes_async.relay.courier import ACK_BYTES, Courier
 from hermes_async.relay.line import Limits
-from hermes_async.relay.sockets import MESSAGE_BYTES, Relay
+from hermes_async.relay.sockets import READ_BYTES, Relay
 
 #: Seconds for the sockets to close by themselves when the relay stops.
 GRACE = 3
@@ -174,7 +174,7 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 http=_Http,
                 ws=_Websocket,
-                ws_max_size=MESSAGE_BYTES,
+                ws_max_size=READ_BYTES,
                 ws_ping_interval=None,  # Engine.IO has pings of its own
                 ws_per_message_deflate=False,
                 timeout_graceful_shutdown=GRACE,

@@ -7,7 +7,6 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import Any, NoReturn
 
 import socketio
@@ -17,6 +16,7 @@ from hermes_async.core.ending import end
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.records import seen
 from hermes_async.domain.errors import (
+    InvalidInput,
     ServiceError,
     StoreUnavailable,
     TaskRejected,
@@ -24,6 +24,7 @@ from hermes_async.domain.errors import (
     UnknownTask,
     UnreadableTask,
     UserError,
+    did_you_mean,
 )
 from hermes_async.relay.auth import Grant, checked_secret, verify
 from hermes_async.relay.backpressure import COURIER, guarded
@@ -37,12 +38,12 @@ from hermes_async.relay.line import Limits, Line
 from hermes_async.relay.revocation import Revocation
 from hermes_async.relay.tail import Topic
 from hermes_async.relay.window import Windows
-from hermes_async.relay.wire import DRAINING, EXPIRED, QUIET, SUBSCRIBE, UNSUBSCRIBE, Wire
+from hermes_async.relay.wire import COMMAND, DRAINING, EXPIRED, QUIET, SUBSCRIBE, UNSUBSCRIBE, Heard
 
 logger = logging.getLogger("hermes.relay")
 
-#: Bytes of a message that a client may send.
-MESSAGE_BYTES = 64_000
+#: Bytes of a message that are read at all: one that is larger than a client may send is refused in words.
+READ_BYTES = 256_000
 #: Seconds for the last words to a socket that is being closed.
 FAREWELL = 1.0
 #: Seconds over which the sockets are closed when a relay stops, and how many a second if they are few.
@@ -71,9 +72,9 @@ class Relay:
         self._sio.eio.start_background_task = self._start
         self._sio.on("connect", self._connect)
         self._sio.on("disconnect", self._disconnect)
+        self._sio.on(COMMAND, self._obey)
         self._clerk = Clerk(hermes)
-        for name, command in self._commands().items():
-            self._sio.on(name, partial(self._obey, command))
+        self._commands = self._known_commands()
         door = Door(limits.connections, limits.per_address)
         self._desk = Desk(hermes, self._windows, self._secret, limits, door, self)
         beside = http_app(self._desk, self._lifespan, origins)
@@ -207,7 +208,7 @@ class Relay:
         if line is not None:
             await line.close()
 
-    def _commands(self) -> dict[str, _Command]:
+    def _known_commands(self) -> dict[str, _Command]:
         """Return what a client can command."""
 
         def by_clerk(name: str) -> _Command:
@@ -219,18 +220,32 @@ class Relay:
             **{name: by_clerk(name) for name in self._clerk.commands},
         }
 
-    async def _obey(self, command: _Command, sid: str, said: object = None, *_: object) -> dict[str, Any]:
+    async def _obey(
+        self, sid: str, name: str | InvalidInput, said: object = None, *_: object
+    ) -> dict[str, Any]:
         line = self._lines.get(sid)
         if line is None:  # it was closed meanwhile
             return refusal(UnknownTask())
         try:
             await line.pace()  # inside the handler: the socket is not read meanwhile
-            return await command(line, said)
+            return await self._command(name)(line, said)
         except (UserError, ServiceError, TaskRejected, UnreadableTask) as exc:
             return refusal(exc)
         except Exception as exc:
             logger.exception("a command of socket %s failed", sid)
             return refusal(exc)
+
+    def _command(self, name: str | InvalidInput) -> _Command:
+        """Return what does a command.
+
+        Raises:
+            InvalidInput: there is none of that name, or it could not be read.
+        """
+        if isinstance(name, InvalidInput):
+            raise name
+        if name not in self._commands:
+            raise InvalidInput(f"there is no command {name!r:.60}{did_you_mean(name[:60], self._commands)}")
+        return self._commands[name]
 
     async def _open(self, line: Line, said: object) -> dict[str, Any]:
         wish = parsed(Wish, said)
@@ -282,10 +297,10 @@ def _socket_server(origins: Sequence[str]) -> Any:
         async_mode="asgi",
         transports=["websocket"],
         async_handlers=False,  # the commands of a client are obeyed one after the other
-        serializer=Wire,
+        serializer=Heard,
         ping_interval=20,
         ping_timeout=15,
-        max_http_buffer_size=MESSAGE_BYTES,
+        max_http_buffer_size=READ_BYTES,
         cors_allowed_origins=allowed,
         logger=QUIET,
         engineio_logger=QUIET,

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, TypedDict
+import re
+from typing import Any, Final, TypedDict
 
 from socketio.packet import ACK, CONNECT, CONNECT_ERROR, DISCONNECT, EVENT, Packet
 
+from hermes_async.domain.errors import InvalidInput
+
+#: Bytes of a message that a client may send.
+MESSAGE_BYTES: Final = 64_000
+
+#: What every command is at the relay, whatever its name.
+COMMAND = "command"
 #: Commands of a client; each is answered in its acknowledgement.
 SUBSCRIBE = "subscribe"
 UNSUBSCRIBE = "unsubscribe"
@@ -18,8 +26,11 @@ EXPIRED = "auth.expired"
 #: The relay stops; whoever wants to go on connects again, here or elsewhere.
 DRAINING = "relay.draining"
 
+#: A command that asks for an acknowledgement: its number.
+_ASKS = re.compile(rf"{EVENT}(\d{{1,99}})(?!\d)")
 _SPOKEN = frozenset({CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR})
 _RESERVED = frozenset({"connect", "disconnect", "connect_error"})
+_UNREADABLE = "a command is a JSON list of its name and an object; this one cannot be read"
 
 #: python-socketio logs packets with the tokens in them, and a traceback for each packet of garbage.
 QUIET = logging.getLogger("hermes.relay.socketio")
@@ -70,10 +81,51 @@ class Wire(Packet):  # type: ignore[misc]
     def _is_sane(self) -> bool:
         if self.packet_type == ACK:  # the library keeps its counter under id 0
             return bool(self.id) and isinstance(self.data, list)
-        if self.packet_type == EVENT:  # a client could name the library's own events
-            return isinstance(self.data, list) and bool(self.data) and _is_name(self.data[0])
+        if self.packet_type == EVENT:
+            return isinstance(self.data, list) and bool(self.data) and self._is_name(self.data[0])
         return True
 
+    def _is_name(self, value: object) -> bool:
+        return isinstance(value, str) and value not in _RESERVED
 
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and value not in _RESERVED
+
+class Heard(Wire):
+    """A packet that the relay gets: every command is the event `COMMAND` with the name and what is said.
+
+    So no client names an event of the library's own. In the place of a command that cannot be read stands the
+    refusal, if there is an acknowledgement to bring it.
+    """
+
+    def decode(self, encoded_packet: Any) -> int:
+        """Read a packet.
+
+        Raises:
+            ValueError: it is none that we speak, and nobody asks for an answer.
+        """
+        try:
+            _check_size(encoded_packet)
+            super().decode(encoded_packet)
+        except (InvalidInput, ValueError, RecursionError) as exc:
+            asks = _ASKS.match(encoded_packet) if isinstance(encoded_packet, str) else None
+            if asks is None:
+                raise ValueError("not a packet of ours") from exc
+            self.packet_type, self.namespace, self.id = EVENT, None, int(asks[1])
+            self.data = _refused(exc)
+        if self.packet_type == EVENT:
+            self.data = [COMMAND, *self.data]
+        return 0
+
+    def _is_name(self, value: object) -> bool:
+        return isinstance(value, str)
+
+
+def _refused(exc: Exception) -> list[object]:
+    return [exc if isinstance(exc, InvalidInput) else InvalidInput(_UNREADABLE)]
+
+
+def _check_size(encoded_packet: Any) -> None:
+    size = len(encoded_packet if isinstance(encoded_packet, bytes) else encoded_packet.encode())
+    if size > MESSAGE_BYTES:
+        raise InvalidInput(
+            f"the command is {size:,} bytes, more than {MESSAGE_BYTES:,}: pass a reference instead"
+        )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+import aiohttp
 import pytest
 
 from hermes_async import TaskContext, subagent
@@ -26,6 +28,7 @@ from hermes_async.domain.task import TaskStatus
 from hermes_async.relay.auth import mint
 from hermes_async.relay.client import RelayClient
 from hermes_async.relay.line import Limits
+from hermes_async.relay.sockets import READ_BYTES
 from tests.unit.relay.conftest import SECRET, MakeStore, Station, finish, new_task, only_memory, token
 
 pytestmark = pytest.mark.anyio
@@ -151,6 +154,108 @@ async def test_what_cannot_be_understood_is_answered_with_a_sentence(station: St
         ):
             answer = await socket.ask("dispatch", said)
             assert answer["error"]["code"] == "invalid", said
+
+
+def command(number: int | str, name: str, text: str) -> str:
+    """A packet that the socket of a test takes as it stands."""
+    return f'42{number}["{name}",{{"session":"s","text":{text}}}]'
+
+
+UNREADABLE = "a command is a JSON list of its name and an object; this one cannot be read"
+PACKETS = {
+    command(1, "message", f'"{"x" * 64_000}"'): "is 64,039 bytes, more than 64,000: pass a reference instead",
+    command(1, "message", f'"{"é" * 64_000}"'): "is 128,039 bytes, more than 64,000",
+    command(1, "mesage", '"x"'): "there is no command 'mesage'; did you mean 'message'?",
+    command(1, "connect", '"x"'): "there is no command 'connect'",
+    command(1, "*", '"x"'): "there is no command '*'",
+    command(1, "\\ud800", '"x"'): r"there is no command '\ud800'",
+    command(1, "x" * 50_000, '"x"'): "there is no command 'xxx",
+    command(1, "message", "[" * 5_000): UNREADABLE,
+    command(1, "message", "9" * 5_000): UNREADABLE,
+    command(1, "message", ""): UNREADABLE,
+    command(1, "message", "NaN"): "text: Input should be a valid string",
+    '421["message",{"session":"s","text":"x","data":{"a":[NaN]}}]': "NaN and Infinity have no form there",
+    '421["message",{"session":"s","text":"x","data":"\\ud800"}]': "it has half a character",
+    command(1, "message", '"x","data":' + "[" * 150 + "]" * 150): "nested deeper than 100 levels",
+    command(1, "message", '"x","data":' + "[" * 800 + "]" * 800): "data.list.0.list.0",
+    '421["message"]': "a command takes one object: session, text, data, each by its name",
+    '421["ack",[1]]': "a command takes one object: session, seqs, each by its name",
+    "421[]": UNREADABLE,
+    "421[5]": UNREADABLE,
+    "421{}": UNREADABLE,
+    "421": UNREADABLE,
+}
+
+
+@only_memory
+@pytest.mark.parametrize("packet", PACKETS, ids=lambda packet: packet[:40])
+async def test_what_a_foreign_client_gets_wrong_is_answered(
+    hermes: Hermes, station: Station, packet: str
+) -> None:
+    async with aiohttp.ClientSession() as http, engine(http, station) as ws:
+        await ws.send_str(packet)
+        answer = (await ws.receive_str(timeout=5)).removeprefix("431")
+        (said,) = json.loads(answer)
+        assert (said["ok"], said["error"]["code"]) == (False, "invalid")
+        assert PACKETS[packet] in said["error"]["message"]
+        assert len(said["error"]["message"]) < 250
+        assert "\n" not in said["error"]["message"]
+        await ws.send_str(command(2, "message", '"and it goes on"'))
+        assert await ws.receive_str(timeout=5) == '432[{"ok":true,"seq":1}]'
+
+
+@only_memory
+async def test_who_asks_for_no_answer_gets_none(hermes: Hermes, station: Station) -> None:
+    async with aiohttp.ClientSession() as http, engine(http, station) as ws:
+        for packet in (
+            command("", "mesage", '"x"'),
+            command("", "message", "["),
+            command("", "message", f'"{"x" * 64_000}"'),
+            command("", "message", '"obeyed"'),
+            command(7, "message", '"and answered"'),
+        ):
+            await ws.send_str(packet)
+        assert await ws.receive_str(timeout=5) == '437[{"ok":true,"seq":2}]'
+
+
+@only_memory
+async def test_more_than_is_read_at_all_closes_the_socket(hermes: Hermes, station: Station) -> None:
+    async with aiohttp.ClientSession() as http, engine(http, station) as ws:
+        await ws.send_str(command(1, "message", f'"{"x" * READ_BYTES}"'))
+        closed = await ws.receive(timeout=5)
+        assert (closed.type, closed.data) == (aiohttp.WSMsgType.CLOSE, 1009)
+    assert await hermes.store.last_seq("s") == 0
+
+
+@asynccontextmanager
+async def engine(
+    http: aiohttp.ClientSession, station: Station
+) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """A client that writes packets by hand, connected."""
+    async with http.ws_connect(f"{station.url}/socket.io/?EIO=4&transport=websocket") as ws:
+        await ws.receive_str()
+        await ws.send_str("40" + json.dumps({"token": token("s")}))
+        await ws.receive_str()
+        yield ws
+
+
+@only_memory
+async def test_the_client_does_not_send_what_the_relay_would_not_take(
+    hermes: Hermes, station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with RelayClient(station.url, token("s")) as client:
+        assert await client.message("s", "中" * 20_000) == 1  # three bytes each, not six
+        with pytest.raises(InvalidInput, match=r"is 64,0\d\d bytes, more than 64,000: pass a reference"):
+            await client.message("s", "x", "y" * 63_955)  # the object would fit, its packet does not
+        await station.stop()
+        for said, told in {
+            "x" * 64_000: "the command message is 64,025 bytes of JSON, more than 64,000: pass a reference",
+            "\ud800": "cannot be written as JSON: it has half a character",
+        }.items():
+            with pytest.raises(InvalidInput, match=told):
+                await client._commands.command("message", session="s", text=said)  # type: ignore[union-attr]
+        with pytest.raises(InvalidInput, match="NaN and Infinity have no form there"):
+            await client._commands.command("message", data=float("nan"))  # type: ignore[union-attr]
 
 
 @only_memory
