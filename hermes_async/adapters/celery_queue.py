@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -43,7 +44,9 @@ GRACE = 10.0
 #: Milliseconds that RabbitMQ waits for the ack of a message, which we send when its task has ended: 24 days.
 #: Before 3.12 it knows only a limit for all queues, 30 minutes by default, and closes the channel then; a
 #: worker comes back from that, its task runs on, and the second message finds that there is nothing to claim.
-CONSUMER_TIMEOUT = 24 * 86_400_000
+CONSUMER_TIMEOUT = {"x-consumer-timeout": 24 * 86_400_000}
+#: The first RabbitMQ whose classic queues know no such limit; 4.3.2 refuses who asks them for one.
+WITHOUT_CONSUMER_TIMEOUT = 4, 3
 #: A Celery body without arguments: `(args, kwargs, embed)`. All that a worker needs is in the record.
 _BODY = b'[[], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
 _ORIGIN = f"{os.getpid()}@{socket.gethostname()}"
@@ -206,19 +209,30 @@ class CeleryQueue:
         self._mailbox(connection)._broadcast("revoke", arguments)
 
 
+class LaneQueue(Queue):  # type: ignore[misc]
+    """A queue that asks RabbitMQ for the time that a task may take."""
+
+    def queue_declare(self, nowait: bool = False, passive: bool = False, channel: Any = None) -> Any:
+        """Declare it with what the server understands; only now it is known which one that is."""
+        said = getattr((channel or self.channel).connection, "server_properties", {})
+        self.queue_arguments = queue_arguments(said.get("version", ""))
+        return super().queue_declare(nowait=nowait, passive=passive, channel=channel)
+
+
+def queue_arguments(version: str) -> dict[str, int]:
+    """Return what is asked of a RabbitMQ of this version; other brokers tell none."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    asks = found and (int(found[1]), int(found[2])) < WITHOUT_CONSUMER_TIMEOUT
+    return CONSUMER_TIMEOUT if asks else {}
+
+
 def declared_queue(lane: Lane, namespace: str = NAMESPACE) -> Queue:
     """Return a lane's queue as both sides declare it.
 
     On RabbitMQ it is a classic queue: a quorum queue refuses `x-max-priority`.
     """
     name = queue_name(lane, namespace)
-    return Queue(
-        name,
-        Exchange(""),
-        routing_key=name,
-        max_priority=9,
-        queue_arguments={"x-consumer-timeout": CONSUMER_TIMEOUT},
-    )
+    return LaneQueue(name, Exchange(""), routing_key=name, max_priority=9)
 
 
 #: Where a message has what differs between two tasks of an agent.

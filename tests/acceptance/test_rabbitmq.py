@@ -125,6 +125,7 @@ async def test_a_task_may_run_longer_than_rabbitmq_waits_for_an_ack(site: Site, 
     workers = await site.workers(*BOTH)
     handles = [await site.dispatch(agent, 7) for agent in (agents.nap, agents.sync_nap)]
     await went_once(*handles)
+    assert "x-consumer-timeout" in await asyncio.to_thread(rabbit.control, "list_queues", "arguments")
     major, minor, *_ = map(int, (await asyncio.to_thread(rabbit.control, "version")).split("."))
     for worker in workers:
         assert ("delivery acknowledgement on channel" in worker.log) == ((major, minor) < (3, 12))

@@ -11,7 +11,13 @@ from functools import partial
 
 import pytest
 
-from hermes_async.adapters.celery_queue import CeleryQueue, time_limits, transport_url
+from hermes_async.adapters.celery_queue import (
+    CONSUMER_TIMEOUT,
+    CeleryQueue,
+    queue_arguments,
+    time_limits,
+    transport_url,
+)
 from hermes_async.domain.agent import SubagentSpec
 from hermes_async.domain.errors import QueueUnavailable
 from hermes_async.domain.task import Lane
@@ -47,6 +53,17 @@ def test_a_url_names_its_transport(ours: str, kombu_s: str) -> None:
 )
 def test_celery_s_limits_lie_behind_ours(lane: Lane, timeout: float | None, limits: object) -> None:
     assert time_limits(lane, SubagentSpec(id="x", timeout=timeout)) == limits
+
+
+@pytest.mark.parametrize("version", ["3.10.8", "3.13.7", "4.0.5", "4.2.1-rc.1"])
+def test_rabbitmq_is_asked_for_the_time_that_a_task_may_take(version: str) -> None:
+    assert queue_arguments(version) == CONSUMER_TIMEOUT
+
+
+@pytest.mark.parametrize("version", ["4.3.0", "4.3.6", "4.10.0", "5.0.0", "", "?"])
+def test_who_knows_no_such_limit_is_not_asked(version: str) -> None:
+    """RabbitMQ 4.3 refuses the whole queue, Redis tells no version."""
+    assert queue_arguments(version) == {}
 
 
 @pytest.mark.parametrize("scheme", ["redis", "redis+list", "amqp"])
