@@ -55,6 +55,7 @@ async def LocalHermes(
     declare = DeclaredAgents(partial(load_tools, ToolNames()), has_workers=True, models=models)
     store, known = MemoryStore(limits=chosen.limits), Registry(chosen, agents, declare)
     hermes = Hermes(known, store, queue, tracing=tracing_here("memory"))
+    store.home.loop()  # here, and nowhere else
     await hermes.store.enlist("local", Lane.ASYNC, slots, LEASE)
     await hermes.store.enlist("local too", Lane.PROCESS, slots, LEASE)
     running: dict[str, asyncio.Task[Any]] = {}

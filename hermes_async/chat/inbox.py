@@ -94,6 +94,7 @@ class Inbox:
                 async for _ in self._session.batches(self._coalesce):
                     self.has_news = True
                     self._on_news()
+                return  # the Hermes was closed
             except StoreUnavailable:  # it cannot be listened to yet
                 await asyncio.sleep(ASK_AGAIN)
             except StoreDamaged as error:

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TypeVar
 from weakref import WeakValueDictionary
@@ -16,7 +16,7 @@ import anyio
 
 from hermes_async.core.page import Page
 from hermes_async.core.ports import Store
-from hermes_async.domain.errors import StoreDamaged, StoreUnavailable
+from hermes_async.domain.errors import Closed, StoreDamaged, StoreUnavailable
 from hermes_async.domain.events import UNREADABLE, AnyEvent
 from hermes_async.domain.gap import Gap
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
@@ -48,7 +48,13 @@ class Feed:
 
     @asynccontextmanager
     async def follow(self, session_id: str) -> AsyncIterator[Reader]:
-        """Keep the session's reader alive while somebody is interested, and a little longer."""
+        """Keep the session's reader alive while somebody is interested, and a little longer.
+
+        Raises:
+            StoreUnavailable: it cannot be listened to.
+            UserError: somebody asks from elsewhere than at first, or it was closed.
+        """
+        self.store.home.loop()
         reader = self._readers.get(session_id)
         if reader is None or reader.has_stopped:
             reader = self._readers[session_id] = Reader(self.store, session_id)
@@ -92,41 +98,45 @@ class Feed:
                     await reader.beyond(max(after, seen))
 
     async def events(self, session_id: str, after: int) -> AsyncIterator[AnyEvent | Gap]:
-        """Yield the session's events after `seq`, then what is added, for ever; a gap for what is gone."""
-        async for page in self.pages(session_id, after):
-            if page.gap is not None:
-                async with self.follow(session_id) as reader:
-                    snapshot = await reader.patiently(partial(self.store.snapshot, session_id))
-                yield Gap.of(page.gap, snapshot.seq, snapshot.tasks)
-            for event in page.events:
-                yield event
+        """Yield the session's events after `seq`, then what comes, until the end; a gap for what is gone."""
+        self.store.home.loop()
+        with suppress(Closed):  # while we wait: that is the end
+            async for page in self.pages(session_id, after):
+                if page.gap is not None:
+                    async with self.follow(session_id) as reader:
+                        snapshot = await reader.patiently(partial(self.store.snapshot, session_id))
+                    yield Gap.of(page.gap, snapshot.seq, snapshot.tasks)
+                for event in page.events:
+                    yield event
 
     async def entries(
         self, session_id: str, coalesce: float = 0.0, limit: int = PAGE
     ) -> AsyncIterator[Sequence[AnyEvent]]:
-        """Yield what lies in the session's inbox, oldest first, then what arrives, for ever.
+        """Yield what lies in the session's inbox, oldest first, then what arrives, until the end.
 
         It comes as soon as there are `limit` entries, or the first has been known for `coalesce` seconds.
         """
+        self.store.home.loop()
         found: list[AnyEvent] = []
         after, due = 0, math.inf
-        async with self.follow(session_id) as reader:
-            restored = reader.restored
-            while True:
-                if restored != reader.restored:  # what lies there has numbers of before, and may be new
-                    restored, after = reader.restored, 0
-                seen = reader.seq
-                room = limit - len(found)
-                news = await reader.patiently(partial(self.store.inbox, session_id, after, room))
-                if news:
-                    due = due if found else time.monotonic() + coalesce
-                    found, after = [*found, *news], news[-1].seq
-                if len(found) == limit or time.monotonic() >= due:
-                    yield found
-                    found, due = [], math.inf
-                else:
-                    with anyio.move_on_after(due - time.monotonic()):
-                        await reader.beyond(max(after, seen))
+        with suppress(Closed):  # while we wait: that is the end
+            async with self.follow(session_id) as reader:
+                restored = reader.restored
+                while True:
+                    if restored != reader.restored:  # what lies there has numbers of before, and may be new
+                        restored, after = reader.restored, 0
+                    seen = reader.seq
+                    room = limit - len(found)
+                    news = await reader.patiently(partial(self.store.inbox, session_id, after, room))
+                    if news:
+                        due = due if found else time.monotonic() + coalesce
+                        found, after = [*found, *news], news[-1].seq
+                    if len(found) == limit or time.monotonic() >= due:
+                        yield found
+                        found, due = [], math.inf
+                    else:
+                        with anyio.move_on_after(due - time.monotonic()):
+                            await reader.beyond(max(after, seen))
 
     async def close(self) -> None:
         """Stop every reader."""
@@ -196,29 +206,35 @@ class Reader:
         """Wait for one of this reader's events.
 
         Raises:
-            StoreUnavailable: the reader has stopped, or could not begin.
+            Closed: the reader was stopped.
+            StoreUnavailable: it could not begin.
             StoreDamaged: the log cannot be read, also by the next reader.
         """
         await event.wait()
-        if self._task.done():
-            cause = None if self._task.cancelled() else self._task.exception()
-            why = cause or "this Hermes was closed"
-            kind = StoreDamaged if isinstance(cause, StoreDamaged) else StoreUnavailable
-            raise kind(f"nobody listens to session {self._session_id}: {why}") from cause
+        self._check()
 
     async def patiently(self, read: Callable[[], Awaitable[T]]) -> T:
         """Read from the store; while it is away, wait.
 
         Raises:
-            StoreUnavailable: the reader has stopped.
+            Closed, StoreUnavailable, StoreDamaged: the reader has stopped, as `told` says.
         """
         while True:
             try:
                 return await read()
             except StoreUnavailable:
-                if self.has_stopped:
-                    raise
+                self._check()
             await asyncio.sleep(ASK_AGAIN)
+
+    def _check(self) -> None:
+        """Raise what has stopped the reader, if anything has."""
+        if not self._task.done():
+            return
+        cause = None if self._task.cancelled() else self._task.exception()
+        if cause is None:
+            raise self._store.home.closed()
+        kind = StoreDamaged if isinstance(cause, StoreDamaged) else StoreUnavailable
+        raise kind(f"nobody listens to session {self._session_id}: {cause}") from cause
 
     @property
     def is_reading(self) -> bool:

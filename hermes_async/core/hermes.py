@@ -96,9 +96,17 @@ class Hermes:
         )
 
     async def close(self) -> None:
-        """Stop listening and give back every connection."""
+        """Stop listening and give back every connection; whoever waits for an end is told that there is none.
+
+        Raises:
+            UserError: it belongs to another event loop or process.
+        """
+        if not self.store.home.is_closed:
+            self.store.home.loop()
         await self.listeners.close()
         await self.registry.close()
+        await self.journal.finish()
+        self.store.home.is_closed = True
         await self.feed.close()
         await self.journal.close()
         await anyio.to_thread.run_sync(self.tracing.flush)

@@ -84,9 +84,12 @@ class Journal:
             await self.queue.revoke(reached.running, force=force)
         return reached
 
-    async def close(self) -> None:
-        """Finish what is under way and give back every connection."""
+    async def finish(self) -> None:
+        """Wait for what is under way to the broker, which still needs the store."""
         await self._publisher.close()
+
+    async def close(self) -> None:
+        """Give back every connection."""
         await self.queue.close()
         await self.store.close()
 

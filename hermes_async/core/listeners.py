@@ -110,6 +110,7 @@ class _Band:
         while self.listeners:
             try:
                 await self._follow()
+                return
             except StoreUnavailable as exc:  # it cannot be listened to yet
                 logger.warning("handlers of session %s have to wait: %s", self._session_id, exc)
                 await asyncio.sleep(ASK_AGAIN)

@@ -11,6 +11,7 @@ from typing import Protocol
 from hermes_async.core.accounts import Accounts
 from hermes_async.core.dialogue import Dialogue
 from hermes_async.core.hint import Hint
+from hermes_async.core.home import Home
 from hermes_async.core.ledger import Ledger
 from hermes_async.core.metrics import Measured
 from hermes_async.core.page import Page
@@ -284,6 +285,11 @@ class Store(Dialogue, Accounts, Measured, Protocol):
 
     async def born(self, task_id: str) -> int:
         """Return the `seq` of a task's first event; 0: there is no such task."""
+        ...
+
+    @property
+    def home(self) -> Home:
+        """Where it may be used, and until when."""
         ...
 
     def watch(self, session_id: str) -> AbstractAsyncContextManager[Hint]:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from hermes_async.core.ports import Queue, Store
-from hermes_async.domain.errors import ServiceError
+from hermes_async.domain.errors import Closed, ServiceError
 from hermes_async.domain.task import TaskStatus
 
 logger = logging.getLogger("hermes.journal")
@@ -39,7 +39,7 @@ class Publisher:
 
     async def close(self) -> None:
         """Wait until everything is published, or has failed to be."""
-        if self._work is not None:
+        while self._work is not None and not self._work.done():
             await asyncio.wait({self._work})
 
     def _begin(self) -> None:
@@ -54,7 +54,7 @@ class Publisher:
                 if stopping:
                     await self._queue.revoke(stopping, force=False)
                 await self._hand_over(ids)
-            except ServiceError as exc:
+            except (ServiceError, Closed) as exc:
                 count = len(ids) + len(stopping)
                 logger.warning(
                     "%d task%s for the broker: %s", count, " waits" if count == 1 else "s wait", exc

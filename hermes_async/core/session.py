@@ -161,7 +161,7 @@ class Session:
         return await self._delegate.start(subagent, input, priority=priority, idempotency_key=idempotency_key)
 
     async def events(self, after: int = 0) -> AsyncIterator[AnyEvent | Gap]:
-        """Yield the session's events with a `seq` beyond `after`, past and future, for ever.
+        """Yield the session's events with a `seq` beyond `after`, past and future, until the end.
 
         A `Gap` (its `type` is `gap`) takes the place of events that are no longer kept.
         """
@@ -186,7 +186,7 @@ class Session:
         return await self._listeners.add(self.id, types, handler)
 
     async def inbox(self) -> AsyncIterator[Delivery]:
-        """Yield what the parent has not acknowledged yet, oldest first, then what arrives, for ever.
+        """Yield what the parent has not acknowledged yet, then what arrives, until the Hermes is closed.
 
         What is not acknowledged meanwhile comes again when you begin anew.
         """

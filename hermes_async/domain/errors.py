@@ -8,6 +8,7 @@ HermesError
 │   ├── InvalidInput            the input does not fit the agent's signature
 │   ├── IdempotencyConflict     same key, different input or session
 │   ├── NotTaken                the task does not take this answer or message
+│   ├── Closed                  it was closed before, or meanwhile: open another
 │   ├── Unauthorized            the token is missing, wrong or expired
 │   └── Forbidden               the token does not allow it
 ├── RetryAfter                raised by an agent: try again later
@@ -68,6 +69,10 @@ class IdempotencyConflict(UserError):
 
 class NotTaken(UserError):
     """The task does not take it: nothing is asked, somebody was first, it has ended, too much is unread."""
+
+
+class Closed(UserError):
+    """What is used was closed before, or is closed while somebody waits for it; open another."""
 
 
 class Unauthorized(UserError):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hermes_async import ParentContext, TaskCancelled, TaskContext, TaskFailed, TaskResult, subagent
+from hermes_async.adapters.memory import MemoryStore
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.agent import AgentsConfig, AgentSpec, GateLimits, RetryPolicy, SubagentSpec
 from hermes_async.domain.errors import InvalidInput, UnknownAgent
@@ -131,7 +132,8 @@ async def test_leaving_stops_what_runs_and_leaves_no_task_of_the_loop() -> None:
         handle = await hermes.session().dispatch(forever)
         await wait_until_async(lambda: _has_progress(handle))
     assert asyncio.all_tasks() == before
-    assert (await handle.task()).status is TaskStatus.QUEUED
+    assert isinstance(hermes.store, MemoryStore)
+    assert hermes.store._kept[handle.id].task.status is TaskStatus.QUEUED
 
 
 async def test_leaving_stops_families_too() -> None:

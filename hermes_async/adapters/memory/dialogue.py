@@ -25,7 +25,13 @@ class MemoryDialogue(MemoryLogs):
 
     def __init__(self, max_length: int, now: Callable[[], float]) -> None:
         super().__init__(max_length, now)
-        self._entries: dict[str, Entry] = {}
+        self._kept: dict[str, Entry] = {}
+
+    @property
+    def _entries(self) -> dict[str, Entry]:
+        """The tasks, for whoever may use the store."""
+        self.home.loop()
+        return self._kept
 
     @abstractmethod
     def _write(self, entry: Entry, event: AnyEvent) -> None:

@@ -11,6 +11,7 @@ from itertools import islice
 from hermes_async.adapters.memory.nudges import Nudges
 from hermes_async.core.dialogue import RECENT
 from hermes_async.core.hint import Hint
+from hermes_async.core.home import Home
 from hermes_async.core.metrics import SINCE, count
 from hermes_async.core.page import Page
 from hermes_async.domain.events import INBOX_TYPES, AnyEvent, restored
@@ -39,6 +40,7 @@ class MemoryLogs:
     """
 
     def __init__(self, max_length: int, now: Callable[[], float]) -> None:
+        self.home = Home()
         self._max_length = max_length
         self._now = now
         self._sessions: dict[str, _Session] = {}
@@ -99,6 +101,7 @@ class MemoryLogs:
         return {name for name in names if self._revoked.get(name, 0.0) > self._now()}
 
     def _session(self, session_id: str) -> _Session:
+        self.home.loop()
         return self._sessions.setdefault(session_id, _Session(touched=self._now()))
 
     def _stamped(self, event: AnyEvent) -> AnyEvent:

@@ -58,8 +58,8 @@ class MemoryStore(MemoryDialogue):
         super().__init__(max_length, now)
         self._max_queued = limits.max_queued
         self._gate = MemoryGate(lambda task_id: self._entries[task_id].task, self._send, limits.max_running)
-        self._family = MemoryFamily(self._entries, self._write)
-        self._accounts = MemoryAccounts(self._entries, self._counts)
+        self._family = MemoryFamily(self._kept, self._write)
+        self._accounts = MemoryAccounts(self._kept, self._counts)
         self._publish: Callable[[Sequence[str]], None] = lambda task_ids: None
         self._revoke: Callable[[Sequence[str]], None] = lambda task_ids: None
         self._leader: tuple[str, float] = ("", 0.0)
@@ -269,7 +269,7 @@ class MemoryStore(MemoryDialogue):
         return "memory"
 
     async def close(self) -> None:
-        return None
+        self.home.is_closed = True
 
     def _check_room(self, task: Task) -> None:
         waiting = self._gate.waiting + sum(entry.resend_at is not None for entry in self._entries.values())

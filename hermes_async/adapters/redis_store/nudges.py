@@ -15,6 +15,7 @@ from hermes_async.adapters.redis_store.channels import Channels
 from hermes_async.adapters.redis_store.connection import client_for, shown
 from hermes_async.adapters.redis_store.meaning import unavailable
 from hermes_async.core.ending import end
+from hermes_async.core.home import Home
 from hermes_async.domain.events import AnyEvent
 
 logger = logging.getLogger("hermes.nudges")
@@ -65,9 +66,15 @@ class _Hint:
 
 
 class RedisNudges:
-    """Listens to channels; what was said while the connection was away is lost, and need not matter."""
+    """Listens to channels; what was said while the connection was away is lost, and need not matter.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: where Redis is.
+        home: who may listen.
+    """
+
+    def __init__(self, url: str, home: Home) -> None:
+        self._home = home
         self._where = shown(url)
         self._client = client_for(url, retries=False)
         self._connection: Connection | None = None
@@ -90,7 +97,9 @@ class RedisNudges:
 
         Raises:
             StoreUnavailable: Redis cannot be reached.
+            UserError: somebody listens from elsewhere than at first, or it was closed.
         """
+        self._home.loop()
         hint, listeners = _Hint(read), self._hints.setdefault(channel, set())
         listeners.add(hint)
         try:

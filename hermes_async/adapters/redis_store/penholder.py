@@ -29,7 +29,7 @@ class Penholder(RedisReaders):
     def __init__(self, client: Redis, url: str, keys: Keys, log_length: int, max_running: int) -> None:
         super().__init__(client, url, keys)
         rules = (log_length, max_running, int(RESEND_AFTER * 1000), int(PUBLISH_GRACE * 1000))
-        self._pipe = Pipe(client, shown(url), rules)
+        self._pipe = Pipe(client, shown(url), self.home, rules)
         self._publish: Callable[[Sequence[str]], None] = _nobody
         self._revoke: Callable[[Sequence[str]], None] = _nobody
 

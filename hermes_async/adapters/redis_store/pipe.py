@@ -18,6 +18,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from hermes_async.adapters.redis_store.connection import REPLY_TIMEOUT
 from hermes_async.adapters.redis_store.meaning import meaning, unavailable
 from hermes_async.adapters.redis_store.wire import Command, Wire, parts
+from hermes_async.core.home import Home
 
 _FOLDER = Path(__file__).with_name("lua")
 
@@ -100,22 +101,20 @@ def _command(group: Sequence[_Call], rules: Sequence[_Value]) -> Command:
     return first.command
 
 
-def _reply() -> asyncio.Future[Any]:
-    return asyncio.get_running_loop().create_future()
-
-
 class Pipe:
     """Sends commands, with one round trip in flight; calls of one script, and reads, keep their order.
 
     Args:
         client: makes the connection.
         where: what it leads to, for those who are told that it does not work.
+        home: who may use it.
         rules: what every script is told.
     """
 
-    def __init__(self, client: Redis, where: str, rules: Sequence[_Value] = ()) -> None:
+    def __init__(self, client: Redis, where: str, home: Home, rules: Sequence[_Value] = ()) -> None:
         self._client = client
         self._where = where
+        self._home = home
         self._rules = rules
         self._connection: Connection | None = None
         self._wire: Wire | None = None
@@ -133,13 +132,15 @@ class Pipe:
         Raises:
             StoreUnavailable: Redis cannot be reached, or says that it cannot do anything now.
             StoreDamaged: it cannot do this.
+            UserError: it is asked from elsewhere than at first, or was closed.
         """
+        reply = self._reply()
         packed = parts(*args)  # here, so that only the asker fails
-        return self._ask(_Call(_reply(), None, script, parts(prefix), packed, len(args)))
+        return self._ask(_Call(reply, None, script, parts(prefix), packed, len(args)))
 
     def read(self, name: str, *args: _Value) -> asyncio.Future[Any]:
         """Send a plain command; the future is its reply, with the same errors."""
-        return self._ask(_Call(_reply(), Command(name, *args)))
+        return self._ask(_Call(self._reply(), Command(name, *args)))
 
     async def close(self) -> None:
         """Wait until everything that was asked for is answered, and give the connection back."""
@@ -150,6 +151,9 @@ class Pipe:
             connection, self._connection, self._wire = self._connection, None, None
             await connection.disconnect(nowait=True)
             await self._client.connection_pool.release(connection)
+
+    def _reply(self) -> asyncio.Future[Any]:
+        return self._home.loop().create_future()
 
     def _ask(self, call: _Call) -> asyncio.Future[Any]:
         self._waiting.append(call)

@@ -17,6 +17,7 @@ from hermes_async.adapters.redis_store.nudges import RedisNudges
 from hermes_async.adapters.redis_store.pipe import Pipe
 from hermes_async.adapters.redis_store.reading import read_task, tell_once
 from hermes_async.core.hint import Hint
+from hermes_async.core.home import Home
 from hermes_async.core.page import Page
 from hermes_async.core.ports import Snapshot, Traffic
 from hermes_async.domain.errors import StoreDamaged
@@ -38,8 +39,9 @@ class RedisReaders:
 
     def __init__(self, client: Redis, url: str, keys: Keys) -> None:
         self._keys = keys
-        self._reads = Pipe(client, shown(url))
-        self._nudges = RedisNudges(url)
+        self.home = Home()
+        self._reads = Pipe(client, shown(url), self.home)
+        self._nudges = RedisNudges(url, self.home)
 
     async def load(self, task_id: str) -> Task | None:
         fields = await self._reads.read("HGETALL", f"{self._keys.of_task(task_id)}task:{task_id}")

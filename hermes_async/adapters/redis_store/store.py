@@ -87,7 +87,7 @@ CENSUS_DEPTH = 1_000
 
 
 class RedisStore(RedisDialogue, RedisAccounts):
-    """The pen and its readers over one Redis. Use it on the event loop on which it was made."""
+    """The pen and its readers over one Redis."""
 
     def __init__(
         self,
@@ -302,6 +302,7 @@ class RedisStore(RedisDialogue, RedisAccounts):
         return sum(await asyncio.gather(*(self._pen(PRUNE, prefix, *ages) for prefix in self._keys.prefixes)))
 
     async def close(self) -> None:
+        self.home.is_closed = True
         await self._pipe.close()
         await self._reads.close()
         await self._nudges.close()

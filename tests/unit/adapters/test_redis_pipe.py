@@ -19,6 +19,7 @@ from hermes_async.adapters.redis_store.connection import client_for
 from hermes_async.adapters.redis_store.meaning import meaning
 from hermes_async.adapters.redis_store.pipe import BATCH, Pipe, Script
 from hermes_async.adapters.redis_store.wire import Command, Done, Wire
+from hermes_async.core.home import Home
 from hermes_async.domain.errors import StoreDamaged, StoreUnavailable
 from tests.support.servers import BUSY, RedisServer, free_port
 from tests.support.silent import silent_server
@@ -51,7 +52,7 @@ class CountingPipe(Pipe):
 @asynccontextmanager
 async def piped(url: str) -> AsyncIterator[CountingPipe]:
     client = client_for(url)
-    pipe = CountingPipe(client, "here", RULES)
+    pipe = CountingPipe(client, "here", Home(), RULES)
     try:
         yield pipe
     finally:
@@ -223,7 +224,7 @@ def own_server(tmp_path: Path) -> Iterator[RedisServer]:
 @asynccontextmanager
 async def opened(server: RedisServer) -> AsyncIterator[Pipe]:
     client = client_for(server.url)
-    pipe = Pipe(client, "here")
+    pipe = Pipe(client, "here", Home())
     await pipe.read("PING")
     yield pipe
     await pipe.close()

@@ -15,6 +15,7 @@ from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.adapters.redis_store.nudges import RedisNudges
 from hermes_async.core import feed
 from hermes_async.core.hermes import Hermes
+from hermes_async.core.home import Home
 from hermes_async.core.ports import Parcel
 from hermes_async.domain.errors import StoreUnavailable
 from hermes_async.domain.events import RetryingData
@@ -146,7 +147,7 @@ async def test_nudges_come_again_after_a_restart(
 
 async def test_who_listens_to_a_silent_server_is_told_within_three_seconds() -> None:
     async with silent_server() as port:
-        nudges = RedisNudges(f"redis://127.0.0.1:{port}/0")
+        nudges = RedisNudges(f"redis://127.0.0.1:{port}/0", Home())
         began = time.monotonic()
         with pytest.raises(StoreUnavailable):
             async with nudges.listen("channel"):
@@ -185,7 +186,7 @@ async def test_no_task_and_no_connection_outlives_the_store(redis_url: str) -> N
 
 
 async def test_who_begins_to_listen_while_it_connects_again_connects_nothing_else(redis_url: str) -> None:
-    nudges = RedisNudges(redis_url)
+    nudges = RedisNudges(redis_url, Home())
     client = redis.asyncio.Redis.from_url(redis_url, decode_responses=True)
     async with client, AsyncExitStack() as stack:
         await stack.enter_async_context(nudges.listen("first"))

@@ -13,7 +13,14 @@ from hermes_async.core.dispatch import Origin
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.page import Page
 from hermes_async.core.subagent import subagent
-from hermes_async.domain.errors import InvalidInput, TaskCancelled, TaskFailed, TaskRejected, UnknownTask
+from hermes_async.domain.errors import (
+    Closed,
+    InvalidInput,
+    TaskCancelled,
+    TaskFailed,
+    TaskRejected,
+    UnknownTask,
+)
 from hermes_async.domain.events import MessageData, SessionMessage
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.task import TaskStatus
@@ -184,7 +191,7 @@ async def test_closing_wakes_who_waits(make_bench: MakeBench) -> None:
     await wait_until_async(lambda: bench.followers == 2)
     await bench.hermes.close()
     for each in (waiting, listening):
-        with pytest.raises(Exception, match="this Hermes was closed"):
+        with pytest.raises(Closed):
             await soon(each)
 
 

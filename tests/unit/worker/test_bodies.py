@@ -238,6 +238,7 @@ def test_a_child_that_is_told_to_go_writes_nothing(here: Here, monkeypatch: pyte
 def test_a_forked_child_has_a_station_of_its_own(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = here.runners.station()
     assert here.runners.station() is mine
+    assert mine.call(mine.hermes.store.ping)
     with monkeypatch.context() as patch:
         patch.setattr(bodies.os, "getpid", lambda: 1)
         here.runners.close_child()  # it has none yet

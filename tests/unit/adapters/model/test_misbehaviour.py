@@ -97,7 +97,7 @@ async def test_silence_before_the_first_byte_ends_and_is_asked_again(
     async with start(settings={"timeout": 1.0}) as hermes:
         handle = await dispatched(hermes, "Where?")
         assert await handle == "late"
-    first, *_ = await told(handle, "task.progress")
+        first, *_ = await told(handle, "task.progress")
     assert first.message == "the model does not answer in time; asked again in 0.5 s"
 
 

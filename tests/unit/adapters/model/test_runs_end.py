@@ -96,10 +96,11 @@ async def test_a_busy_model_is_waited_for_without_a_slot_and_without_a_retry(
         assert await handle == "Paris."
         assert asyncio.get_running_loop().time() - began > 0.9
         task = await handle.task()
+        progress = await told(handle, "task.progress")
     assert (task.attempt, task.failures) == (1, 0)
     assert len(scripted.requests) == 3  # the tool was not called again
     assert task.usage is not None and task.usage.requests == 2
-    assert [data.message for data in await told(handle, "task.progress")] == [
+    assert [data.message for data in progress] == [
         "capital France",
         "the model is busy; asked again in 1 s",
     ]
