@@ -56,8 +56,9 @@ async def LocalHermes(
     store, known = MemoryStore(limits=chosen.limits), Registry(chosen, agents, declare)
     hermes = Hermes(known, store, queue, tracing=tracing_here("memory"))
     store.home.loop()  # here, and nowhere else
-    await hermes.store.enlist("local", Lane.ASYNC, slots, LEASE)
-    await hermes.store.enlist("local too", Lane.PROCESS, slots, LEASE)
+    names = [*filter(known.can_run, known)]
+    await hermes.store.enlist("local", Lane.ASYNC, slots, LEASE, names)
+    await hermes.store.enlist("local too", Lane.PROCESS, slots, LEASE, names)
     running: dict[str, asyncio.Task[Any]] = {}
     queue.on_revoke(lambda task_id, force: _stop(running.get(task_id)))
     helpers = [

@@ -6,7 +6,7 @@ import json
 import platform
 import socket
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -209,8 +209,8 @@ def _stats(servers: Servers) -> list[dict[str, Any]]:
         return mailbox(servers.namespace)(connection).multi_call("stats", timeout=WORKERS_ANSWER) or []
 
 
-def gate_findings(servers: Servers) -> Iterator[Finding]:
-    """Look at the gate: how much is admitted, how much waits, and who sweeps."""
+def gate_findings(servers: Servers, agents: Iterable[str]) -> Iterator[Finding]:
+    """Look at the gate: how much is admitted and waits, for which of the agents nobody works, who sweeps."""
     traffic, backlog = anyio.run(_traffic, servers)
     lanes = (f"{lane}: {traffic.admitted[lane]} tasks for {traffic.slots[lane]} slots" for lane in Lane)
     yield Finding("gate", "ok", f"{', '.join(lanes)}; {traffic.waiting} wait for their turn")
@@ -218,6 +218,9 @@ def gate_findings(servers: Servers) -> Iterator[Finding]:
         if not traffic.slots[lane]:
             cure = f"start one with `hermes-async worker --lane {lane}`"
             yield Finding("gate", "warning", f"no worker serves the {lane} lane: its tasks wait; {cure}")
+    unknown = sorted({*agents}.difference(*traffic.agents.values()))
+    if unknown and any(traffic.slots.values()):
+        yield Finding("gate", "warning", f"no worker knows {', '.join(unknown)}: start the workers again")
     done = ", ".join(f"{count} {kind}" for kind, count in sorted(traffic.swept.items())) or "nothing"
     if traffic.leader is None:
         yield Finding("janitor", "warning", "none sweeps: lost tasks stay lost; start a worker")

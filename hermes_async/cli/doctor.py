@@ -61,7 +61,8 @@ def _of_servers(settings: Settings, servers: Servers) -> Iterator[Finding]:
         if broker.status != "broken":
             yield from checks.workers(servers, sources(settings))
     if answered:
-        yield from checks.gate_findings(servers)
+        known = registry(settings)
+        yield from checks.gate_findings(servers, filter(known.can_run, known))
     yield _guarantee(answered, found)
 
 

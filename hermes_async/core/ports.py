@@ -96,6 +96,8 @@ class Traffic:
     #: The worker whose janitor sweeps, and what all janitors together have done since the state is new.
     leader: str | None = None
     swept: Mapping[str, int] = field(default_factory=dict)
+    #: For each lane: the agents that at least one of its living workers knows.
+    agents: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 class Store(Dialogue, Accounts, Measured, Protocol):
@@ -188,8 +190,13 @@ class Store(Dialogue, Accounts, Measured, Protocol):
         """
         ...
 
-    async def enlist(self, worker: str, lane: Lane, slots: int, ttl: float) -> None:
-        """Say that a worker can run so many tasks at once, for the next `ttl` seconds; 0: it leaves."""
+    async def enlist(
+        self, worker: str, lane: Lane, slots: int, ttl: float, agents: Collection[str] = ()
+    ) -> None:
+        """Say that a worker can run so many tasks at once, of these agents, for the next `ttl` seconds.
+
+        With 0 slots it leaves.
+        """
         ...
 
     async def lead(self, worker: str, ttl: float, swept: Mapping[str, int] = NOTHING_SWEPT) -> bool:

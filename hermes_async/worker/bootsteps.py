@@ -68,7 +68,8 @@ class SideJobs(bootsteps.StartStopStep):  # type: ignore[misc]
 
     async def _enlist(self, parent: Any, store: Store) -> None:
         runners: Runners = parent.app.hermes
-        await store.enlist(runners.worker, self._lane, slots_of(parent), runners.lease)
+        known = [*filter(runners.registry.can_run, runners.registry)]
+        await store.enlist(runners.worker, self._lane, slots_of(parent), runners.lease, known)
 
 
 class Ending(bootsteps.StartStopStep):  # type: ignore[misc]

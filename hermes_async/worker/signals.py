@@ -28,6 +28,9 @@ from hermes_async.worker.station import Station
 
 logger = logging.getLogger("hermes.worker")
 
+#: Seconds until a task is sent on that is for workers with other code, so that those with old code do not
+#: play ball with it.
+ON_AFTER = 0.5
 #: What follows from what was seen, given the record as it is now; None: nothing.
 Verdict = Callable[[Task], AnyEvent | None]
 
@@ -71,7 +74,7 @@ class WatchedRequest(Request):  # type: ignore[misc]
 
 def listen(runners: Runners) -> None:
     """Write into the record what the signals say."""
-    consumer.logger.addFilter(_in_one_line)
+    consumer.logger.addFilter(_is_not_told_here)
 
     def on_revoked(request: Any, terminated: bool, signum: Any, **_: Any) -> None:
         if not terminated:
@@ -108,10 +111,23 @@ async def _write(station: Station, worker: str, task_id: str, verdict: Verdict) 
 
 async def _settle(journal: Journal, task: Task, verdict: Verdict) -> None:
     event = verdict(task)
-    if event is not None:
+    if event is not None and verdict is unknown and await _is_for_others(journal, task):
+        await anyio.sleep(ON_AFTER)
+        await _publish(journal, task)
+    elif event is not None:
         await patiently(lambda: journal.end(task, event), f"{event.type} of {task.id}")
     elif verdict is out_of_time and task.status is TaskStatus.QUEUED:
         await _publish(journal, task)  # its time was over before it could be claimed, and its message is gone
+
+
+async def _is_for_others(journal: Journal, task: Task) -> bool:
+    """Tell whether a worker with newer code, or with older, knows an agent that is unknown here."""
+    traffic = await patiently(journal.store.traffic, f"the way of {task.id}")
+    if task.agent in traffic.agents.get(task.lane, ()):
+        logger.info("task %s goes on to another worker, which knows the agent %r", task.id, task.agent)
+        return True
+    logger.error("task %s: %s", task.id, _unknown(task.agent))
+    return False
 
 
 async def _publish(journal: Journal, task: Task) -> None:
@@ -161,11 +177,9 @@ def _unknown(agent: str) -> str:
     return f"the worker does not know the agent {agent!r}; {cure}"
 
 
-def _in_one_line(record: logging.LogRecord) -> bool:
-    """Say of an agent that is unknown here what its task says: Celery has a page, with all of the message."""
+def _is_not_told_here(record: logging.LogRecord) -> bool:
+    """Drop Celery's page, with all of the message, on an agent that is unknown here: we say it in a line."""
     if record.msg == consumer.UNKNOWN_TASK_ERROR and isinstance(record.args, tuple):
         headers: Any = record.args[2]
-        if str(headers.get("task")).startswith(task_name("")):
-            agent = headers["task"].removeprefix(task_name(""))
-            record.msg, record.args, record.exc_info = "%s: %s", (headers["id"], _unknown(agent)), None
+        return not str(headers.get("task")).startswith(task_name(""))
     return True

@@ -1,13 +1,14 @@
-"""Two projects on one server: each does its own tasks, and commands its own workers only."""
+"""Two projects on one server keep apart; two versions of one project work together."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,27 @@ CLI = [sys.executable, "-m", "hermes_async.cli"]
 CODE = """
 async def brew(ctx, text):
     return "{name} has brewed " + text
+
+async def pour(ctx, text):
+    return "{name} has poured " + text
 """
 
 
 class Project:
-    """A folder with an agent `brew`, and the command line in it."""
+    """A folder with agents, and the command line in it."""
 
-    def __init__(self, folder: Path, namespace: str | None, servers: dict[str, str], spawn: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        namespace: str | None,
+        servers: dict[str, str],
+        spawn: Any,
+        agents: Sequence[str] = ("brew",),
+    ) -> None:
         folder.mkdir()
         said = f"namespace: {namespace}\n" if namespace else ""
-        (folder / "agents.yaml").write_text(f'{said}agents: {{brew: {{run: "kitchen:brew"}}}}\n')
+        runs = "".join(f'  {name}: {{run: "kitchen:{name}"}}\n' for name in agents)
+        (folder / "agents.yaml").write_text(f"{said}agents:\n{runs}")
         (folder / "kitchen.py").write_text(CODE.format(name=folder.name))
         clean = {name: value for name, value in os.environ.items() if not name.startswith("HERMES_")}
         config = str(folder / "agents.yaml")
@@ -50,6 +62,11 @@ class Project:
         done = subprocess.run([*CLI, *args], env=self.env, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def create(self, agent: str) -> str:
+        """Dispatch a task and return its id."""
+        created = self.run("task", "create", "-", agent, "--input", "tea", "--async", "--json")
+        return str(json.loads(created)["task_id"])
 
     def invoke(self) -> str:
         return self.run("invoke", "subagent", "brew", "--input", "tea").strip()
@@ -80,8 +97,7 @@ def test_each_project_does_its_own_tasks(
     ours = Project(tmp_path / "ours", None, servers, spawn)
     theirs = Project(tmp_path / "theirs", "their_own-1", servers, spawn)
     ours.worker()
-    created = json.loads(theirs.run("task", "create", "-", "brew", "--input", "tea", "--async", "--json"))
-    task_id = created["task_id"]
+    task_id = theirs.create("brew")
     assert ours.invoke() == "ours has brewed tea"  # dispatched later: theirs would have been done before
     assert theirs.status(task_id) == "queued"
 
@@ -94,3 +110,22 @@ def test_each_project_does_its_own_tasks(
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         first = {re.split(r"[.:]", key)[0] for key in client.scan_iter()}
     assert first - {"_kombu"} == {"hermes", "their_own-1"}
+
+
+def test_a_worker_with_old_code_sends_on_what_only_newer_ones_know(
+    servers: dict[str, str], tmp_path: Path, spawn: Callable[..., Process]
+) -> None:
+    old = Project(tmp_path / "old", None, servers, spawn)
+    new = Project(tmp_path / "new", None, servers, spawn, agents=["brew", "pour"])
+    old_worker, new_worker = old.worker(), new.worker()
+    wait_until(lambda: len(new.workers()) == 2)
+    tasks = [new.create("pour")]
+    while "goes on to another worker, which knows the agent 'pour'" not in old_worker.log:
+        tasks.append(new.create("pour"))
+    wait_until(lambda: {new.status(task_id) for task_id in tasks} == {"completed"})
+
+    new_worker.signal(signal.SIGTERM)
+    new_worker.wait()
+    last = new.create("pour")
+    old_worker.wait_for_log(f"task {last}: the worker does not know the agent 'pour'; start all workers")
+    wait_until(lambda: f"{last}\tfailed" in new.run("task", "list"))

@@ -467,6 +467,17 @@ async def test_a_lane_that_is_full_holds_up_no_other_lane(gate: Gate) -> None:
     assert (await gate.born()).id in gate.let_in
 
 
+async def test_it_is_seen_which_agents_the_living_workers_of_a_lane_know(make_store: MakeStore) -> None:
+    async with closing(make_store()) as store:
+        await store.enlist("old", Lane.ASYNC, 4, LEASE, ["brew", "grind"])
+        await store.enlist("new", Lane.ASYNC, 4, LEASE, ["brew", "pour"])
+        await store.enlist("other lane", Lane.PROCESS, 4, LEASE, ["count"])
+        agents = (await store.traffic()).agents
+        assert (set(agents["async"]), set(agents["process"])) == ({"brew", "grind", "pour"}, {"count"})
+        await store.enlist("old", Lane.ASYNC, 0, 0.0)
+        assert set((await store.traffic()).agents["async"]) == {"brew", "pour"}
+
+
 async def test_a_worker_that_is_silent_counts_no_more(make_store: MakeStore) -> None:
     async with closing(make_store()) as store:
         await store.enlist("silent", Lane.ASYNC, 100, 0.05)

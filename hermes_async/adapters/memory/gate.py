@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 from hermes_async.core.ports import Traffic, places, refill
@@ -32,6 +33,15 @@ class Line(NamedTuple):
     def key(self) -> str:
         """Breaks a tie as Redis does."""
         return "/".join(self)
+
+
+class _Worker(NamedTuple):
+    """What a worker says of itself, until some moment."""
+
+    lane: Lane
+    slots: int
+    until: float
+    agents: Collection[str]
 
 
 #: Where a waiting task stands in its line: its urgency (0 is first), then its age.
@@ -63,8 +73,7 @@ class MemoryGate:
         self._parked: defaultdict[str, dict[Line, _Place]] = defaultdict(dict)
         self._turns: Counter[str] = Counter()
         self._turn = 0
-        #: By worker: its lane and its slots.
-        self._workers: dict[str, tuple[Lane, int, float]] = {}
+        self._workers: dict[str, _Worker] = {}
 
     @property
     def waiting(self) -> int:
@@ -79,10 +88,18 @@ class MemoryGate:
         """Return whether a task waits."""
         return task.id in self._lines.get(Line.of(task), {})
 
-    def enlist(self, worker: str, lane: Lane, slots: int, now: float = 0.0, until: float = math.inf) -> None:
+    def enlist(
+        self,
+        worker: str,
+        lane: Lane,
+        slots: int,
+        now: float = 0.0,
+        until: float = math.inf,
+        agents: Collection[str] = (),
+    ) -> None:
         """A worker has so many slots until some moment; of others that moment may be over."""
-        self._workers[worker] = (lane, slots, until)
-        self._workers = {name: its for name, its in self._workers.items() if its[1] and its[2] > now}
+        self._workers[worker] = _Worker(lane, slots, until, agents)
+        self._workers = {name: its for name, its in self._workers.items() if its.slots and its.until > now}
         self.let_in()
 
     def traffic(self, now: float) -> Traffic:
@@ -91,6 +108,7 @@ class MemoryGate:
             admitted={lane.value: self._held[lane] for lane in Lane},
             slots={lane.value: self._slots(lane, now) for lane in Lane},
             waiting=self.waiting,
+            agents={lane.value: {*self._agents(lane, now)} for lane in Lane},
         )
 
     def enter(self, task: Task, born: int) -> None:
@@ -226,8 +244,13 @@ class MemoryGate:
         return limit is not None and self._held[holder] >= limit
 
     def _slots(self, lane: Lane, now: float = -math.inf) -> int:
-        found = (slots for its, slots, until in self._workers.values() if its is lane and until > now)
-        return sum(found)
+        return sum(its.slots for its in self._alive(lane, now))
+
+    def _agents(self, lane: Lane, now: float) -> Iterator[str]:
+        return chain.from_iterable(its.agents for its in self._alive(lane, now))
+
+    def _alive(self, lane: Lane, now: float) -> Iterator[_Worker]:
+        return (its for its in self._workers.values() if its.lane is lane and its.until > now)
 
 
 def _held_by(task: Task) -> Iterator[Hashable]:

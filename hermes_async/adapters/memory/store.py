@@ -172,9 +172,11 @@ class MemoryStore(MemoryDialogue):
             self._enter(entry)
         return self._gate.has_admitted(task.id)
 
-    async def enlist(self, worker: str, lane: Lane, slots: int, ttl: float) -> None:
+    async def enlist(
+        self, worker: str, lane: Lane, slots: int, ttl: float, agents: Collection[str] = ()
+    ) -> None:
         now = self._now()
-        self._gate.enlist(worker, lane, slots, now, now + ttl)
+        self._gate.enlist(worker, lane, slots, now, now + ttl, agents)
 
     async def lead(self, worker: str, ttl: float, swept: Mapping[str, int] = NOTHING_SWEPT) -> bool:
         leader, until = self._leader

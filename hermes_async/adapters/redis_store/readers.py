@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+import json
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import chain
@@ -114,7 +115,7 @@ class RedisReaders:
     async def traffic(self) -> Traffic:
         gate = self._keys.gate
         lanes = list(Lane)
-        admitted, workers, (now, sizes, waiting, leader, swept) = await asyncio.gather(
+        admitted, workers, (now, sizes, known, waiting, leader, swept) = await asyncio.gather(
             asyncio.gather(*(self._reads.read("SCARD", f"{gate}admitted:{lane}") for lane in lanes)),
             asyncio.gather(
                 *(self._reads.read("ZRANGE", f"{gate}workers:{lane}", 0, -1, "WITHSCORES") for lane in lanes)
@@ -122,18 +123,21 @@ class RedisReaders:
             asyncio.gather(
                 self._reads.read("TIME"),
                 self._reads.read("HGETALL", f"{gate}sizes"),
+                self._reads.read("HGETALL", f"{gate}agents"),
                 self._reads.read("HGET", f"{gate}counts", "waiting"),
                 self._reads.read("GET", f"{gate}leader"),
                 self._reads.read("HGETALL", f"{gate}swept"),
             ),
         )
-        slots = (_slots(found, sizes, now) for found in workers)
+        alive = {lane.value: _alive(found, now) for lane, found in zip(lanes, workers, strict=True)}
+        agents = {worker: json.loads(names) for worker, names in known.items()}
         return Traffic(
             admitted={lane.value: int(count) for lane, count in zip(lanes, admitted, strict=True)},
-            slots={lane.value: count for lane, count in zip(lanes, slots, strict=True)},
+            slots={lane: sum(int(sizes.get(name, 0)) for name in names) for lane, names in alive.items()},
             waiting=int(waiting or 0),
             leader=leader,
             swept={kind: int(count) for kind, count in swept.items()},
+            agents={lane: {*_all(agents, names)} for lane, names in alive.items()},
         )
 
     async def nudge(self, session_id: str) -> None:
@@ -175,11 +179,11 @@ class RedisReaders:
         return zip(map(float, flat[1::2]), flat[::2], strict=True)
 
 
-def _slots(workers: Sequence[str], sizes: Mapping[str, str], now: tuple[int, int]) -> int:
-    """Return how many slots the workers have that are not overdue, given when each will be, in ms."""
+def _all(agents: Mapping[str, Iterable[str]], workers: Iterable[str]) -> Iterator[str]:
+    return chain.from_iterable(agents.get(worker, ()) for worker in workers)
+
+
+def _alive(workers: Sequence[str], now: tuple[int, int]) -> Sequence[str]:
+    """Return the workers that are not overdue, given each and when it will be, in ms."""
     at = now[0] * 1000 + now[1] // 1000
-    return sum(
-        int(sizes.get(worker, 0))
-        for worker, until in zip(workers[::2], workers[1::2], strict=True)
-        if float(until) > at
-    )
+    return [name for name, until in zip(workers[::2], workers[1::2], strict=True) if float(until) > at]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import chain
@@ -226,8 +226,11 @@ class RedisStore(RedisDialogue, RedisAccounts):
         [answer] = await self._admitting(BACK, self._keys.of_task(task.id), task.id, task.attempt)
         return None if answer < 0 else bool(answer)
 
-    async def enlist(self, worker: str, lane: Lane, slots: int, ttl: float) -> None:
-        await self._admitting(ENLIST, self._keys.prefixes[0], worker, lane, slots, int(ttl * 1000))
+    async def enlist(
+        self, worker: str, lane: Lane, slots: int, ttl: float, agents: Collection[str] = ()
+    ) -> None:
+        known = json.dumps(sorted(agents))
+        await self._admitting(ENLIST, self._keys.prefixes[0], worker, lane, slots, int(ttl * 1000), known)
 
     async def lead(self, worker: str, ttl: float, swept: Mapping[str, int] = NOTHING_SWEPT) -> bool:
         counts = [swept.get(kind, 0) for kind in ("lost", "released", "expired")]

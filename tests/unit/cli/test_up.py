@@ -72,6 +72,7 @@ def test_up_and_doctor_say_that_a_change_has_no_effect_yet(project: Path, up: Pr
     assert cli("invoke", "subagent", "third_agent", "--input", "x").code != 0
     up.wait_for_log("the worker does not know the agent 'third_agent'; start all workers")
     rows = [line.split("\t") for line in cli("doctor").out.splitlines()]
+    assert ["gate", "warning", "no worker knows third_agent: start the workers again"] in rows
     warned = [row[2] for row in rows if row[:2] == ["workers", "warning"]]
     assert len(warned) == 2  # one of each lane
     assert all("agents.yaml has changed since " in text for text in warned)

@@ -14,7 +14,7 @@ from celery.worker.request import Request
 
 from hermes_async.domain.errors import QueueUnavailable
 from hermes_async.domain.failure import Reason
-from hermes_async.domain.task import Task, TaskStatus
+from hermes_async.domain.task import Lane, Task, TaskStatus
 from hermes_async.worker import signals
 from hermes_async.worker.signals import (
     Verdict,
@@ -98,6 +98,18 @@ async def test_what_celery_drops_is_cancelled_and_what_it_does_not_know_has_fail
     assert failed.error is not None
     assert failed.error.type == "UnknownAgent"
     assert "'nap'" in failed.error.message
+
+
+async def test_what_is_unknown_here_goes_on_to_a_worker_that_knows_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signals, "ON_AFTER", 0.001)
+    await bench.store.enlist("newer", Lane.ASYNC, 1, 15.0, ["nap"])
+    task = await bench.dispatch(nap, 1.0)
+    assert (await written(bench, task, unknown)).status is S.QUEUED
+    assert await bench.queue.get() == task.id
+    await bench.store.enlist("newer", Lane.ASYNC, 0, 0.0)
+    assert (await written(bench, task, unknown)).status is S.FAILED
 
 
 async def test_a_message_that_was_spent_before_the_claim_is_published_again(
