@@ -911,7 +911,9 @@ class AnyTraffic(RuleBasedStateMachine):
         if isinstance(self.gate.store, RedisStore):
             keys = await gate_keys(self.gate.store)
             assert [
-                key for key in keys if not key.endswith((":counts", ":sizes")) and ":workers:" not in key
+                key
+                for key in keys
+                if not key.endswith((":counts", ":sizes", ":agents")) and ":workers:" not in key
             ] == []
 
     async def alive(self) -> list[Task]:

@@ -123,4 +123,4 @@ async def test_what_celery_tells_of_it_is_written(hermes: Hermes, caplog: pytest
     await signals._write(station(hermes), "w1", killed.id, signals.lost)
     await signals._write(station(hermes), "w1", waiting.id, signals.unknown)
     assert await statuses(hermes, killed, waiting) == ["queued", TaskStatus.FAILED]
-    assert not any(record.name == "hermes.worker" for record in caplog.records)
+    assert "cannot be written" not in caplog.text
