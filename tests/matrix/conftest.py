@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +19,7 @@ from hermes_async.domain.task import Lane
 from hermes_async.domain.urls import is_rabbitmq
 from hermes_async.settings import Settings
 from tests.support import asking
+from tests.support.engine import why_not
 from tests.support.nodes import (
     Broker,
     ContainerOfRabbitMQ,
@@ -54,6 +53,11 @@ class Cell(NamedTuple):
 BROKERS = ("streams", "lists", "rabbitmq", "valkey", "default_redis_broker", "default_rabbitmq_broker")
 #: Brokers that are ours to restart and keep their messages meanwhile.
 DURABLE = ("streams", "lists", "valkey")
+#: What is needed for those that are containers.
+IMAGES = {
+    "default_redis_broker": ContainerOfRedis.image(),
+    "default_rabbitmq_broker": ContainerOfRabbitMQ.image(),
+}
 
 
 def cells(*brokers: str) -> list[Cell]:
@@ -126,13 +130,6 @@ default_rabbitmq_broker = container_of(ContainerOfRabbitMQ)
 
 
 @pytest.fixture(scope="session")
-def engine() -> bool:
-    """Tell whether containers can be run; asked in a process whose leaks of sockets are not ours."""
-    ask = "import docker; docker.from_env(timeout=5).ping()"
-    return subprocess.run([sys.executable, "-c", ask], capture_output=True).returncode == 0
-
-
-@pytest.fixture(scope="session")
 def docker_client() -> Iterator[docker.DockerClient]:
     """What pytest-celery's containers are started with, closed at the end."""
     client = docker.from_env()
@@ -141,10 +138,10 @@ def docker_client() -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture(scope="package")
-def broker_node(cell: Cell, engine: bool, request: pytest.FixtureRequest) -> Any:
-    """The cell's broker, a process or a container."""
-    if cell.broker.startswith("default_") and not engine:
-        pytest.skip("no container engine answers here")
+def broker_node(cell: Cell, request: pytest.FixtureRequest) -> Any:
+    """The cell's broker, a process or a container; an engine without its image is none, in CI as well."""
+    if (image := IMAGES.get(cell.broker)) and (reason := why_not(image)):
+        pytest.skip(reason)
     return request.getfixturevalue(cell.broker)
 
 
