@@ -18,6 +18,7 @@ from hermes_async.adapters.model.declared import DeclaredAgents
 from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.adapters.tools import load_tools
 from hermes_async.adapters.tracer import tracing_here
+from hermes_async.core.agent import checked_agent
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.registry import Registry, collect
 from hermes_async.core.subagent import Subagent
@@ -76,7 +77,7 @@ def read_settings(config: Path | None = None, agents: Iterable[Subagent[..., Any
     """
     place = locate(config)
     decorated = [*_collected(place.project_dir, place.modules), *agents]
-    return Settings.read(config, known_agents=[agent.name for agent in decorated])
+    return Settings.read(config, known_agents=[checked_agent(agent).name for agent in decorated])
 
 
 def registry(settings: Settings, agents: Iterable[Subagent[..., Any]] = ()) -> Registry:

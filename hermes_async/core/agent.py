@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from hermes_async.core.options import spec_of
-from hermes_async.core.signature import Signature, unbound
+from hermes_async.core.signature import Signature, name_of, unbound
 from hermes_async.domain.agent import SubagentSpec
+from hermes_async.domain.errors import UserError
 from hermes_async.domain.task import Lane
 
 P = ParamSpec("P")
@@ -47,6 +48,19 @@ class Needs(Protocol):
     async def close(self) -> None:
         """Give back what is held on the running loop."""
         ...
+
+
+def checked_agent(value: object) -> Subagent[..., Any]:
+    """Return an agent as it is.
+
+    Raises:
+        UserError: it is none; a function is one only when it is decorated.
+    """
+    if isinstance(value, Subagent):
+        return value
+    if callable(value):
+        raise UserError(f"{name_of(value)} is no subagent: decorate it with @subagent")
+    raise UserError(f"a subagent is a function decorated with @subagent, or its name, not {value!r:.60}")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, overload
 from pydantic import BaseModel, JsonValue
 
 from hermes_async.core.agent import Subagent
+from hermes_async.core.arguments import Patience, Percent, Seconds, Text, strict
 from hermes_async.core.company import Company, Delegate
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.shape import Shape
@@ -127,7 +128,8 @@ class TaskContext:
         """
         return self._company.delegate
 
-    def progress(self, percent: float | None = None, message: str = "") -> None:
+    @strict
+    def progress(self, percent: Percent = None, message: str = "") -> None:
         """Say how far the work is; may be called often, only the latest of each quarter second is sent.
 
         Args:
@@ -144,7 +146,8 @@ class TaskContext:
         """A plain `f(percent, message)` to hand to a library."""
         return self.progress
 
-    def partial(self, value: JsonValue | Callable[[], JsonValue], name: str = "output") -> None:
+    @strict
+    def partial(self, value: JsonValue | Callable[[], JsonValue], name: Text = "output") -> None:
         """Show a part of the result before the end; a later one of the same name replaces it.
 
         Args:
@@ -163,7 +166,8 @@ class TaskContext:
 
         self._voice.tell(f"partial {name}", "task.partial", said if callable(value) else said())
 
-    def message(self, text: str, data: JsonValue = None) -> None:
+    @strict
+    def message(self, text: Text, data: JsonValue = None) -> None:
         """Say something to the parent; it lands in the session's inbox.
 
         Raises:
@@ -180,8 +184,9 @@ class TaskContext:
     def ask(
         self, question: str, *, schema: Any = None, timeout: float | None = None, default: Any = ...
     ) -> Awaitable[Any]: ...
+    @strict
     def ask(
-        self, question: str, *, schema: Any = None, timeout: float | None = None, default: Any = NO_DEFAULT
+        self, question: Text, *, schema: Any = None, timeout: Patience = None, default: Any = NO_DEFAULT
     ) -> Awaitable[Any]:
         """Ask the parent, and wait without a slot until somebody answers; the first answer counts.
 
@@ -214,7 +219,8 @@ class TaskContext:
         ending = Answer(question_id="", answer=plain, by="default")
         return self._company.conversation.ask(question, shape, timeout, ending)
 
-    def messages(self, wait: float = 0.0) -> Awaitable[Sequence[MessageData]]:
+    @strict
+    def messages(self, wait: Seconds = 0.0) -> Awaitable[Sequence[MessageData]]:
         """Return what was said to the task and this attempt has not read yet, oldest first.
 
         Args:

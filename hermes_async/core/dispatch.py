@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
+from hermes_async.core.agent import checked_agent
 from hermes_async.core.aside import Aside, Waiting
 from hermes_async.core.feed import End, Feed
 from hermes_async.core.handle import TaskHandle
@@ -82,8 +83,12 @@ class Dispatcher:
         Raises:
             UnknownAgent: there is none of that name.
             ConfigError: it needs what is not there.
+            UserError: it is neither a subagent nor a name.
         """
-        found = self._registry.resolve(subagent, parent) if isinstance(subagent, str) else subagent
+        if isinstance(subagent, str):
+            found = self._registry.resolve(subagent, parent)
+        else:
+            found = checked_agent(subagent)
         if found.needs is not None:
             found.needs.admit(found.spec)
         return found
@@ -210,6 +215,8 @@ class Delegate:
     ) -> list[TaskHandle[Any]]:
         """Start a task for each input, in few round trips."""
         found = self._dispatcher.resolve(subagent, self.origin.parent)
+        if not isinstance(inputs, Iterable):
+            raise InvalidInput(f"dispatch_many takes a list of inputs, not {inputs!r:.60}")
         # All are bound first: an input that does not fit starts none.
         bound = [found.signature.bind((), each) for each in inputs]
         writing, ends, made = [], [], list[Task]()
@@ -346,6 +353,6 @@ def with_priority(subagent: Subagent[..., Any], priority: int | None) -> Subagen
     """
     if priority is None:
         return subagent
-    if not isinstance(priority, int) or not 0 <= priority <= 9:
+    if type(priority) is not int or not 0 <= priority <= 9:
         raise InvalidInput(f"priority must be a whole number from 0 to 9, not {priority!r}")
     return replace(subagent, spec=subagent.spec.model_copy(update={"priority": priority}))

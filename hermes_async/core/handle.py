@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
+from hermes_async.core.arguments import Flag, Name, Seq, Text, strict
 from hermes_async.core.aside import Waiting
 from hermes_async.core.feed import End, Feed
 from hermes_async.core.journal import Journal, patiently
@@ -143,7 +144,8 @@ class TaskHandle(Generic[R]):
         except ValidationError as exc:
             raise InvalidInput(f"the result of {agent} does not fit: {misfit_of(exc)}") from exc
 
-    async def events(self, after: int = 0) -> AsyncIterator[AnyEvent | Gap]:
+    @strict
+    async def events(self, after: Seq = 0) -> AsyncIterator[AnyEvent | Gap]:
         """Yield the task's events with a `seq` beyond `after`, past and future, until it has ended.
 
         A `Gap` (its `type` is `gap`) takes the place of events that are no longer kept.
@@ -177,7 +179,8 @@ class TaskHandle(Generic[R]):
         place.unsure = place.unsure and (await named(self._journal, self.id)).status.is_terminal
         return place.unsure and await self._journal.store.last_seq(self.session_id) <= place.after
 
-    async def answer(self, value: JsonValue, question: str | None = None) -> bool:
+    @strict
+    async def answer(self, value: JsonValue, question: Name = None) -> bool:
         """Answer what the task asks, and return True; the first answer counts.
 
         Args:
@@ -202,7 +205,8 @@ class TaskHandle(Generic[R]):
             raise not_asked(await self.task(), asked.question_id)
         return True
 
-    async def send(self, text: str, data: JsonValue = None) -> int:
+    @strict
+    async def send(self, text: Text, data: JsonValue = None) -> int:
         """Say something to the task, which reads it with `ctx.messages()`; return the event's `seq`.
 
         A task that has not begun finds it when it begins.
@@ -219,7 +223,8 @@ class TaskHandle(Generic[R]):
             raise has_ended(await self.task())
         return seq
 
-    async def cancel(self, *, force: bool = False, cascade: bool = True) -> bool:
+    @strict
+    async def cancel(self, *, force: Flag = False, cascade: Flag = True) -> bool:
         """Ask for the task and its descendants to be stopped; return False when it had ended already.
 
         It may have been ended by an earlier call that has raised.

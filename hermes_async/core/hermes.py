@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio.to_thread
 
+from hermes_async.core.arguments import Count, Name, Status, Text, strict
 from hermes_async.core.aside import StepOut, stay
 from hermes_async.core.dispatch import Dispatcher
 from hermes_async.core.feed import Feed
@@ -20,7 +21,7 @@ from hermes_async.core.registry import Registry
 from hermes_async.core.runner import Runner
 from hermes_async.core.session import Session
 from hermes_async.core.tracing import UNTRACED, Tracing
-from hermes_async.domain.task import Task, TaskStatus
+from hermes_async.domain.task import Task
 
 
 class Hermes:
@@ -44,7 +45,8 @@ class Hermes:
         self.janitor = Janitor(self.journal)
         self._dispatcher = Dispatcher(registry, self.journal, self.feed)
 
-    def session(self, session_id: str | None = None, parent: str | None = None) -> Session:
+    @strict
+    def session(self, session_id: str | None = None, parent: Name = None) -> Session:
         """Return a session; one that nobody used before begins with its first task.
 
         Args:
@@ -60,7 +62,8 @@ class Hermes:
         chosen = new_session_id() if session_id is None else checked_session_id(session_id)
         return Session(chosen, parent, self._dispatcher, self.journal, self.feed, self.listeners)
 
-    async def handle(self, task_id: str) -> TaskHandle[Any]:
+    @strict
+    async def handle(self, task_id: Text) -> TaskHandle[Any]:
         """Return the handle of a task that any process has dispatched.
 
         Raises:
@@ -68,13 +71,14 @@ class Hermes:
         """
         return TaskHandle(await named(self.journal, task_id), self.journal, self.feed)
 
+    @strict
     async def tasks(
         self,
         *,
-        session_id: str | None = None,
-        status: TaskStatus | None = None,
-        agent: str | None = None,
-        limit: int = 50,
+        session_id: Name = None,
+        status: Status = None,
+        agent: Name = None,
+        limit: Count = 50,
     ) -> Sequence[Task]:
         """Return tasks that match, newest first."""
         return await self.store.tasks(session_id=session_id, status=status, agent=agent, limit=limit)

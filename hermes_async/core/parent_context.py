@@ -7,10 +7,11 @@ import inspect
 import itertools
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue, Strict
 
+from hermes_async.core.arguments import Function, Text, strict
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.ledger import Ledger
 from hermes_async.core.session import Session
@@ -23,8 +24,8 @@ T = TypeVar("T")
 
 #: Messages that one call may send.
 MOST_MESSAGES: Final = 100
-#: Characters of a key.
-_LONGEST_KEY: Final = 200
+#: What names an effect.
+Key = Annotated[str, Strict(), Field(min_length=1, max_length=200)]
 
 
 class ParentContext(dict[str, Any]):
@@ -46,7 +47,8 @@ class ParentContext(dict[str, Any]):
             attempt=row.failures + 1,
         )
 
-    def once(self, key: str, function: Callable[[], Any]) -> Any:
+    @strict
+    def once(self, key: Key, function: Function) -> Any:
         """Return what `function` returns; a later try of this callback gets that without running it again.
 
         A crash between the effect and the note of it is still possible: give the `callback_id` to whoever
@@ -59,8 +61,6 @@ class ParentContext(dict[str, Any]):
         Raises:
             InvalidInput: the key is unfit, or the value has no JSON form.
         """
-        if not key or len(key) > _LONGEST_KEY:
-            raise InvalidInput(f"the key of an effect has 1 to {_LONGEST_KEY} characters, not {key[:40]!r}")
         return self._try.once_later(key, function) if self._try.on_loop else self._try.once(key, function)
 
     def close(self) -> list[MessageData]:
@@ -84,7 +84,8 @@ class ParentSession:
     def __repr__(self) -> str:
         return f"<ParentSession {self.id}>"
 
-    def send_message(self, text: str, data: JsonValue = None) -> Awaitable[None]:
+    @strict
+    def send_message(self, text: Text, data: JsonValue = None) -> Awaitable[None]:
         """Say something in the session, once: it is posted when the callback has returned, and with that.
 
         It need not be awaited.

@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
+from hermes_async.core.agent import checked_agent
 from hermes_async.core.function import checked
 from hermes_async.core.importing import importing
 from hermes_async.core.subagent import Subagent
@@ -34,7 +35,7 @@ class Registry:
         declare: Declare | None = None,
     ) -> None:
         self.config = config
-        self._agents = {agent.name: agent for agent in agents}
+        self._agents = {agent.name: agent for agent in map(checked_agent, agents)}
         self._declare = declare
         #: Kept, since what a subagent takes is worked out once for each value.
         self._resolved: dict[tuple[str | None, str], Subagent[..., Any]] = {}

@@ -8,19 +8,20 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from pydantic import JsonValue
 
+from hermes_async.core.arguments import Count, Function, Seconds, Seq, Status, Text, strict
 from hermes_async.core.dispatch import Dispatcher, Origin
 from hermes_async.core.feed import Feed
 from hermes_async.core.handle import TaskHandle, named, unknown
 from hermes_async.core.ids import new_traceparent
 from hermes_async.core.journal import Journal
-from hermes_async.core.listeners import Handler, Listeners
+from hermes_async.core.listeners import Listeners
 from hermes_async.core.signature import as_json
 from hermes_async.core.subagent import Subagent
-from hermes_async.domain.errors import InvalidInput, UnknownTask, UnreadableTask
+from hermes_async.domain.errors import UnknownTask, UnreadableTask
 from hermes_async.domain.events import AnyEvent, MessageData, SessionMessage
 from hermes_async.domain.gap import Gap
 from hermes_async.domain.lifecycle import TERMINAL_TYPES
-from hermes_async.domain.task import Task, TaskStatus
+from hermes_async.domain.task import Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -138,9 +139,10 @@ class Session:
         """
         return await self._delegate.dispatch_many(subagent, inputs)
 
+    @strict
     async def submit(
         self,
-        subagent: str,
+        subagent: Text,
         input: str | Mapping[str, JsonValue],
         *,
         priority: int | None = None,
@@ -160,7 +162,8 @@ class Session:
         """
         return await self._delegate.start(subagent, input, priority=priority, idempotency_key=idempotency_key)
 
-    async def events(self, after: int = 0) -> AsyncIterator[AnyEvent | Gap]:
+    @strict
+    async def events(self, after: Seq = 0) -> AsyncIterator[AnyEvent | Gap]:
         """Yield the session's events with a `seq` beyond `after`, past and future, until the end.
 
         A `Gap` (its `type` is `gap`) takes the place of events that are no longer kept.
@@ -168,7 +171,8 @@ class Session:
         async for item in self._feed.events(self.id, after):
             yield item
 
-    async def on(self, types: str, handler: Handler) -> Callable[[], None]:
+    @strict
+    async def on(self, types: Text, handler: Function) -> Callable[[], None]:
         """Call a handler with each of the session's events that is logged from now on, in this process only.
 
         The session's handlers are called one at a time and in order; what one raises is logged. They hear
@@ -194,7 +198,8 @@ class Session:
             for event in events:
                 yield Delivery(event, self)
 
-    async def batches(self, coalesce: float = 0.25, limit: int = 100) -> AsyncIterator[Batch]:
+    @strict
+    async def batches(self, coalesce: Seconds = 0.25, limit: Count = 100) -> AsyncIterator[Batch]:
         """Yield the same as `inbox` does, but together what comes within a short time.
 
         Args:
@@ -204,12 +209,11 @@ class Session:
         Raises:
             InvalidInput: `coalesce` is negative, or `limit` less than 1.
         """
-        if not coalesce >= 0 or limit < 1:
-            raise InvalidInput(f"batches(coalesce={coalesce}, limit={limit}): at least 0 seconds, and 1")
         async for events in self._feed.entries(self.id, coalesce, limit):
             yield Batch([Delivery(event, self) for event in events], self)
 
-    async def pending(self, limit: int = 100, after: int = 0) -> Sequence[Delivery]:
+    @strict
+    async def pending(self, limit: Count = 100, after: Seq = 0) -> Sequence[Delivery]:
         """Return what lies in the inbox now, without waiting: what a chat loop drains between turns.
 
         Args:
@@ -222,14 +226,16 @@ class Session:
         """Return how many deliveries wait to be acknowledged."""
         return await self._journal.store.unread(self.id)
 
-    async def ack(self, *seqs: int) -> int:
+    @strict
+    async def ack(self, *seqs: Seq) -> int:
         """Take entries out of the inbox by their `seq`; return how many were there.
 
         Those that this very call has taken out before its connection was lost are not counted.
         """
         return await self._journal.store.ack(self.id, seqs)
 
-    async def send_message(self, text: str, data: JsonValue = None) -> int:
+    @strict
+    async def send_message(self, text: Text, data: JsonValue = None) -> int:
         """Say something in the session; it reaches the parent wherever it listens. Returns its `seq`."""
         said = MessageData(**as_json({"text": text, "data": data}, "the message"))
         event = SessionMessage(
@@ -248,7 +254,8 @@ class Session:
         """
         return self._delegate.subagents()
 
-    async def handle(self, task_id: str) -> TaskHandle[Any]:
+    @strict
+    async def handle(self, task_id: Text) -> TaskHandle[Any]:
         """Return the handle of one of the session's tasks, whoever dispatched it.
 
         Raises:
@@ -259,6 +266,7 @@ class Session:
             raise unknown(task_id)
         return TaskHandle(task, self._journal, self._feed)
 
-    async def tasks(self, *, status: TaskStatus | None = None, limit: int = 50) -> Sequence[Task]:
+    @strict
+    async def tasks(self, *, status: Status = None, limit: Count = 50) -> Sequence[Task]:
         """Return the session's tasks, newest first."""
         return await self._journal.store.tasks(session_id=self.id, status=status, limit=limit)

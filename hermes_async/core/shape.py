@@ -49,7 +49,7 @@ def _described(schema: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:
     try:
         type_: TypeAdapter[Any] = TypeAdapter(schema)
         return type_, type_.json_schema()
-    except PydanticUserError as exc:
+    except (PydanticUserError, NameError, SyntaxError, ValueError, IndexError) as exc:  # of a text, a name
         raise UserError(
             f"the schema of a question is a type with a JSON form, or JSON Schema, not {schema!r}"
         ) from exc

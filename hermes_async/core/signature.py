@@ -12,7 +12,7 @@ from pydantic import JsonValue, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from hermes_async.domain.errors import InvalidInput, UserError, did_you_mean
-from hermes_async.domain.misfit import misfit_of
+from hermes_async.domain.misfit import HALF_CHARACTER, misfit_of
 
 #: Bytes of JSON beyond which an input or a result is refused.
 MAX_BYTES = 1_000_000
@@ -49,7 +49,7 @@ def _lacking(error: Exception) -> str:
     said = str(error)
     if said.startswith(("expected value", "invalid number")):
         return "NaN and Infinity have no form there"
-    return "it has half a character (a lone surrogate)" if "surrogates not allowed" in said else said
+    return HALF_CHARACTER if "surrogates not allowed" in said else said
 
 
 def _depth(plain: JsonValue) -> int:

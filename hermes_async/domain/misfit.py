@@ -6,6 +6,8 @@ from typing import Final
 
 from pydantic import ValidationError
 
+#: What is wrong with a text that has no form in UTF-8.
+HALF_CHARACTER: Final = "it has half a character (a lone surrogate)"
 #: Characters of a place; whoever nests deeply, or calls something by a long name, is told where it begins.
 _PLACE: Final = 100
 
@@ -19,5 +21,6 @@ def misfit_of(error: ValidationError, *above: str) -> str:
     """
     problem = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(map(str, (*above, *problem["loc"])))
-    said = problem["msg"].removeprefix("Value error, ")
+    is_half = problem["type"] == "string_unicode"
+    said = HALF_CHARACTER if is_half else problem["msg"].removeprefix("Value error, ")
     return f"{place if len(place) <= _PLACE else place[:_PLACE] + '...'}: {said}" if place else said

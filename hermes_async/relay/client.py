@@ -8,11 +8,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import aiohttp
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
+from hermes_async.core.arguments import Patience, Seconds, Text, strict
 from hermes_async.domain.errors import RelayUnavailable, Unauthorized
 from hermes_async.domain.events import AnyEvent, parse
 from hermes_async.domain.gap import Gap
@@ -22,6 +23,10 @@ from hermes_async.relay.wire import Batch
 #: Seconds between two tries to connect: the first, and the longest.
 BACKOFF_FIRST = 0.2
 BACKOFF_LONGEST = 5.0
+
+
+#: A token, or what gives a fresh one.
+Token = Annotated[str | Callable[[], str], Field()]
 
 
 class Dispatched(NamedTuple):
@@ -34,13 +39,14 @@ class Dispatched(NamedTuple):
 class RelayClient:
     """Follows sessions and tasks over a relay, and commands them; use it as an async context manager."""
 
+    @strict
     def __init__(
         self,
-        url: str,
-        token: str | Callable[[], str],
+        url: Text,
+        token: Token,
         *,
-        timeout: float = 10.0,
-        give_up_after: float | None = None,
+        timeout: Seconds = 10.0,
+        give_up_after: Patience = None,
     ) -> None:
         """Nothing is connected yet: each `follow` has a connection of its own.
 

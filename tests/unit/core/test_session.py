@@ -257,7 +257,7 @@ async def test_an_inbox_is_counted_and_looked_through_without_taking_anything(be
 
 @pytest.mark.parametrize("how", [{"coalesce": -1}, {"coalesce": float("nan")}, {"limit": 0}])
 async def test_a_batch_that_cannot_be_is_refused(bench: Bench, how: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInput, match="at least"):
+    with pytest.raises(InvalidInput, match=r"^Session.batches: (coalesce|limit): Input should be greater"):
         await anext(bench.session.batches(**how))
 
 
@@ -277,7 +277,7 @@ async def test_a_message_carries_data(bench: Bench) -> None:
 
 @pytest.mark.parametrize(("text", "data"), [("\ud800", None), ("x", object()), ("x", float("nan"))])
 async def test_a_message_that_cannot_be_written_is_refused(bench: Bench, text: str, data: Any) -> None:
-    with pytest.raises(InvalidInput, match="the message cannot be written as JSON"):
+    with pytest.raises(InvalidInput, match=r"it has half a character|cannot be written as JSON"):
         await bench.session.send_message(text, data)
     assert await bench.log() == []
 
