@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import Any
 
 from pydantic import JsonValue, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from hermes_async.domain.errors import InvalidInput, UserError, did_you_mean
+from hermes_async.domain.errors import InvalidInput, UserError, did_you_mean, nearest
 from hermes_async.domain.misfit import HALF_CHARACTER, misfit_of
 
 #: Bytes of JSON beyond which an input or a result is refused.
@@ -20,6 +20,8 @@ MAX_BYTES = 1_000_000
 EVENT_BYTES = 64_000
 #: Levels of nesting beyond which JSON is refused: readers of records stop at 200, the envelope included.
 MAX_DEPTH = 100
+#: How alike a name and a parameter must be for an object to be arguments, not a text that happens to be JSON.
+MISSPELT = 0.8
 #: How a parameter must not be given: the record keeps arguments by name.
 _NAMELESS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY)
 
@@ -120,19 +122,36 @@ class Signature:
         named = _object(text)
         if named is not None and (not named or named.keys() & self.parameters.keys()):
             return self.bind((), named)
-        if named and len(named) <= len(self.parameters):
-            self._refuse_misspelt(named)
         try:
-            return self.bind((text,) if self.parameters else (), {})
+            as_text = self.bind((text,) if self.parameters else (), {})
         except InvalidInput as exc:
             if not named:
                 raise
-            raise InvalidInput(f"{self._name}: no argument {next(iter(named))!r}; {self._takes}") from exc
+            key = next(iter(named))
+            hint = did_you_mean(key, self.parameters) or f"; {self._takes}"
+            raise InvalidInput(f"{self._name}: no argument {key!r}{hint}") from exc
+        if named:
+            self._refuse_misspelt(named)
+        return as_text
 
-    def _refuse_misspelt(self, named: Iterable[str]) -> None:
-        for key in named:
-            if hint := did_you_mean(key, self.parameters):
-                raise InvalidInput(f"{self._name}: no argument {key!r}{hint}")
+    def _refuse_misspelt(self, named: Mapping[str, JsonValue]) -> None:
+        """Refuse an object that is the arguments but for their spelling; any other may be meant as a text."""
+        meant = {nearest(key, self.parameters) or key: value for key, value in named.items()}
+        wrong = next((key for key in named if nearest(key, self.parameters, cutoff=MISSPELT)), None)
+        if wrong is None or len(meant) < len(named) or not self._fits(meant):
+            return
+        as_text = json.dumps({next(iter(self.parameters)): "..."})
+        raise InvalidInput(
+            f"{self._name}: no argument {wrong!r}{did_you_mean(wrong, self.parameters)} "
+            f"A text that is JSON is given as {as_text}"
+        )
+
+    def _fits(self, arguments: Mapping[str, JsonValue]) -> bool:
+        try:
+            self.bind((), arguments)
+        except InvalidInput:
+            return False
+        return True
 
     def validate(self, plain: Mapping[str, JsonValue]) -> dict[str, Any]:
         """Return the arguments as the function's own types.

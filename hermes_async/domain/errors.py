@@ -171,5 +171,10 @@ class EmbeddedServerError(ServiceError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the nearest of `known`, or an empty string."""
-    nearest = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+    found = nearest(name, known)
+    return f"; did you mean {found!r}?" if found is not None else ""
+
+
+def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.5) -> str | None:
+    """Return which of `known` is most like `name`, if one is as alike as the cutoff (1: the same)."""
+    return next(iter(get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)

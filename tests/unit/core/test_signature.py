@@ -35,6 +35,7 @@ def agent(ctx: TaskContext, topic: str, *, depth: int = 1, mode: Literal["a", "b
 def typed(ctx: TaskContext, query: Query, when: datetime | None = None) -> Report: ...  # type: ignore[empty-body]
 def loose(ctx, first, second=2, **more): ...  # type: ignore[no-untyped-def]
 def bare(ctx: TaskContext) -> None: ...
+def texts(ctx: TaskContext, text: str) -> None: ...
 def named(ctx: Any, **anything: Any) -> None: ...
 def hidden(ctx: TaskContext, price: Decimal, name: str) -> Decimal: ...  # type: ignore[empty-body]
 def broken(ctx: TaskContext, price: Nowhere, name: str) -> None: ...  # type: ignore[name-defined]  # noqa: F821
@@ -125,6 +126,12 @@ def test_parameters_must_have_names(function: Any) -> None:
         (agent, '{"topic": "chips", "depth": 2}', {"topic": "chips", "depth": 2}),
         (agent, '{"other": 1}', {"topic": '{"other": 1}'}),
         (agent, '{"topics": 1, "a": 2, "b": 3, "c": 4}', {"topic": '{"topics": 1, "a": 2, "b": 3, "c": 4}'}),
+        (agent, '{"optic": 1}', {"topic": '{"optic": 1}'}),
+        (texts, '{"next": 1}', {"text": '{"next": 1}'}),
+        (texts, '{"next": "b"}', {"text": '{"next": "b"}'}),
+        (texts, '{"texts": ["a", "b"]}', {"text": '{"texts": ["a", "b"]}'}),
+        (texts, '{"text": "{\\"text\\": 1}"}', {"text": '{"text": 1}'}),
+        (texts, '{"tex": "a", "texts": "b"}', {"text": '{"tex": "a", "texts": "b"}'}),
         (agent, "[1]", {"topic": "[1]"}),
         (agent, "", {"topic": ""}),
         (bare, "anything", {}),
@@ -142,6 +149,9 @@ def test_a_text_that_fits_neither_way_is_refused() -> None:
         Signature(agent).bind_text("{}")
 
 
+AS_TOPIC = 'A text that is JSON is given as {"topic": "..."}'
+
+
 def number(ctx: TaskContext, seconds: float) -> None: ...
 def record(ctx: TaskContext, order: dict[str, int]) -> None: ...
 
@@ -149,8 +159,10 @@ def record(ctx: TaskContext, order: dict[str, int]) -> None: ...
 @pytest.mark.parametrize(
     ("function", "text", "told"),
     [
-        (agent, '{"topc": "chips"}', "agent: no argument 'topc'; did you mean 'topic'?"),
+        (agent, '{"topc": "chips"}', f"agent: no argument 'topc'; did you mean 'topic'? {AS_TOPIC}"),
+        (agent, '{"topc": "x", "dep": 2}', f"agent: no argument 'topc'; did you mean 'topic'? {AS_TOPIC}"),
         (number, '{"secs": 1}', "number: no argument 'secs'; did you mean 'seconds'?"),
+        (number, '{"second": 1}', "number: no argument 'second'; did you mean 'seconds'?"),
         (number, '{"x": 1}', "number: no argument 'x'; it takes (seconds: float)"),
         (record, '{"id": 5, "count": 1}', "record: no argument 'id'; it takes (order: dict[str, int])"),
     ],
