@@ -179,7 +179,7 @@ class Runner:
 
     async def claim(self, task_id: str) -> Attempt | None:
         """Make the next attempt of a task ours, or return None when it is not to be run."""
-        token = f"{os.getpid()}-{next(_claims)}"  # no other claim of this worker has it, in whichever process
+        token = f"{os.getpid()}-{next(_claims)}"  # no other claim of this worker has it
         claim = partial(self._journal.store.claim, task_id, self._worker, self._lease, token)
         try:
             task = await patiently(claim, f"the start of {task_id}")
@@ -269,6 +269,11 @@ class Runner:
             return attempt.timed_out() if limit.expired() else raised(exc)
         finally:
             attempt.limits.stop()
+
+
+def is_claimed_in(task: Task, process: int) -> bool:
+    """Return whether it was in this process of its worker that the latest attempt was claimed."""
+    return task.claim.startswith(f"{process}-")
 
 
 async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:

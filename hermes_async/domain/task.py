@@ -124,6 +124,8 @@ class Task(_Value):
     failures: int = 0
     losses: int = 0
     worker: str | None = None
+    #: Tells the claims of a worker apart: its process, and a number. It is no part of the fold.
+    claim: str = ""
     cancel_requested: bool = False
     progress: Progress | None = None
     partials: dict[str, JsonValue] = {}
@@ -171,7 +173,7 @@ class Task(_Value):
 
     def as_json(self) -> dict[str, Any]:
         """Return what people and programs are shown: birth and state side by side."""
-        state = self.model_dump(mode="json", exclude={"birth"})
+        state = self.model_dump(mode="json", exclude={"birth", "claim"})
         birth = self.birth.model_dump(mode="json", exclude=_INWARD)
         return {**birth, **state, "trace_id": self.birth.trace_id}
 

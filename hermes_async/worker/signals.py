@@ -18,12 +18,14 @@ from celery.worker.request import Request
 from hermes_async.adapters.celery_queue import task_name
 from hermes_async.core.journal import INSIST_EVERY, Journal, patiently
 from hermes_async.core.records import seen
+from hermes_async.core.runner import is_claimed_in
 from hermes_async.domain.errors import ServiceError
 from hermes_async.domain.events import AnyEvent, FailedData, task_event
 from hermes_async.domain.failure import ErrorInfo, Reason
 from hermes_async.domain.lifecycle import Lost, Raised, decide
 from hermes_async.domain.task import Task, TaskStatus
 from hermes_async.worker.bodies import Runners
+from hermes_async.worker.pool import running_pool
 from hermes_async.worker.station import Station
 
 logger = logging.getLogger("hermes.worker")
@@ -51,6 +53,11 @@ class WatchedRequest(Request):  # type: ignore[misc]
             self._args, self._kwargs, _ = NOTHING
             self.request_dict.update(args=self._args, kwargs=self._kwargs)
 
+    @property
+    def process(self) -> int | None:
+        """The process that runs it and nothing else; in the async lane there is none."""
+        return self.worker_pid if running_pool() is None else None
+
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """Somebody stops the task, which may take its time; Celery does not wait for its end."""
         self.app.hermes.interrupted[self.id] = self
@@ -60,7 +67,7 @@ class WatchedRequest(Request):  # type: ignore[misc]
         """The pool has interrupted the task, or is about to kill it."""
         super().on_timeout(soft, timeout)
         if not soft:
-            note(self.app.hermes, self.id, out_of_time)
+            note(self.app.hermes, self.id, out_of_time, self.process)
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         """The task has failed, or its process has died. Celery requeues the message of a dead one."""
@@ -68,7 +75,7 @@ class WatchedRequest(Request):  # type: ignore[misc]
         if isinstance(error, TimeLimitExceeded):
             return None  # prefork tells it twice; the other time is `on_timeout`, which says all
         if isinstance(error, WorkerLostError) and not state.should_terminate:
-            note(self.app.hermes, self.id, lost)
+            note(self.app.hermes, self.id, lost, self.process)
         return super().on_failure(exc_info, *args, **kwargs)
 
 
@@ -90,20 +97,30 @@ def listen(runners: Runners) -> None:
     signals.worker_process_shutdown.connect(lambda **_: runners.close_child(), weak=False)
 
 
-def note(runners: Runners, task_id: str, verdict: Verdict) -> Future[None]:
-    """Begin to write what follows from what was seen; whoever calls must not be blocked."""
+def note(runners: Runners, task_id: str, verdict: Verdict, process: int | None = None) -> Future[None]:
+    """Begin to write what follows from what was seen; whoever calls must not be blocked.
+
+    Args:
+        runners: this worker's.
+        task_id: of which task it was seen.
+        verdict: what follows.
+        process: the child in which it was seen, where a later attempt may be in another.
+    """
     station = runners.station()
-    return station.start(_write, station, runners.worker, task_id, verdict)
+    return station.start(_write, station, runners.worker, task_id, verdict, process)
 
 
-async def _write(station: Station, worker: str, task_id: str, verdict: Verdict) -> None:
+async def _write(
+    station: Station, worker: str, task_id: str, verdict: Verdict, process: int | None = None
+) -> None:
     try:
         journal = (await station.opened()).journal
         task = await patiently(lambda: seen(journal.store, task_id), f"the end of {task_id}")
         if task is None or task.status.is_terminal:
             return
-        if task.status.is_begun and task.worker != worker:
-            return  # somebody else's attempt by now
+        is_ours = task.worker == worker and (process is None or is_claimed_in(task, process))
+        if task.status.is_begun and not is_ours:
+            return  # another attempt by now
         await _settle(journal, task, verdict)
     except Exception:
         logger.exception("task %s: what became of it cannot be written", task_id)

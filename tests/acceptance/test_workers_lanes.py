@@ -221,6 +221,19 @@ async def test_killed_children_and_a_killed_prefork_main(site: Site) -> None:
     await wait_until_async(lambda: not [child for child in children if is_alive(child)])
 
 
+async def test_a_child_that_dies_after_its_attempt_does_not_take_the_next_one_along(
+    site: Site, tmp_path: Path
+) -> None:
+    (worker,) = await site.workers(Lane.PROCESS, size=3)
+    handle = await site.dispatch(agents.die_when_settled, str(tmp_path))
+    await until_said(worker, "WorkerLostError")
+    await ended(await site.dispatch(agents.sync_echo, "later than what follows from the death"))
+    (tmp_path / "let-go").touch()
+    task = await ended(handle)
+    assert (task.output, task.losses) == (2, 0)
+    assert await told(handle) == ["queued", "started", "retrying", "started", "completed"]
+
+
 # -- shutdowns -------------------------------------------------------------------------------------------
 async def test_warm_and_cold_stops(site: Site) -> None:
     nappers = [agents.nap, agents.sync_nap]

@@ -194,7 +194,9 @@ async def test_of_concurrent_claims_one_wins(store: Store) -> None:
 async def test_a_claim_may_be_repeated_with_its_token_while_it_stands(store: Store) -> None:
     task = await born(store)
     first = await store.claim(task.id, "w1", LEASE, "token")
-    assert await store.claim(task.id, "w1", LEASE, "token") == first
+    assert await store.claim(task.id, "w1", LEASE, "token") == first == await store.load(task.id)
+    assert first is not None
+    assert first.claim == "token"
     assert await store.claim(task.id, "w1", LEASE, "other") is None
     assert await store.claim(task.id, "w2", LEASE, "token") is None  # another worker counts for itself
     assert await store.claim(task.id, "w1", LEASE) is None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import time
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hermes_async.core.subagent import Subagent
@@ -140,6 +142,29 @@ def kill_child(ctx: TaskContext, attempts: int = 99) -> int:
     if ctx.attempt <= attempts:
         os.kill(os.getpid(), signal.SIGKILL)
     return ctx.attempt
+
+
+@subagent(retry_limit=1, retry=SOON)
+def die_when_settled(ctx: TaskContext, folder: str) -> int:
+    """Fail; the process dies when that is written, but not yet told its worker, and the next attempt runs."""
+    second, let_go = Path(folder, "second"), Path(folder, "let-go")
+    if ctx.attempt == 1:
+        logging.getLogger("hermes.worker").addFilter(lambda _: _kill_when(second))
+        raise ConnectionError("attempt 1")
+    second.touch()
+    _wait_for(let_go)
+    return ctx.attempt
+
+
+def _kill_when(file: Path) -> bool:
+    _wait_for(file)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return True
+
+
+def _wait_for(file: Path) -> None:
+    while not file.exists():
+        time.sleep(0.02)
 
 
 @subagent

@@ -30,8 +30,6 @@ class Entry:
     #: When it ends by itself, and why.
     deadlines: dict[Reason, float] = field(default_factory=dict)
     children: list[str] = field(default_factory=list)
-    #: Of the last claim.
-    token: str = ""
     #: The `seq` of the open question in the inbox, and the token of the answer to each.
     question_seq: int = 0
     answered: dict[str, str] = field(default_factory=dict)

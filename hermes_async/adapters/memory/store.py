@@ -108,17 +108,16 @@ class MemoryStore(MemoryDialogue):
     async def claim(self, task_id: str, worker: str, lease: float, token: str = "") -> Task | None:
         entry = self._entries.get(task_id)
         if entry and entry.task.status is TaskStatus.RUNNING and token:
-            return entry.task if (entry.token, entry.task.worker) == (token, worker) else None
+            return entry.task if (entry.task.claim, entry.task.worker) == (token, worker) else None
         if (
             entry is None
             or entry.task.status is not TaskStatus.QUEUED
             or not self._gate.has_admitted(task_id)
         ):
             return None
-        entry.token = token
         next_attempt = entry.task.model_copy(update={"attempt": entry.task.attempt + 1})
         event = self._stamped(task_event(next_attempt, "task.started", StartedData(worker=worker)))
-        entry.task = apply(entry.task, event)
+        entry.task = apply(entry.task, event).model_copy(update={"claim": token})
         entry.ordinal, entry.resend_at, entry.lease_until = 0, None, self._now() + lease
         entry.deadlines.pop(Reason.EXPIRED, None)
         if entry.task.attempt == 1 and (seconds := entry.task.birth.options.limits.seconds):

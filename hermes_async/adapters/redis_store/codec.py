@@ -92,6 +92,7 @@ def decode_task(fields: Mapping[str, str]) -> Task:
         "failures": int(fields.get("failures", 0)),
         "losses": int(fields.get("losses", 0)),
         "worker": fields.get("worker"),
+        "claim": fields.get("token", ""),
         "cancel_requested": fields.get("cancel_requested") == "1",
         "progress": _model(Progress, fields.get("progress")),
         "partials": {

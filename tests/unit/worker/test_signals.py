@@ -39,18 +39,18 @@ async def bench() -> Bench:
     return Bench(nap)
 
 
-async def running(bench: Bench, worker: str = "w1", **options: Any) -> Task:
+async def running(bench: Bench, worker: str = "w1", token: str = "", **options: Any) -> Task:
     task = await bench.dispatch(tuned(nap, timeout=3.0, **options), 1.0)
-    claimed = await bench.store.claim(task.id, worker, 15.0)
+    claimed = await bench.store.claim(task.id, worker, 15.0, token)
     assert claimed is not None
     return claimed
 
 
-async def written(bench: Bench, task: Task, verdict: Verdict) -> Task:
+async def written(bench: Bench, task: Task, verdict: Verdict, process: int | None = None) -> Task:
     async def opened() -> Any:
         return bench.hermes
 
-    await _write(SimpleNamespace(opened=opened), "w1", task.id, verdict)  # type: ignore[arg-type]
+    await _write(SimpleNamespace(opened=opened), "w1", task.id, verdict, process)  # type: ignore[arg-type]
     return await bench.record(task)
 
 
@@ -69,6 +69,15 @@ async def test_an_attempt_of_another_worker_is_none_of_our_business(bench: Bench
     task = await running(bench, "w2")
     await bench.store.append(make_event(task, "task.cancel_requested"))
     assert (await written(bench, task, verdict)).status is S.RUNNING
+
+
+@pytest.mark.parametrize("verdict", [out_of_time, lost])
+async def test_an_attempt_in_another_child_is_not_the_one_whose_child_died(
+    bench: Bench, verdict: Verdict
+) -> None:
+    task = await running(bench, token="12-7")
+    assert (await written(bench, task, verdict, 1)).status is S.RUNNING
+    assert (await written(bench, task, verdict, 12)).status is not S.RUNNING
 
 
 @pytest.mark.parametrize("verdict", [out_of_time, lost, killed, discarded, unknown])
@@ -143,7 +152,7 @@ class Seen:
         self.notes: list[Verdict] = []
         monkeypatch.setattr(Request, "on_failure", lambda *_, **__: self.celery.append("failure"))
         monkeypatch.setattr(Request, "on_timeout", lambda *_, **__: self.celery.append("timeout"))
-        monkeypatch.setattr(signals, "note", lambda _runners, _id, verdict: self.notes.append(verdict))
+        monkeypatch.setattr(signals, "note", lambda _runners, _id, verdict, _: self.notes.append(verdict))
         self.request = WatchedRequest.__new__(WatchedRequest)
         self.request._app = SimpleNamespace(hermes=None)
         self.request.id = "t1"

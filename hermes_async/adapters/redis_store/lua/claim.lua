@@ -25,13 +25,13 @@ move(id, 'queued', 'running', was[6])
 local seq = log(was[3], '0', event_id, 'task.started', id, was[4], attempt, was[5], data, nil,
                 attempt == '1' and NOW - was[6])
 local patch = {'status', 'running', 'attempt', attempt, 'worker', worker, 'started_at', STAMP,
-               'last', event_id, 'last_seq', tostring(seq), 'token', token}
+               'token', token, 'last', event_id, 'last_seq', tostring(seq)}
 if was[13] and attempt == '1' then
   patch[#patch + 1] = 'began_at'; patch[#patch + 1] = STAMP
   redis.call('ZADD', key('deadlines'), NOW + was[13] + 2000, 'budget_exceeded/' .. id) -- its runner is first
 elseif not was[12] and not is_damaged then -- nothing has happened to it since its birth
   redis.call('HSET', task, unpack(patch))
-  return {'birth', was[11], 'agent', was[4], 'created_at', was[6], unpack(patch, 1, 8)}
+  return {'birth', was[11], 'agent', was[4], 'created_at', was[6], unpack(patch, 1, 10)}
 end
 redis.call('HSET', task, 'n', '0', 'progress', '', unpack(patch))
 return redis.call('HGETALL', task)
