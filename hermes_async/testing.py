@@ -160,7 +160,7 @@ def stub(name: str, *, returns: Any = None, raises: Exception | None = None) -> 
             raise raises
         return returns
 
-    return Subagent(name, stand_in, SubagentSpec(id=name, agent=name))
+    return Subagent(name, stand_in, SubagentSpec(id=name, agent=name), stands_in=True)
 
 
 @pytest.fixture

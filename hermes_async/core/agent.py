@@ -72,6 +72,10 @@ class Subagent(Generic[P, R]):
     spec: SubagentSpec
     pool: Lane | None = None
     needs: Needs | None = None
+    #: What `options` has said: at a dispatch it wins over agents.yaml.
+    chosen: SubagentSpec | None = None
+    #: It takes the place of whichever agent has its name.
+    stands_in: bool = False
 
     @cached_property
     def signature(self) -> Signature:
@@ -96,7 +100,17 @@ class Subagent(Generic[P, R]):
     def options(self, **changes: Any) -> Subagent[P, R]:
         """Return the same subagent with other options, for example `research.options(timeout=10)`.
 
+        Dispatched so, they win over agents.yaml; registered so, they are its defaults.
+
         Raises:
             UserError: an option is not known, or has no such value.
         """
-        return replace(self, spec=spec_of(self.spec.id, self.spec.agent, changes).over(self.spec))
+        said = spec_of(self.spec.id, self.spec.agent, changes)
+        return self.but(spec=said.over(self.spec), chosen=said.over(self.chosen) if self.chosen else said)
+
+    def but(self, **changes: Any) -> Subagent[P, R]:
+        """Return it with other fields; what was worked out of its function is kept."""
+        made = replace(self, **changes)
+        if made.function is self.function:
+            vars(made)["signature"] = self.signature
+        return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from itertools import chain
@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
-from hermes_async.core.agent import checked_agent
 from hermes_async.core.aside import Aside, Waiting
 from hermes_async.core.feed import End, Feed
 from hermes_async.core.handle import TaskHandle
@@ -81,14 +80,11 @@ class Dispatcher:
         """Return the subagent that `parent` means.
 
         Raises:
-            UnknownAgent: there is none of that name.
+            UnknownAgent: it has no such subagent.
             ConfigError: it needs what is not there.
             UserError: it is neither a subagent nor a name.
         """
-        if isinstance(subagent, str):
-            found = self._registry.resolve(subagent, parent)
-        else:
-            found = checked_agent(subagent)
+        found = self._registry.resolve(subagent, parent)
         if found.needs is not None:
             found.needs.admit(found.spec)
         return found
@@ -355,4 +351,4 @@ def with_priority(subagent: Subagent[..., Any], priority: int | None) -> Subagen
         return subagent
     if type(priority) is not int or not 0 <= priority <= 9:
         raise InvalidInput(f"priority must be a whole number from 0 to 9, not {priority!r}")
-    return replace(subagent, spec=subagent.spec.model_copy(update={"priority": priority}))
+    return subagent.but(spec=subagent.spec.model_copy(update={"priority": priority}))

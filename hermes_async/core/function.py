@@ -32,6 +32,23 @@ def checked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def is_same(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    """Tell whether two functions are one, which has two objects if its module is also the program."""
+    code = _code(one)
+    return one is other or (code is not None and code == _code(other))
+
+
+def _code(function: Callable[..., Any]) -> tuple[str, int] | None:
+    code = getattr(inspect.unwrap(unbound(function)), "__code__", None)
+    return code and (code.co_filename, code.co_firstlineno)
+
+
+def place_of(function: Callable[..., Any]) -> str:
+    """Return where a function is, as `run` in agents.yaml says it."""
+    inner = unbound(function)
+    return f"{inner.__module__}:{inner.__qualname__}"
+
+
 def _read(annotation: Any, function: Callable[..., Any]) -> Any:
     """Return what an annotation stands for; Any, if nobody but a type checker can tell."""
     if not isinstance(annotation, str):

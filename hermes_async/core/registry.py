@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 from hermes_async.core.agent import checked_agent
-from hermes_async.core.function import checked
+from hermes_async.core.function import checked, is_same, place_of
 from hermes_async.core.importing import importing
 from hermes_async.core.subagent import Subagent
 from hermes_async.domain.agent import AgentsConfig, AgentSpec, SubagentSpec, Webhook
@@ -97,14 +97,22 @@ class Registry:
             self._agents[name] = self._load(name)
         return self._agents[name]
 
-    def resolve(self, name: str, parent: str | None) -> Subagent[..., Any]:
-        """Return what `parent` calls `name`, with the options that agents.yaml gives it there.
+    def resolve(self, subagent: Subagent[..., Any] | str, parent: str | None) -> Subagent[..., Any]:
+        """Return what `parent` calls so, or means by an agent itself, with the options it has there.
 
-        Without a parent, or with one that declares no subagents, `name` is an agent.
+        Without a parent, or with one that declares no subagents, a name is that of an agent. An agent itself
+        is what the parent calls it, and its `options` lie over those of agents.yaml.
 
         Raises:
-            UnknownAgent: there is none of that name.
+            UnknownAgent: the parent has none of that name, or not this agent.
+            UserError: this is neither a name nor an agent.
         """
+        if isinstance(subagent, str):
+            return self._named(subagent, parent)
+        agent = checked_agent(subagent)
+        return _as_meant(agent, self._named(self._called(agent, parent), parent))
+
+    def _named(self, name: str, parent: str | None) -> Subagent[..., Any]:
         if (parent, name) not in self._resolved:
             self._resolved[parent, name] = self._resolve(name, parent)
         return self._resolved[parent, name]
@@ -114,7 +122,43 @@ class Registry:
         if spec is None:
             return self.agent(name)
         agent = self.agent(spec.agent)
-        return replace(agent, spec=spec.over(agent.spec))
+        return agent.but(spec=spec.over(agent.spec))
+
+    def _called(self, agent: Subagent[..., Any], parent: str | None) -> str:
+        """Return what `parent` calls an agent: its own name, if that is one of several."""
+        names = [name for name in self if self._is(agent, name)]
+        declared = self.config.agents.get(parent or "", AgentSpec()).subagents
+        called = [use.id for use in declared if use.agent in names] if declared else names
+        if agent.name in called:
+            return agent.name
+        if not names:
+            raise UnknownAgent(self._unknown(agent))
+        if len(called) == 1:
+            return called[0]
+        if called:
+            several = " and ".join(map(repr, called))
+            raise UnknownAgent(f"agent {agent.name!r} is {several} here: name the one that is meant")
+        ids = ", ".join(use.id for use in declared)
+        raise UnknownAgent(f"agent {parent!r} has no subagent that is {agent.name!r}; there is {ids}")
+
+    def _is(self, agent: Subagent[..., Any], name: str) -> bool:
+        """Tell whether a name stands for the function of an agent, without importing that of another name."""
+        if name == agent.name:
+            known = self.agent(name)
+            return known.stands_in or is_same(known.function, agent.function)
+        if name in self._agents:
+            return self._agents[name].function is agent.function
+        module, _, attribute = (self.config.agents[name].run or "").partition(":")
+        found = getattr(sys.modules.get(module), attribute, None)
+        return agent.function in (found, getattr(found, "function", None))
+
+    def _unknown(self, agent: Subagent[..., Any]) -> str:
+        name, place = agent.name, place_of(agent.function)
+        if name in self:
+            known = place_of(self.agent(name).function)
+            return f"agent {name!r} is {known} here, not {place}: give one of them another name"
+        cure = f"name it in agents.yaml (`{name}: {{run: {place}}}`), or among the `agents` of `connect`"
+        return f"agent {name!r} is not known here: {cure}"
 
     def subagents(self, parent: str | None) -> list[Subagent[..., Any]]:
         """Return all that `parent` may name: those it declares, else every agent that can be run.
@@ -173,6 +217,16 @@ class Registry:
         return _adopt(name, spec, _function(name, spec.run))
 
 
+def _as_meant(agent: Subagent[..., Any], found: Subagent[..., Any]) -> Subagent[..., Any]:
+    """Return what was found for an agent itself, with what was chosen for this dispatch."""
+    if found.stands_in:  # it takes anything: what the caller takes it for says what fits
+        found = agent.but(name=found.name, spec=found.spec, pool=found.lane, needs=found.needs)
+    if agent.chosen is None or agent.chosen == found.chosen:  # what was registered is a default
+        return found
+    chosen = agent.chosen.model_copy(update={"id": found.spec.id, "agent": found.spec.agent})
+    return found.but(spec=chosen.over(found.spec))
+
+
 def _missing(spec: AgentSpec) -> str:
     if spec.type == "conversational":
         return "it is a conversation, which dispatches tasks but does not run them"
@@ -193,7 +247,7 @@ def _adopt(name: str, spec: AgentSpec, found: Any) -> Subagent[..., Any]:
     pool = Lane(spec.pool) if spec.pool else None
     if isinstance(found, Subagent):
         spec_here = found.spec.model_copy(update={"id": name, "agent": name})
-        return replace(found, name=name, spec=spec_here, pool=pool or found.pool)
+        return found.but(name=name, spec=spec_here, pool=pool or found.pool)
     if callable(found):
         return Subagent(name, checked(name, found), SubagentSpec(id=name, agent=name), pool)
     raise ConfigError(f"agent {name!r}: {spec.run} is not a function")

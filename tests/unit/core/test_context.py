@@ -22,7 +22,7 @@ from hermes_async.core.spending import Spending
 from hermes_async.core.subagent import subagent
 from hermes_async.domain.errors import InvalidInput
 from hermes_async.domain.task import Task
-from tests.support.bench import Bench
+from tests.support.bench import Bench, MakeBench
 from tests.support.values import make_event
 
 pytestmark = pytest.mark.anyio
@@ -33,6 +33,11 @@ EVERY = reporter.EVERY
 @subagent
 async def echo(ctx: TaskContext, text: str) -> str:
     return text
+
+
+@pytest.fixture
+def bench(make_bench: MakeBench) -> Bench:
+    return make_bench(echo)
 
 
 async def speaker(bench: Bench) -> tuple[TaskContext, Reporter, Task]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -240,7 +239,7 @@ async def test_the_parent_says_whether_its_callbacks_are_in_order(make_bench: Ma
 async def test_no_secret_of_a_webhook_goes_into_a_record(make_bench: MakeBench) -> None:
     bench = make_bench(echo)
     hook = Webhook(url="https://example.com/hook?key=hush-hush", secret="a secret, long enough to be one")
-    asked = replace(echo, spec=echo.spec.model_copy(update={"webhook": hook}))
+    asked = echo.options(webhook=hook)
     handles = [
         await bench.session.dispatch(asked, "hi"),
         *await bench.session.dispatch_many(asked, [{"text": ""}]),

@@ -276,7 +276,7 @@ async def test_a_result_is_found_although_its_event_was_trimmed(make_bench: Make
 
 
 async def test_events_that_are_gone_show_as_a_gap_with_what_became_of_the_task(make_bench: MakeBench) -> None:
-    bench = make_bench(report, max_length=10)
+    bench = make_bench(report, sleep, max_length=10)
     task = await bench.dispatch(report, "t")
     await bench.runner.run(task.id)
     handle = await bench.hermes.handle(task.id)

@@ -13,8 +13,11 @@ import pytest
 from pydantic import BaseModel
 
 from hermes_async.core.context import TaskContext
+from hermes_async.core.hermes import Hermes
+from hermes_async.core.registry import Registry
+from hermes_async.core.runner import Runner
 from hermes_async.core.subagent import Subagent, subagent
-from hermes_async.domain.agent import RetryPolicy
+from hermes_async.domain.agent import AgentsConfig, RetryPolicy
 from hermes_async.domain.errors import RetryAfter
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.failure import Reason
@@ -51,6 +54,11 @@ def agent_that(body: Callable[[TaskContext], Any], **options: Any) -> Subagent[.
         return await found if asyncio.iscoroutine(found) else found
 
     return subagent(name="agent", **options)(agent)
+
+
+def another_worker(bench: Bench, *agents: Subagent[..., Any]) -> Runner:
+    """A worker over the same store that knows other agents."""
+    return Hermes(Registry(AgentsConfig(), agents), bench.store, bench.queue).runner("w2", lease=60.0)
 
 
 def raising(exc: BaseException) -> Callable[[TaskContext], Any]:
@@ -106,9 +114,9 @@ async def test_an_input_of_another_version_fails_the_task(make_bench: MakeBench)
     async def new(ctx: TaskContext, number: int) -> int:
         return number
 
-    bench = make_bench(new)
+    bench = make_bench(old)
     handle = await bench.session.dispatch(old, "text")
-    await bench.runner.run(handle.id)
+    await another_worker(bench, new).run(handle.id)
     task = await handle.task()
     assert task.error is not None
     assert task.status is TaskStatus.FAILED
@@ -424,9 +432,11 @@ async def test_an_attempt_that_was_given_away_stops_and_says_nothing(make_bench:
 
 
 async def test_an_agent_that_this_worker_lacks_fails_the_task(make_bench: MakeBench) -> None:
-    bench = make_bench()
     agent = agent_that(lambda ctx: 1)
-    event, task = await ran(bench, agent)
+    bench = make_bench(agent)
+    task = await bench.dispatch(agent)
+    event = await another_worker(bench).run(task.id)
+    task = await bench.record(task)
     assert event is None
     assert (task.status, task.reason) == (TaskStatus.FAILED, Reason.ERROR)
     assert task.error is not None
