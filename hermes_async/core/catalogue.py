@@ -51,7 +51,7 @@ def _key(subagent: Subagent[..., Any], name: str) -> str:
 
 def _shape_of(subagent: Subagent[..., Any], name: str) -> str:
     try:
-        schema = subagent.signature.types[name].json_schema()
+        schema = subagent.signature.types[name].adapter.json_schema()
     except PydanticUserError:  # a type that only Python has
         return "any"
     return _shape(schema, schema.get("$defs", {}), DEPTH)

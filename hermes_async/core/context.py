@@ -214,7 +214,7 @@ class TaskContext:
             return self._company.conversation.ask(
                 question, shape, timeout, Answer(question_id="", by="timeout")
             )
-        plain = as_json(default, "the default", limit=EVENT_BYTES)
+        plain = as_json(shape.written(default), "the default", limit=EVENT_BYTES)
         shape.fit(plain)
         ending = Answer(question_id="", answer=plain, by="default")
         return self._company.conversation.ask(question, shape, timeout, ending)

@@ -289,7 +289,7 @@ class Delegate:
         """Start a task from data: its arguments by name, or a text that means them."""
         found = with_priority(self.resolve(subagent), priority)
         signature = found.signature
-        bound = signature.bind_text(input) if isinstance(input, str) else signature.bind((), input)
+        bound = signature.bind_text(input) if isinstance(input, str) else signature.bind_json(input)
         return await self.submit(found, bound, idempotency_key=idempotency_key)
 
     def _new_task(self, subagent: Subagent[..., Any], arguments: Mapping[str, JsonValue]) -> Task:

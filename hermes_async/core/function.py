@@ -8,7 +8,7 @@ from types import GenericAlias, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from hermes_async.core.context import TaskContext
-from hermes_async.core.signature import unbound
+from hermes_async.core.signature import meaning, unbound
 from hermes_async.domain.errors import UserError
 
 
@@ -25,7 +25,7 @@ def checked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         cure = "`return` one value, and tell of parts with `ctx.partial`"
         raise UserError(f"agent {name!r} must not `yield`: {cure}")
     first = next(iter(inspect.signature(function).parameters.values()), None)
-    if first is not None and not _takes_context(_read(first.annotation, function)):
+    if first is not None and not _takes_context(meaning(function, first.annotation)):
         raise UserError(
             f"agent {name!r} must take a TaskContext as its first parameter; {first.name!r} is none"
         )
@@ -47,16 +47,6 @@ def place_of(function: Callable[..., Any]) -> str:
     """Return where a function is, as `run` in agents.yaml says it."""
     inner = unbound(function)
     return f"{inner.__module__}:{inner.__qualname__}"
-
-
-def _read(annotation: Any, function: Callable[..., Any]) -> Any:
-    """Return what an annotation stands for; Any, if nobody but a type checker can tell."""
-    if not isinstance(annotation, str):
-        return annotation
-    try:
-        return eval(annotation, inspect.unwrap(unbound(function)).__globals__)
-    except Exception:
-        return Any
 
 
 def _takes_context(annotation: Any) -> bool:

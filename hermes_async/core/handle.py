@@ -7,15 +7,16 @@ from contextlib import nullcontext
 from secrets import token_hex
 from typing import Any, Generic, TypeVar, cast
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import JsonValue, ValidationError
 
 from hermes_async.core.arguments import Flag, Name, Seq, Text, strict
 from hermes_async.core.aside import Waiting
 from hermes_async.core.feed import End, Feed
 from hermes_async.core.journal import Journal, patiently
+from hermes_async.core.json_type import JsonType
 from hermes_async.core.page import Page
 from hermes_async.core.records import seen
-from hermes_async.core.signature import EVENT_BYTES, as_json
+from hermes_async.core.signature import EVENT_BYTES, as_json, result_misfit
 from hermes_async.domain.errors import (
     InvalidInput,
     TaskCancelled,
@@ -29,7 +30,6 @@ from hermes_async.domain.events import UNREADABLE, AnyEvent, MessageData, task_e
 from hermes_async.domain.gap import Gap
 from hermes_async.domain.json_schema import misfit
 from hermes_async.domain.lifecycle import TARGET, TERMINAL_TYPES
-from hermes_async.domain.misfit import misfit_of
 from hermes_async.domain.question import Answer
 from hermes_async.domain.refusals import has_ended, not_asked
 from hermes_async.domain.task import Task, TaskStatus
@@ -45,7 +45,7 @@ class TaskHandle(Generic[R]):
         task: Task,
         journal: Journal,
         feed: Feed,
-        result: TypeAdapter[R] | None = None,
+        result: JsonType[R] | None = None,
         aside: Waiting | None = None,
         repeated: bool = False,
         end: End | None = None,
@@ -140,9 +140,9 @@ class TaskHandle(Generic[R]):
     def _fit(self, output: JsonValue, agent: str | None) -> R:
         assert self._result is not None
         try:
-            return self._result.validate_python(output)
+            return self._result.read(output)
         except ValidationError as exc:
-            raise InvalidInput(f"the result of {agent} does not fit: {misfit_of(exc)}") from exc
+            raise result_misfit(agent, exc) from exc
 
     @strict
     async def events(self, after: Seq = 0) -> AsyncIterator[AnyEvent | Gap]:

@@ -27,7 +27,6 @@ from hermes_async.core.present import Presence
 from hermes_async.core.records import seen
 from hermes_async.core.registry import Registry
 from hermes_async.core.reporter import Reporter
-from hermes_async.core.signature import as_json
 from hermes_async.core.spending import Spending
 from hermes_async.core.subagent import Subagent
 from hermes_async.core.threads import run_in_thread
@@ -131,7 +130,7 @@ class Attempt:
 
     def returned(self, value: object) -> Returned:
         """Return the outcome of a function that came back with `value`."""
-        return Returned(as_json(value, f"the result of {self.task.agent}"))
+        return Returned(self.subagent.signature.returned(value, self.task.agent))
 
     def timed_out(self) -> Raised:
         """Return the outcome of an attempt that took longer than it may."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-from pydantic import JsonValue, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import JsonValue, PydanticUserError, ValidationError
 
+from hermes_async.core.json_type import JsonType
 from hermes_async.core.signature import EVENT_BYTES, as_json
 from hermes_async.domain.errors import InvalidInput, UserError
 from hermes_async.domain.json_schema import misfit
@@ -21,12 +23,16 @@ class Shape:
     """
 
     def __init__(self, schema: Any) -> None:
-        self._type: TypeAdapter[Any] | None = None
+        self._type: JsonType[Any] | None = None
         self.schema: dict[str, JsonValue] | None = None
         if isinstance(schema, Mapping):
             self.schema = as_json(schema, "the schema of the question", limit=EVENT_BYTES)
         elif schema is not None:
             self._type, self.schema = _described(schema)
+
+    def written(self, value: object) -> Any:
+        """Return a value of the type as what an answer would be."""
+        return value if self._type is None else self._type.written(value)
 
     def fit(self, value: JsonValue) -> Any:
         """Return an answer as a value of the type.
@@ -40,16 +46,14 @@ class Shape:
                 raise InvalidInput(fault)
             return value
         try:
-            return self._type.validate_python(value)
+            return self._type.read(value)
         except ValidationError as exc:
             raise InvalidInput(misfit_of(exc)) from exc
 
 
-def _described(schema: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:
-    try:
-        type_: TypeAdapter[Any] = TypeAdapter(schema)
-        return type_, type_.json_schema()
-    except (PydanticUserError, NameError, SyntaxError, ValueError, IndexError) as exc:  # of a text, a name
-        raise UserError(
-            f"the schema of a question is a type with a JSON form, or JSON Schema, not {schema!r}"
-        ) from exc
+def _described(schema: Any) -> tuple[JsonType[Any], dict[str, Any]]:
+    type_ = JsonType[Any](schema)
+    with suppress(PydanticUserError):  # a type that only Python has
+        if type_.is_known:
+            return type_, type_.adapter.json_schema()
+    raise UserError(f"the schema of a question is a type with a JSON form, or JSON Schema, not {schema!r}")

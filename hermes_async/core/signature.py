@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Unpack, get_origin
 
-from pydantic import JsonValue, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import JsonValue, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from hermes_async.core.json_type import JsonType
 from hermes_async.domain.errors import InvalidInput, UserError, did_you_mean, nearest
 from hermes_async.domain.misfit import HALF_CHARACTER, misfit_of
 
@@ -73,6 +75,23 @@ def name_of(function: Callable[..., Any]) -> str:
     return name
 
 
+def meaning(function: Callable[..., Any], annotation: Any) -> Any:
+    """Return what an annotation stands for; Any, if nobody but a type checker can tell."""
+    if not isinstance(annotation, str):
+        return annotation
+    inner = inspect.unwrap(unbound(function))
+    try:
+        return eval(annotation, inner.__globals__, _enclosed(inner))
+    except Exception:
+        return Any
+
+
+def _enclosed(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return what a function has from the function that it is in."""
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    return {name: cell.cell_contents for name, cell in cells}
+
+
 class Signature:
     """What a function takes after its context, and what it gives back."""
 
@@ -87,21 +106,43 @@ class Signature:
         return {p.name: p for p in rest if p.kind is not inspect.Parameter.VAR_KEYWORD}
 
     @cached_property
-    def types(self) -> dict[str, TypeAdapter[Any]]:
+    def types(self) -> dict[str, JsonType[Any]]:
         """The type of each parameter."""
-        return {name: _adapter(parameter.annotation) for name, parameter in self.parameters.items()}
+        return {name: _type(parameter.annotation) for name, parameter in self.parameters.items()}
 
     @cached_property
-    def result(self) -> TypeAdapter[Any]:
+    def result(self) -> JsonType[Any]:
         """The result's type, to rebuild a returned value from its JSON."""
-        return _adapter(self._resolved.return_annotation)
+        return _type(self._resolved.return_annotation)
+
+    @cached_property
+    def _further(self) -> JsonType[Any]:
+        """The type of what `**kwargs` takes together."""
+        *_, last = self._resolved.parameters.values()
+        if last.kind is not last.VAR_KEYWORD or last.annotation is last.empty:
+            return JsonType(Any)
+        is_whole = get_origin(last.annotation) is Unpack
+        return JsonType(last.annotation.__args__[0] if is_whole else dict[str, last.annotation])  # type: ignore[name-defined]
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, JsonValue]:
-        """Return the arguments by parameter name as JSON values.
+        """Return the arguments of a call by parameter name as JSON values.
 
         Raises:
             InvalidInput: they do not fit; the message names the parameter.
         """
+        given = self._given(args, kwargs)
+        named = {name: self.types[name].written(given.pop(name)) for name in self.parameters if name in given}
+        return self._fitting(named | given | (self._further.written(given) if given else {}))
+
+    def bind_json(self, input: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+        """Return arguments that came as JSON, by parameter name.
+
+        Raises:
+            InvalidInput: they do not fit; the message names the parameter.
+        """
+        return self._fitting(self._given((), input))
+
+    def _given(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(kwargs, Mapping):
             said = f"an input is the arguments by name, such as {{'topic': 'chips'}}, not {kwargs!r:.60}"
             raise InvalidInput(f"{self._name}: {said}")
@@ -109,7 +150,10 @@ class Signature:
         flat: dict[str, Any] = {}
         for key, value in given:
             flat |= value if key not in self.parameters else {key: value}
-        plain: dict[str, JsonValue] = as_json(flat, f"the input of {self._name}")
+        return flat
+
+    def _fitting(self, given: Mapping[str, Any]) -> dict[str, JsonValue]:
+        plain: dict[str, JsonValue] = as_json(given, f"the input of {self._name}")
         self._converted(plain)
         return plain
 
@@ -121,9 +165,9 @@ class Signature:
         """
         named = _object(text)
         if named is not None and (not named or named.keys() & self.parameters.keys()):
-            return self.bind((), named)
+            return self.bind_json(named)
         try:
-            as_text = self.bind((text,) if self.parameters else (), {})
+            as_text = self.bind_json(dict.fromkeys([*self.parameters][:1], text))
         except InvalidInput as exc:
             if not named:
                 raise
@@ -148,7 +192,7 @@ class Signature:
 
     def _fits(self, arguments: Mapping[str, JsonValue]) -> bool:
         try:
-            self.bind((), arguments)
+            self.bind_json(arguments)
         except InvalidInput:
             return False
         return True
@@ -163,11 +207,38 @@ class Signature:
         return self._converted(plain)
 
     def _converted(self, plain: Mapping[str, JsonValue]) -> dict[str, Any]:
-        arguments: dict[str, Any] = dict(plain)
-        for name, type_ in self.types.items():
-            if name in plain:
-                arguments[name] = self._validated(name, type_, plain[name])
-        return arguments
+        further = dict(plain)
+        named = {
+            name: self._read(type_, further.pop(name), name)
+            for name, type_ in self.types.items()
+            if name in plain
+        }
+        return named if self._further.is_any and not further else named | self._furthered(further)
+
+    def _furthered(self, plain: dict[str, JsonValue]) -> dict[str, Any]:
+        found: dict[str, Any] = self._read(self._further, plain)
+        for name in plain.keys() - found.keys():
+            raise InvalidInput(f"{self._name}: no argument {name!r}; {self._takes}")
+        return found
+
+    def returned(self, value: object, agent: str | None) -> JsonValue:
+        """Return a result as JSON values from which its type can be rebuilt.
+
+        Raises:
+            InvalidInput: it is none of the type, nor means one; the message names the agent and the place.
+        """
+
+        def fitting(*, to_read: bool) -> JsonValue:
+            plain: JsonValue = as_json(self.result.written(value, to_read=to_read), f"the result of {agent}")
+            self.result.read(plain)
+            return plain
+
+        with suppress(ValidationError):  # what is only shown may be what does not fit
+            return fitting(to_read=False)
+        try:
+            return fitting(to_read=True)
+        except ValidationError as exc:
+            raise result_misfit(agent, exc) from exc
 
     def requires(self, name: str) -> bool:
         """Return whether a parameter must be given."""
@@ -189,20 +260,18 @@ class Signature:
     def _takes(self) -> str:
         return f"it takes ({', '.join(map(str, self.parameters.values()))})"
 
-    def _validated(self, name: str, type_: TypeAdapter[Any], value: JsonValue) -> Any:
+    def _read(self, type_: JsonType[Any], value: JsonValue, *name: str) -> Any:
         try:
-            return type_.validate_python(value)
+            return type_.read(value)
         except ValidationError as exc:
-            raise InvalidInput(f"{self._name}: {misfit_of(exc, name)}") from exc
+            raise InvalidInput(f"{self._name}: {misfit_of(exc, *name)}") from exc
 
     @cached_property
     def _resolved(self) -> inspect.Signature:
-        try:
-            signature = inspect.signature(self._function, eval_str=True)
-        except Exception:  # annotations that only a type checker can see
-            signature = inspect.signature(self._function)
-            blank = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
-            signature = inspect.Signature(blank)
+        signature = inspect.signature(self._function)
+        meant = partial(meaning, self._function)
+        said = [p.replace(annotation=meant(p.annotation)) for p in signature.parameters.values()]
+        signature = inspect.Signature(said, return_annotation=meant(signature.return_annotation))
         kinds = [p.kind for p in signature.parameters.values()]
         if not kinds or kinds[0] > inspect.Parameter.POSITIONAL_OR_KEYWORD:
             raise UserError(f"agent {self._name} must take a TaskContext as its first parameter")
@@ -211,12 +280,13 @@ class Signature:
         return signature
 
 
-def _adapter(annotation: Any) -> TypeAdapter[Any]:
-    unknown = annotation is inspect.Signature.empty
-    try:
-        return TypeAdapter(Any if unknown else annotation)
-    except PydanticUserError:  # what pydantic cannot check is taken as it is
-        return TypeAdapter(Any)
+def result_misfit(agent: str | None, error: ValidationError) -> InvalidInput:
+    """Return the error of a result that is not of the type that its function says."""
+    return InvalidInput(f"the result of {agent} does not fit: {misfit_of(error)}")
+
+
+def _type(annotation: Any) -> JsonType[Any]:
+    return JsonType(Any if annotation is inspect.Signature.empty else annotation)
 
 
 def _object(text: str) -> dict[str, Any] | None:

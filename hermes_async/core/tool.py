@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Annotated, Any, Final, NotRequired, overload
 
 from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError, with_config
+from pydantic_core import to_json
 from typing_extensions import TypedDict
 
 from hermes_async.core.context import TaskContext
@@ -92,7 +93,7 @@ class Tool:
             InvalidInput: they do not fit; the message says what is wrong with the first that does not.
         """
         try:
-            found: dict[str, Any] = self._arguments.validate_python(dict(arguments))
+            found: dict[str, Any] = self._arguments.validate_json(to_json(arguments))
         except ValidationError as error:
             raise InvalidInput(f"{self.name}: {misfit_of(error)}; it takes {self._takes}") from None
         except Exception as error:  # a validator of the tool's own has stumbled over them

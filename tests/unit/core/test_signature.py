@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -92,10 +92,23 @@ def test_what_does_not_fit_is_named(function: Any, args: Any, kwargs: Any, told:
         Signature(function).bind(args, kwargs)
 
 
-@pytest.mark.parametrize("function", [broken, nested])
-def test_annotations_that_cannot_be_read_are_not_checked(function: Any) -> None:
-    arguments = dict.fromkeys(Signature(function).parameters, 1)
-    assert bind(function, **arguments) == arguments
+@pytest.mark.parametrize("function", [broken, hidden])
+def test_annotations_that_cannot_be_read_are_not_checked_but_the_others_are(function: Any) -> None:
+    assert bind(function, price=1, name="n") == {"price": 1, "name": "n"}
+    with pytest.raises(InvalidInput, match="name: Input should be a valid string"):
+        bind(function, price=1, name=1)
+    assert bind(nested, prices=1) == {"prices": 1}
+
+
+def test_a_type_of_the_function_around_is_read_if_the_function_has_it() -> None:
+    class Local(BaseModel):
+        day: date = date(2026, 1, 1)
+
+    def local(ctx: TaskContext, it: Local) -> Local:
+        return Local()
+
+    assert Signature(local).validate({"it": {}}) == {"it": Local()}
+    assert Signature(local).returned({}, "local") == {}
 
 
 def no_context() -> None: ...
@@ -189,9 +202,9 @@ def test_a_worker_refuses_what_another_version_sent() -> None:
 
 def test_a_result_is_rebuilt_as_the_annotated_type() -> None:
     report = Report("t", datetime(2026, 1, 2, tzinfo=UTC))
-    assert Signature(typed).result.validate_python(as_json(report, "it")) == report
-    assert Signature(loose).result.validate_python({"any": 1}) == {"any": 1}
-    assert Signature(bare).result.validate_python(None) is None
+    assert Signature(typed).result.read(as_json(report, "it")) == report
+    assert Signature(loose).result.read({"any": 1}) == {"any": 1}
+    assert Signature(bare).result.read(None) is None
 
 
 # -- JSON ------------------------------------------------------------------------------------------------

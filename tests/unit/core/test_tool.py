@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import date
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from hermes_async.core.context import TaskContext
 from hermes_async.core.tool import MAX_CHARS, TIMEOUT, Tool, tool
@@ -154,3 +155,17 @@ def test_what_no_model_can_call() -> None:
 
 class Open:
     """What no model can write."""
+
+
+def test_what_a_model_gives_is_read_as_json() -> None:
+    class Span(BaseModel):
+        model_config = ConfigDict(strict=True)
+
+        days: dict[int, date]
+
+    def plan(span: Span, colours: set[str]) -> None: ...
+
+    plan.__annotations__["span"] = Span
+    given = {"span": {"days": {"1": "2026-02-03"}}, "colours": ["red"]}
+    found = Tool("plan", plan).checked(given)
+    assert found == {"span": Span(days={1: date(2026, 2, 3)}), "colours": {"red"}}
