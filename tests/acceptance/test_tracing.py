@@ -1,4 +1,4 @@
-"""One trace for everything that a task is, over real processes, a real Redis and OTLP over real HTTP."""
+"""One trace for everything that a task is, over real processes, real brokers and OTLP over real HTTP."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from hermes_async.domain.task import Lane
 from tests.support import traced
 from tests.support.asking import ended
 from tests.support.model import ScriptedModel, call, say
+from tests.support.rabbitmq import RabbitServer, running_rabbitmq
 from tests.support.receiver import Receiver, hang
 from tests.support.servers import Process, free_port, wait_until_async
 from tests.support.sink import Sink, named, paths, sink
@@ -48,25 +49,46 @@ async def spans(anyio_backend: str) -> AsyncIterator[Sink]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+    yield from running_rabbitmq(tmp_path_factory.mktemp("rabbitmq"))
+
+
+@pytest.fixture
+def broker(request: pytest.FixtureRequest) -> str:
+    """The URL of what carries the tasks, if it is not the Redis of the state."""
+    return request.getfixturevalue("rabbit").url if getattr(request, "param", "") == "rabbitmq" else ""
+
+
+over_both = pytest.mark.parametrize("broker", ["redis", "rabbitmq"], indirect=True)
+
+
 @pytest.fixture
 async def site(
-    redis_url: str, tmp_path: Path, spawn: Callable[..., Process], anyio_backend: str, spans: Sink
+    redis_url: str,
+    broker: str,
+    tmp_path: Path,
+    spawn: Callable[..., Process],
+    anyio_backend: str,
+    spans: Sink,
 ) -> AsyncIterator[Site]:
     """Workers that send their spans; the test itself traces nothing."""
-    async with site_over(redis_url, tmp_path, spawn) as site:
+    async with site_over(redis_url, tmp_path, spawn, broker=broker) as site:
         site.env = {**site.env, **MODULES, **spans.env}
         yield site
 
 
 # -- one trace --------------------------------------------------------------------------------------------
+@over_both
 async def test_one_trace_from_the_parents_span_to_callback_and_webhook(
-    redis_url: str, tmp_path: Path, spawn: Callable[..., Process], spans: Sink
+    redis_url: str, broker: str, tmp_path: Path, spawn: Callable[..., Process], spans: Sink
 ) -> None:
     async with Receiver() as receiver:
         config = CONFIG.replace("WEBHOOK", receiver.url)
         env = {
             "HERMES_CONFIG": str(tmp_path / "agents.yaml"),
-            "HERMES_TASK_QUEUE": redis_url,
+            "HERMES_TASK_QUEUE": broker or redis_url,
+            "HERMES_STATE": redis_url,
             "HERMES_WEBHOOK_ALLOW": receiver.place,
             **MODULES,
             **spans.env,
@@ -112,7 +134,7 @@ async def test_one_trace_from_the_parents_span_to_callback_and_webhook(
         )
         assert all(span.error is None for span in found)
         assert set(spans.times.values()) == {1}
-        assert_attributes(found, task_id)
+        assert_attributes(found, task_id, "rabbitmq" if broker else "redis")
         assert [post.headers["traceparent"][3:35] for post in receiver.posts] == [trace_id]
 
 
@@ -143,11 +165,11 @@ async def test_the_turns_of_a_chat_begin_the_traces_of_what_they_delegate(site: 
     )
 
 
-def assert_attributes(found: list[Span], task_id: str) -> None:
+def assert_attributes(found: list[Span], task_id: str, system: str) -> None:
     """Names are OpenTelemetry's; what was said to the agent, and what it said, is nowhere."""
     (process,) = named(found, "process lead")
     assert process.kind == "consumer"
-    assert process.attributes["messaging.system"] == "redis"
+    assert process.attributes["messaging.system"] == system
     assert process.attributes["messaging.destination.name"] == "hermes.async"
     assert process.attributes["messaging.message.id"] == task_id
     (agent,) = named(found, "invoke_agent lead")
@@ -161,6 +183,7 @@ def assert_attributes(found: list[Span], task_id: str) -> None:
     assert "chips" not in json.dumps([span.model_dump() for span in found])
 
 
+@over_both
 async def test_attempts_waits_and_retries_are_in_one_trace(site: Site, spans: Sink) -> None:
     await site.workers(Lane.ASYNC)
     handle = await site.dispatch(traced.stumble)
@@ -176,6 +199,7 @@ async def test_attempts_waits_and_retries_are_in_one_trace(site: Site, spans: Si
 
 
 # -- crashes ----------------------------------------------------------------------------------------------
+@over_both
 @pytest.mark.parametrize("lane", list(Lane))
 async def test_a_killed_worker_leaves_a_complete_trace_with_both_attempts(
     site: Site, spans: Sink, lane: Lane
