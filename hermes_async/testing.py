@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
+from contextlib import asynccontextmanager
+from functools import partial, wraps
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
-import pytest
+from pydantic import Field, InstanceOf
 
 from hermes_async.adapters.memory import MemoryQueue, MemoryStore
 from hermes_async.adapters.model.declared import DeclaredAgents
 from hermes_async.adapters.tools import ToolNames, load_tools
 from hermes_async.adapters.tracer import tracing_here
+from hermes_async.core.arguments import Count, Function, Text, strict
 from hermes_async.core.callbacks import Caller
 from hermes_async.core.calling import Functions
 from hermes_async.core.hermes import Hermes
+from hermes_async.core.options import spec_of
 from hermes_async.core.registry import Registry
+from hermes_async.core.signature import unbound
 from hermes_async.core.subagent import Subagent
-from hermes_async.domain.agent import AgentsConfig, SubagentSpec
+from hermes_async.domain.agent import AgentsConfig
 from hermes_async.domain.task import Lane
 
 __all__ = ["LocalHermes", "stub"]
+
+#: The fixtures are apart, so that this module can be imported where pytest is not installed.
+pytest_plugins = ("hermes_async.pytest_plugin",)
+
+Config = Annotated[InstanceOf[AgentsConfig] | None, Field()]
+Callbacks = Annotated[Mapping[str, Function], Field()]
+AgentOrName = Annotated[InstanceOf[Subagent[..., Any]] | Text, Field()]
+Raises = Annotated[InstanceOf[BaseException] | type[BaseException] | None, Field()]
 
 #: Seconds between two rounds of the janitor, which brings retries back.
 SWEEP_EVERY = 0.05
@@ -33,12 +44,13 @@ NO_MODELS: Mapping[str, Any] = MappingProxyType({})
 LEASE = 86_400.0
 
 
+@strict
 @asynccontextmanager
 async def LocalHermes(
     *agents: Subagent[..., Any],
-    config: AgentsConfig | None = None,
-    slots: int = 100,
-    callbacks: Mapping[str, Callable[..., Any]] = NO_CALLBACKS,
+    config: Config = None,
+    slots: Count = 100,
+    callbacks: Callbacks = NO_CALLBACKS,
     models: Mapping[str, Any] = NO_MODELS,
 ) -> AsyncIterator[Hermes]:
     """Yield a Hermes that runs its tasks here and now, without Redis, Celery or another process.
@@ -152,18 +164,24 @@ def _stop(task: asyncio.Task[Any] | None) -> None:
         task.cancel()
 
 
-def stub(name: str, *, returns: Any = None, raises: Exception | None = None) -> Subagent[..., Any]:
-    """Return an agent that takes any named input and at once returns a value, or raises."""
+@strict
+def stub(agent: AgentOrName, *, returns: Any = None, raises: Raises = None) -> Subagent[..., Any]:
+    """Return an agent that at once returns a value, or raises.
 
-    async def stand_in(ctx: Any, /, **anything: Any) -> Any:
+    Args:
+        agent: the agent in whose place it stands, with its name, arguments and options. Or a name alone:
+            then it takes any named arguments, or a text, its `input`.
+        returns: the result, of the type that the agent says.
+        raises: what every attempt raises instead.
+    """
+
+    async def stand_in(ctx: Any, input: Any = None, **anything: Any) -> Any:
         if raises is not None:
             raise raises
         return returns
 
-    return Subagent(name, stand_in, SubagentSpec(id=name, agent=name), stands_in=True)
-
-
-@pytest.fixture
-def local_hermes() -> Callable[..., AbstractAsyncContextManager[Hermes]]:
-    """`async with local_hermes(my_agent) as hermes:` in a test."""
-    return LocalHermes
+    if isinstance(agent, str):
+        stand_in.__name__ = agent
+        return Subagent(agent, stand_in, spec_of(agent, agent, {}), stands_in=True)
+    called = wraps(unbound(agent.function))(stand_in)
+    return agent.but(function=called, pool=agent.lane, needs=None, stands_in=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +17,7 @@ from hermes_async import ParentContext, TaskCancelled, TaskContext, TaskFailed, 
 from hermes_async.adapters.memory import MemoryStore
 from hermes_async.core.hermes import Hermes
 from hermes_async.domain.agent import AgentsConfig, AgentSpec, GateLimits, RetryPolicy, SubagentSpec
-from hermes_async.domain.errors import InvalidInput, UnknownAgent
+from hermes_async.domain.errors import InvalidInput, UnknownAgent, UserError
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.task import TaskStatus
 from hermes_async.testing import LocalHermes, stub
@@ -159,8 +162,66 @@ async def test_a_stub_takes_anything_and_returns_what_it_is_told() -> None:
         session = hermes.session()
         assert await (await session.dispatch("research", topic="x", deep=[1])) == {"a": 1}
         assert await (await session.dispatch("nothing")) is None
-        with pytest.raises(InvalidInput):
-            await session.dispatch("research", "by place")
+        for handle in (await session.dispatch("research", "tea"), await session.submit("research", "tea")):
+            assert await handle == {"a": 1}
+            assert (await handle.task()).birth.input == {"input": "tea"}
+        with pytest.raises(InvalidInput, match=r"^research: too many positional arguments"):
+            await session.dispatch("research", "by", "place")
+
+
+@pytest.mark.parametrize("agent", [double, double_in_a_thread])
+async def test_a_stub_of_an_agent_is_called_as_that_is(agent: Any) -> None:
+    slow = agent.options(timeout=7)
+    stand_in = stub(slow, returns=42)
+    assert (stand_in.name, stand_in.lane, stand_in.spec) == (agent.name, agent.lane, slow.spec)
+    async with LocalHermes(stand_in, quadruple) as hermes:
+        session = hermes.session()
+        for handle in (
+            await session.dispatch(stand_in, 1),
+            await session.dispatch(agent.name, n=2),
+            await session.submit(agent.name, '{"n": 3}'),
+        ):
+            assert await handle == 42
+        for wrong in ((), ("x",), (1, 2)):
+            with pytest.raises(InvalidInput, match=f"^{agent.name}: "):
+                await session.dispatch(agent.name, *wrong)
+    async with LocalHermes(stub(double, returns="x")) as hermes:
+        with pytest.raises(TaskFailed, match="the result of double does not fit"):
+            await (await hermes.session().dispatch(double, 1))
+
+
+async def test_an_agent_that_dispatches_another_finds_its_stub() -> None:
+    async with LocalHermes(quadruple, stub(double, returns=5)) as hermes:
+        assert await (await hermes.session().dispatch("quadruple", 1)) == 10
+
+
+WRONG: dict[str, Callable[[], Any]] = {
+    "LocalHermes: slots: ": lambda: LocalHermes(slots=0),
+    "LocalHermes: config: ": lambda: LocalHermes(config="agents.yaml"),  # type: ignore[arg-type]
+    "LocalHermes: callbacks.f: ": lambda: LocalHermes(callbacks={"f": "g"}),  # type: ignore[dict-item]
+    "stub: agent.": lambda: stub(5),  # type: ignore[arg-type]
+    "stub: raises.": lambda: stub("x", raises="no"),  # type: ignore[arg-type]
+    "subagent 'a b' cannot have this id": lambda: stub("a b"),
+}
+
+
+@pytest.mark.parametrize("told", WRONG)
+def test_what_cannot_be_tested_with_is_refused(told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        WRONG[told]()
+    assert str(caught.value).startswith(told)
+
+
+def test_it_needs_no_pytest() -> None:
+    program = "import sys; sys.modules['pytest'] = None; from hermes_async.testing import LocalHermes, stub"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_pytest_finds_the_fixture_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("def test_it(local_hermes):\n    assert local_hermes()\n")
+    line = [sys.executable, "-m", "pytest", "-q", "--rootdir", str(tmp_path), str(tmp_path)]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 async def test_a_stub_may_fail() -> None:
