@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
@@ -15,13 +16,13 @@ from hermes_async.domain.errors import ConfigError, InvalidInput
 _LONGEST: Final = 120
 
 
-def file_of(folder: Path, session_id: str) -> Path:
+def file_of(folder: str | os.PathLike[str], session_id: str) -> Path:
     """Return where the conversation of a session is kept; two sessions never share a file."""
     name = quote(session_id, safe=" ")
     if name.startswith(".") or len(name) > _LONGEST or session_id != session_id.lower():
         digest = blake2b(session_id.encode(), digest_size=8).hexdigest()
         name = f"{name[:_LONGEST].lstrip('.')}-{digest}"
-    return folder / f"{name}.json"
+    return Path(folder) / f"{name}.json"
 
 
 def hold(file: Path, session_id: str) -> FileLock:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from hermes_async.adapters.model.names import INSTALL
@@ -20,10 +20,12 @@ from hermes_async.chat.pieces import Piece, TurnEnded
 from hermes_async.chat.spending import Spending
 from hermes_async.chat.toolbox import Toolbox
 from hermes_async.chat.turn import Turn
+from hermes_async.chat.watchers import Watchers
 from hermes_async.core.delegation import Delegation
 from hermes_async.core.ending import end
 from hermes_async.core.feed import ASK_AGAIN
 from hermes_async.core.hermes import Hermes
+from hermes_async.core.home import Home
 from hermes_async.domain.errors import InvalidInput, TurnFailed
 
 try:
@@ -75,7 +77,7 @@ class ChatParent:
         parent: str,
         *,
         session_id: str | None = None,
-        folder: Path | None = None,
+        folder: str | os.PathLike[str] | None = None,
         model: Any = None,
         tools: ToolNames = TOOLS,
         coalesce: float = COALESCE,
@@ -95,11 +97,12 @@ class ChatParent:
         told = instructions_of(spec, delegation)
         self._mind = Mind(self._model, full, told, toolbox, self._history, spec)
         self._memory = Memory(self._history, inbox, delegation.news)
+        self._home = Home("chat", "with `async with ChatParent(...)`", by_itself=False)
         self._stack = AsyncExitStack()
         self._queue: deque[Turn] = deque()
         #: Turns that had not ended when the chat was left.
         self._left: list[Turn] = []
-        self._watchers: set[asyncio.Queue[Piece]] = set()
+        self._watchers = Watchers()
         self._numbers = count(1)
         #: The turn that is under way or about to begin, and what may be interrupted in it.
         self._turn: Turn | None = None
@@ -113,10 +116,13 @@ class ChatParent:
         self._again_at: float | None = None
 
     async def __aenter__(self) -> Self:
-        await self._stack.enter_async_context(self._model)
+        self._home.open()
+        self._stack.callback(self._watchers.tell, None)
         try:
+            await self._stack.enter_async_context(self._model)
             await self._memory.open()
         except BaseException:
+            self._home.is_closed = True
             await self._stack.aclose()
             raise
         self._stack.push_async_callback(self._memory.close)
@@ -127,6 +133,8 @@ class ChatParent:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        self._home.loop()
+        self._home.is_closed = True
         await self._stack.aclose()
 
     @property
@@ -159,7 +167,9 @@ class ChatParent:
 
         Raises:
             InvalidInput: nothing is said.
+            UserError: the chat is not open, or was left (Closed), or belongs to another event loop.
         """
+        self._home.loop()
         if not text.strip():
             raise InvalidInput("nothing was said: give some text")
         turn = self._enqueue(whole(text))
@@ -169,6 +179,7 @@ class ChatParent:
 
     def again(self) -> Turn | None:
         """Have the model asked again what it has not answered; None: it has answered everything."""
+        self._home.loop()
         if not (self._history.unanswered or self._history.is_unfinished or self._failures):
             return None
         return self._enqueue(None)
@@ -179,6 +190,7 @@ class ChatParent:
         Raises:
             InvalidInput: a turn is under way.
         """
+        self._home.loop()
         if self._turn is not None or self._queue:
             raise InvalidInput("a turn is under way: wait for its end, or interrupt it")
         self._history.clear()
@@ -199,17 +211,10 @@ class ChatParent:
         return True
 
     def pieces(self) -> AsyncIterator[Piece]:
-        """Return what happens in all turns from this call on, for ever."""
-        watcher: asyncio.Queue[Piece] = asyncio.Queue()
-        self._watchers.add(watcher)
-        return self._watch(watcher)
-
-    async def _watch(self, watcher: asyncio.Queue[Piece]) -> AsyncIterator[Piece]:
-        try:
-            while True:
-                yield await watcher.get()
-        finally:
-            self._watchers.discard(watcher)
+        """Return what happens in all turns from this call on, until the chat is left."""
+        if self._home.is_closed:  # before it is opened one may begin to watch
+            raise self._home.closed()
+        return self._watchers.watch()
 
     def _enqueue(self, said: str | None) -> Turn:
         turn = self._new_turn(said)
@@ -218,11 +223,7 @@ class ChatParent:
         return turn
 
     def _new_turn(self, said: str | None = None) -> Turn:
-        return Turn(next(self._numbers), said, self._tell)
-
-    def _tell(self, piece: Piece) -> None:
-        for watcher in self._watchers:
-            watcher.put_nowait(piece)
+        return Turn(next(self._numbers), said, self._watchers.tell)
 
     async def _live(self) -> None:
         """Take one turn after the other."""

@@ -9,35 +9,53 @@ from hermes_async.domain.errors import Closed, UserError
 
 
 class Home:
-    """The event loop and the process of the first use, until the end.
+    """The event loop and the process in which something was opened, until it is closed.
 
     Args:
         what: is at home there, for messages.
         cure: how one gets another.
+        by_itself: its first use opens it.
     """
 
-    def __init__(self, what: str = "Hermes", cure: str = "with `connect()`") -> None:
+    def __init__(
+        self, what: str = "Hermes", cure: str = "with `connect()`", *, by_itself: bool = True
+    ) -> None:
         self.is_closed = False
         self._what = what
         self._cure = cure
+        self._by_itself = by_itself
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
+
+    def open(self) -> None:
+        """Be at home here, for the first time or again.
+
+        Raises:
+            UserError: it is open, or no event loop of asyncio runs here.
+        """
+        if self._loop is not None and not self.is_closed:
+            raise UserError(f"this {self._what} is open already: open another, {self._cure}")
+        self._loop, self._pid = self._running(), os.getpid()
+        self.is_closed = False
 
     def loop(self) -> asyncio.AbstractEventLoop:
         """Return the running loop.
 
         Raises:
             Closed: it is too late.
-            UserError: this is not the loop of the first use, or not its process, or no loop of asyncio.
+            UserError: it is too early, or this is another loop or process than that in which it was opened.
         """
         if self.is_closed:
             raise self.closed()
-        if self._pid != os.getpid():
-            if self._loop is not None:  # we were forked: its sockets are the other's
-                raise self._elsewhere("process")
-            self._loop, self._pid = self._running(), os.getpid()
+        if self._loop is None:
+            if not self._by_itself:
+                raise UserError(f"this {self._what} is not open yet: open it {self._cure}")
+            self.open()
+        elif self._pid != os.getpid():  # we were forked: its sockets are the other's
+            raise self._elsewhere("process")
         elif self._loop is not self._running():
             raise self._elsewhere("event loop")
+        assert self._loop is not None
         return self._loop
 
     def closed(self) -> Closed:

@@ -14,6 +14,7 @@ import aiohttp
 from pydantic import Field, JsonValue
 
 from hermes_async.core.arguments import Patience, Seconds, Text, strict
+from hermes_async.core.home import Home
 from hermes_async.domain.errors import RelayUnavailable, Unauthorized
 from hermes_async.domain.events import AnyEvent, parse
 from hermes_async.domain.gap import Gap
@@ -61,21 +62,26 @@ class RelayClient:
         self._timeout = timeout
         self._give_up_after = give_up_after
         self._http: aiohttp.ClientSession | None = None
+        self._home = Home("RelayClient", "with `async with RelayClient(...)`", by_itself=False)
         self._connections: set[Connection] = set()
         self._commands: Connection | None = None
         self._connecting = asyncio.Lock()
 
     async def __aenter__(self) -> RelayClient:
+        self._home.open()
         self._http = aiohttp.ClientSession()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for connection in list(self._connections):
-            await connection.close()
-        if self._http is not None:
-            await self._http.close()
+        http = self._ready()
+        self._home.is_closed = True
+        try:
+            for connection in list(self._connections):
+                await connection.close()
+        finally:
+            await http.close()
 
     async def follow(
         self, *, session: str | None = None, task: str | None = None, after: int = 0
@@ -84,7 +90,8 @@ class RelayClient:
         until its end.
 
         Each comes once and in order. It may take as long as you like to deal with one: no more than a batch
-        is held meanwhile, and a connection that the relay gave up is made again when you come back.
+        is held meanwhile, and a connection that the relay gave up is made again when you come back. When the
+        client is left, the events of a session end; those of a task, which has not ended, raise Closed.
 
         Args:
             session: the session's id.
@@ -96,9 +103,10 @@ class RelayClient:
             UnknownTask: the session or task does not exist, or the token does not allow it.
             RelayUnavailable: no relay answered in time.
         """
+        self._home.loop()
         place = _Place(session, task, after)
         patience = _Patience(self._url, self._timeout)
-        while not place.ended:
+        while not (place.ended or self._is_left(task)):
             try:
                 async with self._subscribed(place, patience) as connection:
                     patience.renew(self._give_up_after)
@@ -109,7 +117,7 @@ class RelayClient:
                         raise Unauthorized("the token has expired; ask for a new one")
             except Lost as exc:
                 place.lost = str(exc)
-            if not place.ended:
+            if not (place.ended or self._is_left(task)):
                 await patience.wait(place.lost)
 
     async def dispatch(
@@ -168,6 +176,7 @@ class RelayClient:
 
     async def _command(self, name: str, **said: Any) -> dict[str, Any]:
         """Give a command over a connection that is kept for the next one."""
+        self._home.loop()
         try:
             async with self._connecting:
                 connection = await self._for_commands()
@@ -196,9 +205,15 @@ class RelayClient:
             self._connections.discard(connection)
             await connection.close()
 
+    def _is_left(self, task: str | None) -> bool:
+        """Tell whether nothing comes any more; that is an error for a task, which has not ended."""
+        if task is not None and self._home.is_closed:
+            raise self._home.closed()
+        return self._home.is_closed
+
     def _ready(self) -> aiohttp.ClientSession:
-        if self._http is None:
-            raise RuntimeError("use it as a context manager: `async with RelayClient(...) as client`")
+        self._home.loop()
+        assert self._http is not None
         return self._http
 
     def _fresh(self) -> str:

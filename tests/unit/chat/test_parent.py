@@ -261,7 +261,7 @@ async def test_nobody_there(hermes: Hermes, monkeypatch: pytest.MonkeyPatch) -> 
         pieces = chat.pieces()
         with pytest.raises(TurnFailed, match=why):
             await chat.say("hello")
-        await wait_until_async(lambda: chat.has_failed)
+        await wait_until_async(lambda: chat.has_failed and not chat.is_busy)
         turn = chat.again()
         assert turn is not None
         with pytest.raises(TurnFailed, match=why):  # whoever asks is told all of it

@@ -9,12 +9,19 @@ from collections.abc import AsyncIterator
 import pytest
 
 from hermes_async.core.hermes import Hermes
-from hermes_async.domain.errors import InvalidInput, RelayUnavailable, Unauthorized, UnknownTask
+from hermes_async.domain.errors import (
+    Closed,
+    InvalidInput,
+    RelayUnavailable,
+    Unauthorized,
+    UnknownTask,
+    UserError,
+)
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.gap import Gap
 from hermes_async.relay.client import RelayClient
 from hermes_async.relay.line import Limits
-from tests.support.servers import free_port
+from tests.support.servers import free_port, wait_until_async
 from tests.unit.relay.conftest import (
     MakeStore,
     Station,
@@ -215,3 +222,54 @@ async def test_a_client_that_is_closed_ends_what_was_followed(hermes: Hermes, re
             break
     await asyncio.sleep(0.1)
     assert not [name for name in background_tasks() if "feed" in name]
+
+
+LEFT = r"^this RelayClient is closed: open another, with `async with RelayClient\(\.\.\.\)`$"
+
+
+@only_memory
+async def test_who_follows_a_client_that_is_left_is_done_or_told(hermes: Hermes, relay: Station) -> None:
+    async def note(events: AsyncIterator[AnyEvent | Gap]) -> None:
+        async for event in events:
+            heard.append(event.seq)
+
+    task = await new_task(hermes, "s")
+    heard: list[int] = []
+    async with RelayClient(relay.url, token("s")) as client:
+        session = asyncio.create_task(note(client.follow(session="s")))
+        ending = asyncio.create_task(note(client.follow(task=task.id)))
+        log = (await hermes.store.events("s", 0, 10)).events
+        await wait_until_async(lambda: len(heard) == 2 * len(log))
+    await asyncio.wait_for(session, 5)
+    with pytest.raises(Closed, match=LEFT):
+        await asyncio.wait_for(ending, 5)
+
+
+@only_memory
+async def test_one_that_is_not_open_or_was_left_refuses(hermes: Hermes, relay: Station) -> None:
+    await say(hermes, "s", 1)
+    client = RelayClient(relay.url, token("s"))
+
+    async def refused(error: type[UserError], sentence: str) -> None:
+        for asked in (client.message("s", "x"), anext(client.follow(session="s"))):
+            with pytest.raises(error, match=sentence):
+                await asked
+
+    await refused(UserError, "^this RelayClient is not open yet: open it with `async with RelayClient")
+    async with client:
+        assert await client.message("s", "x") == 2
+        with pytest.raises(UserError, match="this RelayClient is open already"):
+            await client.__aenter__()
+        with pytest.raises(UserError, match="this RelayClient belongs to another event loop"):
+            await asyncio.to_thread(asyncio.run, client.message("s", "x"))
+    await refused(Closed, LEFT)
+    async with client:
+        assert await client.message("s", "x") == 3
+
+
+async def test_one_without_asyncio_is_told_so() -> None:
+    def as_trio_does() -> None:
+        RelayClient("http://127.0.0.1:1", "x").__aenter__().send(None)
+
+    with pytest.raises(UserError, match="a RelayClient needs asyncio, of which no event loop runs here"):
+        await asyncio.to_thread(as_trio_does)
