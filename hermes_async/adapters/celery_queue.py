@@ -41,6 +41,8 @@ TIMEOUTS = {
 BATCH = 1_000
 #: Seconds between the end of an attempt's time and the moment at which Celery kills what still runs.
 GRACE = 10.0
+#: What a lane's queue is on RabbitMQ, whatever is the default there: a quorum queue refuses `x-max-priority`.
+CLASSIC = {"x-queue-type": "classic"}
 #: Milliseconds that RabbitMQ waits for the ack of a message, which we send when its task has ended: 24 days.
 #: Before 3.12 it knows only a limit for all queues, 30 minutes by default, and closes the channel then; a
 #: worker comes back from that, its task runs on, and the second message finds that there is nothing to claim.
@@ -219,18 +221,15 @@ class LaneQueue(Queue):  # type: ignore[misc]
         return super().queue_declare(nowait=nowait, passive=passive, channel=channel)
 
 
-def queue_arguments(version: str) -> dict[str, int]:
+def queue_arguments(version: str) -> dict[str, Any]:
     """Return what is asked of a RabbitMQ of this version; other brokers tell none."""
     found = re.match(r"(\d+)\.(\d+)", version)
-    asks = found and (int(found[1]), int(found[2])) < WITHOUT_CONSUMER_TIMEOUT
-    return CONSUMER_TIMEOUT if asks else {}
+    knows_limit = found and (int(found[1]), int(found[2])) < WITHOUT_CONSUMER_TIMEOUT
+    return {**CLASSIC, **CONSUMER_TIMEOUT} if knows_limit else CLASSIC
 
 
 def declared_queue(lane: Lane, namespace: str = NAMESPACE) -> Queue:
-    """Return a lane's queue as both sides declare it.
-
-    On RabbitMQ it is a classic queue: a quorum queue refuses `x-max-priority`.
-    """
+    """Return a lane's queue as both sides declare it."""
     name = queue_name(lane, namespace)
     return LaneQueue(name, Exchange(""), routing_key=name, max_priority=9)
 

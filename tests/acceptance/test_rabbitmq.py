@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hermes_async.adapters.celery_queue import CeleryQueue
 from hermes_async.core.handle import TaskHandle
 from hermes_async.domain.task import Lane, TaskStatus
 from tests.support import agents
@@ -17,6 +18,7 @@ from tests.support.asking import ended, told
 from tests.support.rabbitmq import RabbitServer, running_rabbitmq
 from tests.support.servers import Process, wait_until_async
 from tests.support.site import RECOVERY, Site, site_over, until_said
+from tests.support.values import make_task
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -132,6 +134,22 @@ async def test_a_task_may_run_longer_than_rabbitmq_waits_for_an_ack(site: Site, 
     await went_once(*[await site.dispatch(agent, "x") for agent in (agents.echo, agents.sync_echo)])
     await until_drained(rabbit)
     assert all(worker.alive for worker in workers)
+
+
+async def test_a_lane_is_a_classic_queue_where_another_kind_is_the_default(rabbit: RabbitServer) -> None:
+    """A quorum queue refuses our priorities."""
+    for args in (
+        ("add_vhost", "modern", "--default-queue-type", "quorum"),
+        ("set_permissions", "-p", "modern", "guest", ".*", ".*", ".*"),
+    ):
+        await asyncio.to_thread(rabbit.control, *args)
+    queue = CeleryQueue(rabbit.url.removesuffix("/") + "modern", shares_store=False)
+    await queue.publish_all([make_task()])
+    await queue.close()
+    listed = await asyncio.to_thread(
+        rabbit.control, "list_queues", "-p", "modern", "name", "type", "messages"
+    )
+    assert listed.split()[-3:] == ["hermes.async", "classic", "1"]
 
 
 async def test_a_connection_that_is_closed_while_tasks_run_costs_nothing(

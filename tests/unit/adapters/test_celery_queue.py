@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 
 from hermes_async.adapters.celery_queue import (
+    CLASSIC,
     CONSUMER_TIMEOUT,
     CeleryQueue,
     queue_arguments,
@@ -57,13 +58,13 @@ def test_celery_s_limits_lie_behind_ours(lane: Lane, timeout: float | None, limi
 
 @pytest.mark.parametrize("version", ["3.10.8", "3.13.7", "4.0.5", "4.2.1-rc.1"])
 def test_rabbitmq_is_asked_for_the_time_that_a_task_may_take(version: str) -> None:
-    assert queue_arguments(version) == CONSUMER_TIMEOUT
+    assert queue_arguments(version) == {**CLASSIC, **CONSUMER_TIMEOUT}
 
 
 @pytest.mark.parametrize("version", ["4.3.0", "4.3.6", "4.10.0", "5.0.0", "", "?"])
 def test_who_knows_no_such_limit_is_not_asked(version: str) -> None:
     """RabbitMQ 4.3 refuses the whole queue, Redis tells no version."""
-    assert queue_arguments(version) == {}
+    assert queue_arguments(version) == CLASSIC
 
 
 @pytest.mark.parametrize("scheme", ["redis", "redis+list", "amqp"])
