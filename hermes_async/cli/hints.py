@@ -8,7 +8,6 @@ from typing import Any, Final
 from hermes_async.cli.shell import Shell
 from hermes_async.core.handle import TaskHandle
 from hermes_async.core.hermes import Hermes
-from hermes_async.domain.task import TaskStatus
 
 FIRST_FILE: Final = """\
 # agents.yaml
@@ -44,6 +43,5 @@ def hint_after_create(shell: Shell, task_id: str) -> None:
 
 async def hint_if_nobody_works(shell: Shell, hermes: Hermes, handle: TaskHandle[Any]) -> None:
     """Say that a task waits, when there is no worker that could take it."""
-    task = await handle.task()
-    if task.status is TaskStatus.QUEUED and not (await hermes.traffic()).slots[task.lane]:
+    if await hermes.feed.lookout.finds_nobody(handle.id):
         shell.tell(f"no worker is running; the task waits for `{command(shell, 'up')}`")

@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 import anyio
 
+from hermes_async.core.lookout import Lookout
 from hermes_async.core.page import Page
 from hermes_async.core.ports import Store
 from hermes_async.domain.errors import Closed, StoreDamaged, StoreUnavailable
@@ -44,6 +45,7 @@ class Feed:
     def __init__(self, store: Store, linger: float = 0.0) -> None:
         self.store = store
         self.linger = linger
+        self.lookout = Lookout(store)
         self._readers: dict[str, Reader] = {}
 
     @asynccontextmanager
@@ -144,6 +146,7 @@ class Feed:
         self._readers.clear()
         for reader in readers:
             await reader.stop()
+        await self.lookout.close()
 
 
 class End:

@@ -53,6 +53,7 @@ class TaskHandle(Generic[R]):
         self.id = task.id
         self.session_id = task.session_id
         self.trace_id = task.birth.trace_id
+        self._lane = task.lane
         #: It has ended, and this handle knows; it may have ended before.
         self.has_ended = False
         #: An idempotency key led to a task that was there before.
@@ -104,7 +105,8 @@ class TaskHandle(Generic[R]):
                 end = reader.end_of(self.id)
                 if end is not self._end and (task := await self._if_ended()):  # it may lie behind the reader
                     return task
-                await reader.told(end.seen)
+                with self._feed.lookout.over(self.id, self._lane):
+                    await reader.told(end.seen)
                 if end.event is not None:
                     self.has_ended = True
                     return end.event
@@ -157,7 +159,8 @@ class TaskHandle(Generic[R]):
         waits: Waiting = nullcontext
         while not place.has_ended:
             async with waits():
-                page = await anext(pages)
+                with self._feed.lookout.over(self.id, self._lane):
+                    page = await anext(pages)
             waits = nullcontext if page.events else self._aside
             for event in place.advance(page):
                 if missing := place.missing_before(event):
