@@ -17,17 +17,25 @@ from kombu.exceptions import KombuError, OperationalError
 from kombu.pidbox import Mailbox
 
 from hermes_async.adapters.confirms import Confirms
-from hermes_async.adapters.redis_store.connection import shown
+from hermes_async.adapters.cures import cure
 from hermes_async.core.ports import Parcel
 from hermes_async.domain.agent import NAMESPACE, SubagentSpec
 from hermes_async.domain.errors import QueueUnavailable
 from hermes_async.domain.task import Lane, Task
+from hermes_async.domain.urls import is_rabbitmq, masked
 from hermes_async.transport.streams import encode_message, stream_key
 
 logger = logging.getLogger("hermes.queue")
 
 #: Our names of kombu's transports, where they differ.
-SCHEMES = {"redis": "redisstream", "rediss": "redisstreams", "redis+list": "redis"}
+SCHEMES = {
+    "redis": "redisstream",
+    "rediss": "redisstreams",
+    "unix": "redisstream+socket",
+    "redis+list": "redis",
+    "rediss+list": "rediss",
+    "unix+list": "redis+socket",
+}
 #: Seconds to connect and to wait for a reply.
 CONNECT_TIMEOUT, REPLY_TIMEOUT = 1.4, 2.5
 #: The same as the libraries call it: first redis-py, then py-amqp.
@@ -75,9 +83,26 @@ def task_name(agent: str) -> str:
 
 
 def transport_url(url: str) -> str:
-    """Return the broker URL as kombu knows it: `redis://` and `rediss://` are our transport over streams."""
+    """Return the broker URL as kombu knows it: Redis is our transport over streams, but for `+list`."""
     scheme, _, rest = url.partition("://")
-    return f"{SCHEMES.get(scheme, scheme)}://{rest}"
+    if is_rabbitmq(url):
+        return url
+    place, _, query = rest.replace(";", "%3B").partition("?")  # kombu takes what follows one for another URL
+    if scheme.startswith("unix"):
+        query = query.replace("db=", "virtual_host=")
+    elif scheme == "rediss+list" and "ssl_cert_reqs=" not in query:
+        query = f"{query}&ssl_cert_reqs=required".strip("&")  # or kombu would not even use TLS
+    return f"{SCHEMES.get(scheme, scheme)}://{place}{query and '?'}{query}"
+
+
+def over_lists(url: str) -> bool:
+    """Tell whether the broker is a Redis over kombu's stock transport."""
+    return url.partition("://")[0].endswith("+list")
+
+
+def over_streams(url: str) -> bool:
+    """Tell whether it is one over our transport."""
+    return not (over_lists(url) or is_rabbitmq(url))
 
 
 def time_limits(lane: Lane, options: SubagentSpec) -> tuple[float | None, float | None]:
@@ -102,14 +127,14 @@ class CeleryQueue:
     """
 
     def __init__(self, url: str, *, shares_store: bool, namespace: str = NAMESPACE) -> None:
-        self._where = shown(url)
+        self._where = masked(url)
         self._namespace = namespace
         self._mailbox = mailbox(namespace)
-        self._to_store = shares_store and transport_url(url).startswith("redisstream")
+        self._to_store = shares_store and over_streams(url)
         #: kombu's lists serve 0 first, everybody else 9.
-        self._is_reversed = transport_url(url).startswith("redis://")
+        self._is_reversed = over_lists(url)
         #: Over Redis a message that is written is there.
-        self._confirms = url.startswith("amqp")
+        self._confirms = is_rabbitmq(url)
         options = dict(TIMEOUTS)
         connection = Connection(
             transport_url(url), connect_timeout=CONNECT_TIMEOUT, transport_options=options
@@ -160,7 +185,8 @@ class CeleryQueue:
         try:
             await anyio.to_thread.run_sync(self._with_connection, function, argument)
         except (KombuError, OSError) as exc:
-            message = f"the broker at {self._where} does not work ({exc}); is it running and reachable?"
+            said = f"({exc})".replace(".)", ")")
+            message = f"the broker at {self._where} does not work {said}{cure(self._where, said)}"
             raise QueueUnavailable(message) from exc
 
     def _with_connection(self, function: Callable[[Connection, Any], None], argument: Any) -> None:

@@ -22,9 +22,11 @@ from kombu.exceptions import KombuError
 
 from hermes_async.adapters import state_folder
 from hermes_async.adapters.celery_queue import CeleryQueue, mailbox, transport_url
+from hermes_async.adapters.cures import cure
 from hermes_async.adapters.embedded_redis import find_server, last_fault, running_url
 from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.adapters.redis_store.connection import plain
+from hermes_async.adapters.redis_store.meaning import unavailable
 from hermes_async.adapters.tracer import tracing_here
 from hermes_async.bootstrap import Servers
 from hermes_async.cli.sources import changed, changed_since
@@ -115,7 +117,7 @@ def redis_findings(servers: Servers) -> Iterator[Finding]:
         try:
             info: Any = client.info()
         except redis.RedisError as error:
-            yield Finding("state", "broken", f"{masked(servers.state)} does not answer: {error}")
+            yield Finding("state", "broken", str(unavailable(error, masked(servers.state))))
             return
         name = "valkey" if "valkey_version" in info else "redis"
         yield Finding("state", "ok", f"{name} {info[f'{name}_version']} at {masked(servers.state)}")
@@ -175,7 +177,7 @@ def workers(servers: Servers, files: Collection[Path]) -> Iterator[Finding]:
     try:
         stats = {name: said for reply in _stats(servers) for name, said in reply.items()}
     except (KombuError, OSError, redis.RedisError) as error:
-        yield Finding("workers", "broken", f"cannot be asked: {error}")
+        yield Finding("workers", "broken", f"cannot be asked ({error}){cure(servers.broker, str(error))}")
         return
     if not stats:
         yield Finding("workers", "warning", "none answers: tasks wait; start them with `hermes-async up`")

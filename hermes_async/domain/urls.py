@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
-from urllib.parse import SplitResult, urlsplit
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-#: redis: our streams transport; redis+list: kombu's stock one.
-BROKER_SCHEMES = ("redis", "rediss", "redis+list", "redisstream", "amqp", "amqps")
-STATE_SCHEMES = ("redis", "rediss")
+#: Redis over TCP, over TLS, and over a socket file.
+STATE_SCHEMES = ("redis", "rediss", "unix")
+#: The same as a broker over our streams transport or, with `+list`, over kombu's stock one.
+BROKER_SCHEMES = (
+    *STATE_SCHEMES,
+    *(f"{scheme}+list" for scheme in STATE_SCHEMES),
+    "redisstream",
+    "amqp",
+    "amqps",
+)
 WEB_SCHEMES = ("https", "http")
 RELAY_SCHEMES = ("http", "https", "ws", "wss")
 
 _HOOK = "https://example.com/hook"
+_REDIS = "redis://localhost:6379/0"
+_ENCODED = "in which `@ : / ? # %` are written as `%40 %3A %2F %3F %23 %25`"
+
+#: How a password is written that would end too early otherwise.
+_ENCODED = "`@ : / ? # %` of a password are written `%40 %3A %2F %3F %23 %25`"
+#: What the query of a Redis URL may say, by scheme and in the words of redis-py.
+_OPTIONS: Final[Mapping[str, Mapping[str, str]]] = {
+    "rediss": {
+        "ssl_ca_certs": "FILE",
+        "ssl_certfile": "FILE",
+        "ssl_keyfile": "FILE",
+        "ssl_password": "TEXT",
+        "ssl_cert_reqs": "required|optional|none",
+        "ssl_check_hostname": "true|false",
+    },
+    "unix": {"db": "NUMBER"},
+}
 
 
 def broker_url(url: str) -> str:
     """Accept a Redis or RabbitMQ URL."""
-    return _checked(url, BROKER_SCHEMES, "redis://localhost:6379/0")
+    checked = _checked(url, BROKER_SCHEMES, _REDIS)
+    return checked if is_rabbitmq(checked) else _checked_redis(checked)
 
 
 def state_url(url: str) -> str:
     """Accept a Redis URL."""
-    return _checked(url, STATE_SCHEMES, "redis://localhost:6379/0")
+    return _checked_redis(_checked(url, STATE_SCHEMES, _REDIS))
 
 
 def web_url(url: str) -> str:
@@ -72,9 +99,45 @@ def _checked(url: str, schemes: tuple[str, ...], example: str) -> str:
         raise ValueError(
             f'must begin with {_spoken(schemes)}, not "{masked(url)}"; write one such as {example}'
         )
-    if not parts.hostname:
+    if not parts.hostname and not _is_socket(parts):
         raise ValueError(f'must name a host, unlike "{masked(url)}"; write one such as {example}')
     return url
+
+
+def _checked_redis(url: str) -> str:
+    """Return the URL if the clients of state and broker alike understand all of it."""
+    parts = urlsplit(url)
+    path = parts.path.strip("/")
+    if parts.fragment or "@" in parts.path + parts.query:
+        raise ValueError(f'must be a URL such as {_REDIS}, not "{masked(url)}"; {_ENCODED}')
+    if _is_socket(parts):
+        if parts.hostname or not path:
+            raise ValueError(f'must name a file, such as unix:///run/redis.sock, unlike "{masked(url)}"')
+    elif path and not path.isdecimal():
+        raise ValueError(f'must end with the number of a database, such as {_REDIS}, unlike "{masked(url)}"')
+    _check_options(parts)
+    return url
+
+
+def _check_options(parts: SplitResult) -> None:
+    scheme = parts.scheme.removesuffix("+list")
+    known = _OPTIONS.get(scheme, {})
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in known:
+            may = f"only {', '.join(known)}" if known else "nothing"
+            raise ValueError(f"must say {may} behind the `?` of {scheme}://, not {name}")
+        if not _fits(value, known[name]):
+            raise ValueError(f"must say {name}={known[name]} behind its `?`")
+
+
+def _fits(value: str, words: str) -> bool:
+    if words == "NUMBER":
+        return value.isdecimal()
+    return value != "" if words.isupper() else value in words.split("|")
+
+
+def _is_socket(parts: SplitResult) -> bool:
+    return parts.scheme in ("unix", "unix+list")
 
 
 def _split(url: str, example: str) -> SplitResult:
@@ -82,7 +145,8 @@ def _split(url: str, example: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port  # raises when it is not a number, or out of range
     except ValueError:
-        raise ValueError(f'must be a URL such as {example}, not "{masked(url)}"') from None
+        cure = f"; {_ENCODED}" if "@" in url and example == _REDIS else ""
+        raise ValueError(f'must be a URL such as {example}, not "{masked(url)}"{cure}') from None
     return parts
 
 

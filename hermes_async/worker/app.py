@@ -22,6 +22,8 @@ from hermes_async.adapters import logs
 from hermes_async.adapters.celery_queue import (
     declared_queue,
     exchange_name,
+    over_lists,
+    over_streams,
     queue_name,
     task_name,
     transport_url,
@@ -140,10 +142,9 @@ def _transport_options(broker: str, lease: float) -> dict[str, Any]:
     A connection may die without a word: kombu looks at those that only listen every `health_check_interval`
     seconds, and gives up one that is silent at two looks.
     """
-    url = transport_url(broker)
-    if url.startswith("redis://"):
+    if over_lists(broker):
         return {"visibility_timeout": VISIBILITY_TIMEOUT}
-    if not url.startswith("redisstream"):
+    if not over_streams(broker):
         return {}
     silence = max(lease / 3, 2.0)
     return {"lease": lease, "socket_timeout": silence, "health_check_interval": math.ceil(silence)}

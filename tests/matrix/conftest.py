@@ -20,6 +20,7 @@ from hermes_async.domain.urls import is_rabbitmq
 from hermes_async.settings import Settings
 from tests.support import asking
 from tests.support.engine import why_not
+from tests.support.guarded import RestrictedServer, TlsServer
 from tests.support.nodes import (
     Broker,
     ContainerOfRabbitMQ,
@@ -32,7 +33,7 @@ from tests.support.nodes import (
     WorkerNode,
 )
 from tests.support.rabbitmq import virtual_host
-from tests.support.servers import RedisServer, bundled_binary, needed, redis_binary
+from tests.support.servers import RedisServer, bundled_binary, needed
 
 AGENTS = Path(__file__).with_name("agents.yaml")
 #: Seconds after which a killed worker's task begins again.
@@ -50,14 +51,14 @@ class Cell(NamedTuple):
         return f"{self.broker}-{self.lane}"
 
 
-BROKERS = ("streams", "lists", "rabbitmq", "valkey", "default_redis_broker", "default_rabbitmq_broker")
 #: Brokers that are ours to restart and keep their messages meanwhile.
-DURABLE = ("streams", "lists", "valkey")
+DURABLE = ("streams", "lists", "valkey", "tls", "tls_lists", "restricted", "restricted_lists")
 #: What is needed for those that are containers.
 IMAGES = {
     "default_redis_broker": ContainerOfRedis.image(),
     "default_rabbitmq_broker": ContainerOfRabbitMQ.image(),
 }
+BROKERS = (*DURABLE, "rabbitmq", "default_redis_broker", "default_rabbitmq_broker")
 
 
 def cells(*brokers: str) -> list[Cell]:
@@ -81,27 +82,64 @@ def running(node: ProcessNode) -> Iterator[Any]:
         node.stop()
 
 
-def running_redis(folder: Path, binary: str | None, scheme: str = "redis") -> Iterator[RedisNode]:
+def running_redis(server: RedisServer, behind: str = "") -> Iterator[RedisNode]:
     """The same for a server that remembers its messages when it is started again."""
-    yield from running(RedisNode(RedisServer(folder, aof=True, binary=needed(binary)), scheme))
+    yield from running(RedisNode(server, behind))
 
 
 @pytest.fixture(scope="package")
-def streams(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisNode]:
+def place(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the cell's broker."""
+    return tmp_path_factory.mktemp(cell.broker)
+
+
+@pytest.fixture(scope="package")
+def streams(place: Path) -> Iterator[RedisNode]:
     """Redis, over our own transport."""
-    yield from running_redis(tmp_path_factory.mktemp("streams"), redis_binary())
+    yield from running_redis(RedisServer(place, aof=True))
 
 
 @pytest.fixture(scope="package")
-def lists(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisNode]:
+def lists(place: Path) -> Iterator[RedisNode]:
     """Redis, over kombu's stock transport."""
-    yield from running_redis(tmp_path_factory.mktemp("lists"), redis_binary(), "redis+list")
+    yield from running_redis(RedisServer(place, aof=True), "+list")
 
 
 @pytest.fixture(scope="package")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisNode]:
+def valkey(place: Path) -> Iterator[RedisNode]:
     """The bundled server, over our own transport."""
-    yield from running_redis(tmp_path_factory.mktemp("valkey"), bundled_binary())
+    yield from running_redis(RedisServer(place, aof=True, binary=needed(bundled_binary())))
+
+
+@pytest.fixture(scope="package")
+def tls(place: Path) -> Iterator[RedisNode]:
+    """Redis over TLS, where both sides show a certificate."""
+    yield from running_redis(TlsServer(place, aof=True))
+
+
+@pytest.fixture(scope="package")
+def tls_lists(place: Path) -> Iterator[RedisNode]:
+    """The same over kombu's stock transport."""
+    yield from running_redis(TlsServer(place, aof=True), "+list")
+
+
+@pytest.fixture(scope="package")
+def restricted(place: Path) -> Iterator[RedisNode]:
+    """Another database of Redis, over its socket, for a user with the documented permissions."""
+    yield from running_restricted(RestrictedServer(place, by_socket=True, aof=True))
+
+
+@pytest.fixture(scope="package")
+def restricted_lists(place: Path) -> Iterator[RedisNode]:
+    """The same over TCP and kombu's stock transport."""
+    yield from running_restricted(RestrictedServer(place, lists=True, aof=True), "+list")
+
+
+def running_restricted(server: RestrictedServer, behind: str = "") -> Iterator[RedisNode]:
+    """The body of a fixture; at its end, nobody has ever tried more than is documented."""
+    for node in running_redis(server, behind):
+        yield node
+        assert server.denied() == []
 
 
 @pytest.fixture(scope="package")

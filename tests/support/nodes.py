@@ -122,13 +122,14 @@ class BrokerNode(Node):
 
 
 class RedisNode(ProcessNode, BrokerNode):
-    """A Redis of our own; the scheme of its URL chooses the transport."""
+    """A Redis of our own; `+list` behind the scheme of its URL chooses kombu's stock transport."""
 
     ready_prompt = "Ready to accept connections"
 
-    def __init__(self, server: RedisServer, scheme: str = "redis") -> None:
-        super().__init__(f"{scheme}-{server.port}", lambda: server.start().process)
-        self.url = server.url.replace("redis", scheme)
+    def __init__(self, server: RedisServer, behind: str = "") -> None:
+        scheme, _, rest = server.url.partition("://")
+        super().__init__(f"{scheme}{behind}-{server.port}", lambda: server.start().process)
+        self.url = f"{scheme}{behind}://{rest}"
 
 
 class VirtualHostNode(BrokerNode):

@@ -88,7 +88,10 @@ async def test_a_redis_that_is_not_there_is_told_at_once() -> None:
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        ("me:secret@127.0.0.1:{port}/0", r"lets nobody in \(.*[^.]\); is the password in its URL right\?$"),
+        (
+            "me:secret@127.0.0.1:{port}/0",
+            r"lets nobody in \(.*[^.]\); are user and password in its URL right, .*\?$",
+        ),
         ("127.0.0.1:{port}/99", r"refuses to work \(DB index is out of range\)$"),
     ],
 )

@@ -169,7 +169,7 @@ def test_its_own_variables(project: Path) -> None:
         ("HERMES_WEBHOOK_ALLOW", "a:1,*", '"*" is not a host and a port; write some such as'),
         ("HERMES_WEBHOOK_ALLOW", "http://a:1", '"http://a:1" is not a host and a port'),
         ("HERMES_RELAY__PORT", "high", 'relay.port must be a port number from 0 to 65535, not "high"'),
-        ("HERMES_STATE", "amqp://h", "state must begin with redis:// or rediss://"),
+        ("HERMES_STATE", "amqp://h", "state must begin with redis://, rediss:// or unix://"),
         ("HERMES_TASK_QUEUE", "amqp://h", "RabbitMQ cannot keep the state of tasks; add `state: redis://…`"),
         ("HERMES_NAMESPACE", "{p01}", "namespace must be a name of at most 40 letters, digits, `_` and `-`"),
         ("HERMES_TASK_QUEU", "redis://h", "no setting has this name; did you mean 'HERMES_TASK_QUEUE'?"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit, urlunsplit
-
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -22,6 +20,7 @@ def client_for(url: str, *, retries: bool = True) -> Redis:
             of ours may be repeated. False: whoever uses the connection connects again.
     """
     retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,) if retries else ())
+    kept_alive = {} if url.startswith("unix") else {"socket_keepalive": True}
     return Redis.from_url(
         plain(url),
         decode_responses=True,
@@ -29,21 +28,11 @@ def client_for(url: str, *, retries: bool = True) -> Redis:
         retry=retry,
         socket_connect_timeout=CONNECT_TIMEOUT,
         socket_timeout=REPLY_TIMEOUT,
-        socket_keepalive=True,
+        **kept_alive,
     )
 
 
 def plain(url: str) -> str:
     """Return the URL as redis-py knows it, without the name of a broker transport."""
-    for ours, theirs in (("redisstream://", "redis://"), ("redis+list://", "redis://")):
-        if url.startswith(ours):
-            return theirs + url.removeprefix(ours)
-    return url
-
-
-def shown(url: str) -> str:
-    """Return the URL without its password, for messages."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return urlunsplit((parts.scheme, f"{host}{port}", parts.path, "", ""))
+    scheme, _, rest = url.partition("://")
+    return f"{scheme.removesuffix('+list').replace('redisstream', 'redis')}://{rest}"

@@ -7,6 +7,7 @@ from typing import Final
 
 from redis import exceptions as errors
 
+from hermes_async.adapters.cures import cure
 from hermes_async.domain.errors import StoreDamaged, StoreUnavailable
 
 #: Replies that do not depend on what was asked: "not now", or "not you". Those of a server that loads its
@@ -21,9 +22,10 @@ _AWAY: Final = (
     errors.TryAgainError,
 )
 #: The same by their first word, for which redis-py has no class, or which an older server puts behind others
-#: when a script was told so.
+#: when a script was told so; and that it is too old, or forbids a command by renaming it.
 _WORDS: Final = re.compile(
     r"\b(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOAUTH|NOPERM|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b"
+    r"|(?i:unknown (redis |sub)?command)"
 )
 
 
@@ -40,7 +42,7 @@ def unavailable(exc: Exception, where: str) -> Exception:
         return exc
     said = f"({exc})".replace(".)", ")")
     if isinstance(exc, errors.AuthenticationError):
-        return StoreUnavailable(f"Redis at {where} lets nobody in {said}; is the password in its URL right?")
+        return StoreUnavailable(f"Redis at {where} lets nobody in {said}{cure(where, said)}")
     if isinstance(exc, errors.ResponseError):
-        return StoreUnavailable(f"Redis at {where} refuses to work {said}")
-    return StoreUnavailable(f"Redis at {where} does not work {said}; is it running and reachable?")
+        return StoreUnavailable(f"Redis at {where} refuses to work {said}{cure(where, said, '')}")
+    return StoreUnavailable(f"Redis at {where} does not work {said}{cure(where, said)}")

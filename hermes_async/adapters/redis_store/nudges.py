@@ -12,11 +12,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from hermes_async.adapters.redis_store.channels import Channels
-from hermes_async.adapters.redis_store.connection import client_for, shown
+from hermes_async.adapters.redis_store.connection import client_for
 from hermes_async.adapters.redis_store.meaning import unavailable
 from hermes_async.core.ending import end
 from hermes_async.core.home import Home
 from hermes_async.domain.events import AnyEvent
+from hermes_async.domain.urls import masked
 
 logger = logging.getLogger("hermes.nudges")
 
@@ -75,7 +76,7 @@ class RedisNudges:
 
     def __init__(self, url: str, home: Home) -> None:
         self._home = home
-        self._where = shown(url)
+        self._where = masked(url)
         self._client = client_for(url, retries=False)
         self._connection: Connection | None = None
         self._channels: Channels | None = None

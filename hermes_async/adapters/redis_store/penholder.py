@@ -8,11 +8,11 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from hermes_async.adapters.redis_store.connection import shown
 from hermes_async.adapters.redis_store.keys import Keys
 from hermes_async.adapters.redis_store.pipe import Pipe, Script
 from hermes_async.adapters.redis_store.readers import RedisReaders
 from hermes_async.core.ports import PUBLISH_GRACE, RESEND_AFTER
+from hermes_async.domain.urls import masked
 
 
 class Penholder(RedisReaders):
@@ -29,7 +29,7 @@ class Penholder(RedisReaders):
     def __init__(self, client: Redis, url: str, keys: Keys, log_length: int, max_running: int) -> None:
         super().__init__(client, url, keys)
         rules = (log_length, max_running, int(RESEND_AFTER * 1000), int(PUBLISH_GRACE * 1000))
-        self._pipe = Pipe(client, shown(url), self.home, rules)
+        self._pipe = Pipe(client, masked(url), self.home, rules)
         self._publish: Callable[[Sequence[str]], None] = _nobody
         self._revoke: Callable[[Sequence[str]], None] = _nobody
 

@@ -12,7 +12,6 @@ from itertools import chain
 from redis.asyncio import Redis
 
 from hermes_async.adapters.redis_store.codec import decode_event, decode_nudge
-from hermes_async.adapters.redis_store.connection import shown
 from hermes_async.adapters.redis_store.keys import Keys
 from hermes_async.adapters.redis_store.nudges import RedisNudges
 from hermes_async.adapters.redis_store.pipe import Pipe
@@ -24,6 +23,7 @@ from hermes_async.core.ports import Snapshot, Traffic
 from hermes_async.domain.errors import StoreDamaged
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.task import Lane, Task, TaskStatus
+from hermes_async.domain.urls import masked
 
 #: The index that holds the tasks of which a field has some value.
 _INDEXES = {"session_id": "tasks-of", "status": "by-status", "agent": "by-agent"}
@@ -41,7 +41,7 @@ class RedisReaders:
     def __init__(self, client: Redis, url: str, keys: Keys) -> None:
         self._keys = keys
         self.home = Home()
-        self._reads = Pipe(client, shown(url), self.home)
+        self._reads = Pipe(client, masked(url), self.home)
         self._nudges = RedisNudges(url, self.home)
 
     async def load(self, task_id: str) -> Task | None:

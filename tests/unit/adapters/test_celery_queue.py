@@ -36,7 +36,13 @@ pytestmark = pytest.mark.anyio
         ("redis://h:1/0", "redisstream://h:1/0"),
         ("redisstream://h:1/0", "redisstream://h:1/0"),
         ("rediss://h:1/0", "redisstreams://h:1/0"),
+        ("unix:///run/redis.sock?db=5", "redisstream+socket:///run/redis.sock?virtual_host=5"),
         ("redis+list://h:1/0", "redis://h:1/0"),
+        ("rediss+list://h:1/0", "rediss://h:1/0?ssl_cert_reqs=required"),
+        ("rediss+list://h:1/0?ssl_cert_reqs=none", "rediss://h:1/0?ssl_cert_reqs=none"),
+        ("rediss+list://h:1/0?ssl_ca_certs=f", "rediss://h:1/0?ssl_ca_certs=f&ssl_cert_reqs=required"),
+        ("unix+list:///run/redis.sock", "redis+socket:///run/redis.sock"),
+        ("redis://:a;b@h:1/0", "redisstream://:a%3Bb@h:1/0"),
         ("amqp://h//", "amqp://h//"),
     ],
 )
@@ -98,7 +104,7 @@ async def test_a_broker_that_is_not_there_is_told_without_its_password(scheme: s
     began = time.monotonic()
     with pytest.raises(QueueUnavailable) as told:
         await queue.publish_all([make_task()])
-    assert f"the broker at {scheme}://127.0.0.1:{port}/0 does not work" in str(told.value)
+    assert f"the broker at {scheme}://***@127.0.0.1:{port}/0 does not work" in str(told.value)
     assert "secret" not in str(told.value)
     assert time.monotonic() - began < 3
     await queue.close()
