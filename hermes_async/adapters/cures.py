@@ -19,10 +19,10 @@ _CURES: Final = (
         "are there the right files: ssl_ca_certs, ssl_certfile, ssl_keyfile in its URL?",
     ),
     (
-        r"^rediss.*(SSL|_ssl|reset by|closed|Timeout connecting)",
+        r"^rediss.*(SSL|_ssl|reset by|closed|lost|pipe|Timeout connecting)",
         "is it running, does it speak TLS at this port, and does it want a certificate (ssl_certfile)?",
     ),
-    (r"^redis\b.*(reset by|closed)", "is it running and reachable, and not over TLS only (rediss://)?"),
+    (r"^redis\b.*(reset by|closed|lost|pipe)", "is it running and reachable, and not over TLS only (rediss://)?"),
     (
         r"WRONGPASS|NOAUTH|Authentication|username-password|ACCESS_REFUSED",
         "are user and password in its URL right, and odd characters percent-encoded?",
