@@ -22,7 +22,10 @@ _CURES: Final = (
         r"^rediss.*(SSL|_ssl|reset by|closed|lost|pipe|Timeout connecting)",
         "is it running, does it speak TLS at this port, and does it want a certificate (ssl_certfile)?",
     ),
-    (r"^redis\b.*(reset by|closed|lost|pipe)", "is it running and reachable, and not over TLS only (rediss://)?"),
+    (
+        r"^redis\b.*(reset by|closed|lost|pipe)",
+        "is it running and reachable, and not over TLS only (rediss://)?",
+    ),
     (
         r"WRONGPASS|NOAUTH|Authentication|username-password|ACCESS_REFUSED",
         "are user and password in its URL right, and odd characters percent-encoded?",
