@@ -8,7 +8,7 @@ from types import GenericAlias, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from hermes_async.core.context import TaskContext
-from hermes_async.core.signature import meaning, unbound
+from hermes_async.core.signature import check_parameters, meaning, unbound
 from hermes_async.domain.errors import UserError
 
 
@@ -18,17 +18,23 @@ def checked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     Raises:
         UserError: it cannot; the message says what to write instead.
     """
-    if not hasattr(unbound(function), "__name__"):
-        kind = type(function).__name__
-        raise UserError(f"agent {name!r} is a {kind} object, not a function; write a `def` that calls it")
+    inner = unbound(function)
+    if inspect.isclass(inner) or not hasattr(inner, "__name__"):
+        kind = "class" if inspect.isclass(inner) else f"{type(inner).__name__} object"
+        raise UserError(f"agent {name!r} is a {kind}, not a function; write a `def` that calls it")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         cure = "`return` one value, and tell of parts with `ctx.partial`"
         raise UserError(f"agent {name!r} must not `yield`: {cure}")
-    first = next(iter(inspect.signature(function).parameters.values()), None)
-    if first is not None and not _takes_context(meaning(function, first.annotation)):
-        raise UserError(
-            f"agent {name!r} must take a TaskContext as its first parameter; {first.name!r} is none"
-        )
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # only C knows
+        raise UserError(f"agent {name!r} does not tell what it takes; write a `def` that calls it") from None
+    check_parameters(name, signature)
+    first, *others = [meaning(function, each.annotation) for each in signature.parameters.values()]
+    is_unbound = first is inspect.Parameter.empty and any(map(_is_context, others))
+    if is_unbound or not _takes_context(first):
+        given = next(iter(signature.parameters))
+        raise UserError(f"agent {name!r} must take a TaskContext as its first parameter; {given!r} is none")
     return function
 
 
@@ -47,6 +53,10 @@ def place_of(function: Callable[..., Any]) -> str:
     """Return where a function is, as `run` in agents.yaml says it."""
     inner = unbound(function)
     return f"{inner.__module__}:{inner.__qualname__}"
+
+
+def _is_context(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, TaskContext)
 
 
 def _takes_context(annotation: Any) -> bool:

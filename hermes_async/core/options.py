@@ -10,8 +10,10 @@ from pydantic_core import ErrorDetails
 
 from hermes_async.domain.agent import SubagentSpec
 from hermes_async.domain.errors import UserError, did_you_mean
+from hermes_async.domain.spec import Must
 from hermes_async.domain.task import Lane
 
+_NAME: Final = next(each.be for each in SubagentSpec.model_fields["id"].metadata if isinstance(each, Must))
 #: The names of all options.
 OPTIONS: Final = [field.alias or name for name, field in SubagentSpec.model_fields.items()]
 
@@ -31,6 +33,8 @@ def spec_of(id: str, agent: str, options: Mapping[str, Any]) -> SubagentSpec:
         return SubagentSpec.model_validate({"id": id, "agent": agent, **_frozen(options)})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+        if first["loc"] == ("id",):
+            raise UserError(f"an agent cannot be called {id!r}: `name` must be {_NAME}") from None
         raise UserError(f"subagent {id!r} {_told(first)}") from None
 
 

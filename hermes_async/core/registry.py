@@ -26,6 +26,9 @@ class Registry:
         config: what agents.yaml says.
         agents: decorated functions.
         declare: makes the agents that have a model instead of a function; without it they cannot run.
+
+    Raises:
+        ConfigError: two functions have one name.
     """
 
     def __init__(
@@ -35,7 +38,10 @@ class Registry:
         declare: Declare | None = None,
     ) -> None:
         self.config = config
-        self._agents = {agent.name: agent for agent in map(checked_agent, agents)}
+        self._agents: dict[str, Subagent[..., Any]] = {}
+        for agent in map(checked_agent, agents):
+            _refuse_another(agent, self._agents.get(agent.name, agent))
+            self._agents[agent.name] = self._placed(agent)
         self._declare = declare
         #: Kept, since what a subagent takes is worked out once for each value.
         self._resolved: dict[tuple[str | None, str], Subagent[..., Any]] = {}
@@ -189,6 +195,11 @@ class Registry:
         specs = (*declared, *(agent.spec for agent in self._agents.values()))
         return {name for spec in specs for _, name in spec.callbacks if name}
 
+    def _placed(self, agent: Subagent[..., Any]) -> Subagent[..., Any]:
+        """Return a decorated agent in the lane that agents.yaml says, if it does."""
+        declared = self.config.agents.get(agent.name, AgentSpec())
+        return agent.but(pool=Lane(declared.pool)) if declared.pool else agent
+
     def _declared(self, name: str, parent: str | None) -> SubagentSpec | None:
         known = self.config.agents.get(parent or "")
         if parent is None or known is None or not known.subagents:
@@ -215,6 +226,12 @@ class Registry:
                 raise ConfigError(f"agent {name!r} cannot run: {_missing(spec)}")
             return self._declare(spec)
         return _adopt(name, spec, _function(name, spec.run))
+
+
+def _refuse_another(agent: Subagent[..., Any], known: Subagent[..., Any]) -> None:
+    if not (agent.stands_in or known.stands_in or is_same(agent.function, known.function)):
+        both = f"{place_of(known.function)} and {place_of(agent.function)}"
+        raise ConfigError(f"two agents are called {agent.name!r}: {both}; give one another name")
 
 
 def _as_meant(agent: Subagent[..., Any], found: Subagent[..., Any]) -> Subagent[..., Any]:

@@ -71,7 +71,8 @@ def unbound(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def name_of(function: Callable[..., Any]) -> str:
     """Return the name of a function, or of the kind of object that is called like one."""
-    name: str = getattr(unbound(function), "__name__", type(function).__name__)
+    inner = unbound(function)
+    name: str = getattr(inner, "__name__", type(inner).__name__)
     return name
 
 
@@ -227,6 +228,9 @@ class Signature:
         Raises:
             InvalidInput: it is none of the type, nor means one; the message names the agent and the place.
         """
+        if inspect.iscoroutine(value):
+            value.close()
+            raise InvalidInput(f"{agent} has returned a coroutine: `return await` it, in an `async def`")
 
         def fitting(*, to_read: bool) -> JsonValue:
             plain: JsonValue = as_json(self.result.written(value, to_read=to_read), f"the result of {agent}")
@@ -272,12 +276,23 @@ class Signature:
         meant = partial(meaning, self._function)
         said = [p.replace(annotation=meant(p.annotation)) for p in signature.parameters.values()]
         signature = inspect.Signature(said, return_annotation=meant(signature.return_annotation))
-        kinds = [p.kind for p in signature.parameters.values()]
-        if not kinds or kinds[0] > inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            raise UserError(f"agent {self._name} must take a TaskContext as its first parameter")
-        if any(kind in _NAMELESS for kind in kinds[1:]):
-            raise UserError(f"agent {self._name} cannot take *args or `/`: name its parameters")
+        check_parameters(self._name, signature)
         return signature
+
+
+def check_parameters(name: str, signature: inspect.Signature) -> None:
+    """Look whether what a function takes are a context and parameters with names.
+
+    Raises:
+        UserError: they are not; the message says what to write instead.
+    """
+    kinds = [p.kind for p in signature.parameters.values()]
+    if not kinds or kinds[0] > inspect.Parameter.POSITIONAL_OR_KEYWORD:
+        is_wrapper = kinds[:1] == [inspect.Parameter.VAR_POSITIONAL]
+        cure = "; if it is wrapped, `functools.wraps` shows it" if is_wrapper else ""
+        raise UserError(f"agent {name!r} must take a TaskContext as its first parameter{cure}")
+    if any(kind in _NAMELESS for kind in kinds[1:]):
+        raise UserError(f"agent {name!r} cannot take *args or `/`: name its parameters")
 
 
 def result_misfit(agent: str | None, error: ValidationError) -> InvalidInput:

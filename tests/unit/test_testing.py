@@ -201,7 +201,7 @@ WRONG: dict[str, Callable[[], Any]] = {
     "LocalHermes: callbacks.f: ": lambda: LocalHermes(callbacks={"f": "g"}),  # type: ignore[dict-item]
     "stub: agent.": lambda: stub(5),  # type: ignore[arg-type]
     "stub: raises.": lambda: stub("x", raises="no"),  # type: ignore[arg-type]
-    "subagent 'a b' cannot have this id": lambda: stub("a b"),
+    "an agent cannot be called 'a b': `name` must be a name": lambda: stub("a b"),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from functools import partial
+from functools import cache, partial, wraps
 from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar
 
 import pytest
@@ -12,7 +12,7 @@ from hermes_async.core.context import TaskContext
 from hermes_async.core.registry import Registry
 from hermes_async.core.subagent import subagent
 from hermes_async.domain.agent import AgentsConfig, AgentSpec
-from hermes_async.domain.errors import UserError
+from hermes_async.domain.errors import TaskFailed, UserError
 from hermes_async.testing import LocalHermes
 
 if TYPE_CHECKING:
@@ -63,7 +63,32 @@ class Callable_:
     def __call__(self, ctx: TaskContext) -> None: ...
 
 
-FIT = [bare, context, own, any_, object_, protocol, hidden, variable, maybe, maybe_as_before]
+class Methods:
+    def method(self, ctx: TaskContext, text: str) -> str:
+        return text
+
+    @classmethod
+    def of_class(cls, ctx: TaskContext, text: str) -> str:
+        return text
+
+
+def wrapper(function: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
+def nothing() -> None: ...
+def star(ctx: TaskContext, *texts: str) -> None: ...
+def nameless(ctx: TaskContext, text: str, /) -> None: ...
+def nameless_context(ctx: TaskContext, /, text: str) -> None: ...
+
+
+FIT = [
+    *(bare, context, own, any_, object_, protocol, hidden, variable, maybe, maybe_as_before),
+    *(nameless_context, wraps(own)(wrapper(own)), Methods().method, Methods.of_class, cache(own)),
+]
 UNFIT: list[tuple[Callable[..., Any], str]] = [
     *((each, "must take a TaskContext as its first parameter; 'x' is none") for each in (text, texts)),
     *((each, "must take a TaskContext as its first parameter; 'x' is none") for each in (either, model)),
@@ -72,6 +97,17 @@ UNFIT: list[tuple[Callable[..., Any], str]] = [
     (generator, "must not `yield`: `return` one value, and tell of parts with `ctx.partial`"),
     (partial(generator), "must not `yield`: `return` one value, and tell of parts with `ctx.partial`"),
     (Callable_(), "is a Callable_ object, not a function; write a `def` that calls it"),
+    (partial(Callable_()), "is a Callable_ object, not a function; write a `def` that calls it"),
+    (Callable_, "is a class, not a function; write a `def` that calls it"),
+    (max, "does not tell what it takes; write a `def` that calls it"),
+    (nothing, "must take a TaskContext as its first parameter"),
+    (
+        wrapper(own),
+        "must take a TaskContext as its first parameter; if it is wrapped, `functools.wraps` shows it",
+    ),
+    (star, "cannot take *args or `/`: name its parameters"),
+    (nameless, "cannot take *args or `/`: name its parameters"),
+    (Methods.method, "must take a TaskContext as its first parameter; 'self' is none"),
 ]
 
 
@@ -84,8 +120,8 @@ def declared(function: Any, monkeypatch: pytest.MonkeyPatch) -> Registry:
 def test_what_may_take_a_context_can_be_an_agent(
     function: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert subagent(function).function is function
-    assert declared(function, monkeypatch).agent("a").function is function
+    assert subagent(function).function == function
+    assert declared(function, monkeypatch).agent("a").function == function
 
 
 @pytest.mark.parametrize(("function", "sentence"), UNFIT)
@@ -99,6 +135,29 @@ def test_what_could_not_run_is_refused_in_one_sentence(
         with pytest.raises(UserError) as caught:
             make()
         assert str(caught.value) == f"agent 'a' {sentence}"
+
+
+def test_a_function_without_a_name_is_told_how_to_get_one() -> None:
+    with pytest.raises(UserError) as caught:
+        subagent(lambda ctx: None)
+    assert str(caught.value) == (
+        "an agent cannot be called '<lambda>': `name` must be a name of letters, digits, `_`, "
+        "`-` and `.` that begins with a letter"
+    )
+    assert subagent(name="nothing")(lambda ctx: None).name == "nothing"
+
+
+@pytest.mark.anyio
+async def test_a_coroutine_that_nobody_awaits_is_told_of() -> None:
+    async def inner(ctx: TaskContext) -> int:
+        return 1
+
+    async with LocalHermes(subagent(wraps(inner)(lambda ctx: inner(ctx)))) as hermes:
+        handle = await hermes.session("s").dispatch("inner")
+        with pytest.raises(
+            TaskFailed, match="inner has returned a coroutine: `return await` it, in an `async def`"
+        ):
+            await handle
 
 
 @pytest.mark.anyio

@@ -113,6 +113,22 @@ def test_a_declared_function_is_imported_once() -> None:
     assert known.agent("counter") is known.agent("counter")
 
 
+def test_the_file_says_the_lane_of_a_decorated_agent_too() -> None:
+    known = registry(writer=AgentSpec(pool="process"))
+    assert (known.agent("writer").lane, writer.lane) == (Lane.PROCESS, Lane.ASYNC)
+
+
+def test_two_functions_of_one_name_are_refused() -> None:
+    @subagent(name="writer")
+    def another(ctx: TaskContext) -> None: ...
+
+    Registry(AgentsConfig(), [writer, writer.options(timeout=1)])
+    with pytest.raises(ConfigError) as caught:
+        Registry(AgentsConfig(), [writer, another])
+    both = f"{__name__}:writer and {__name__}:{another.function.__qualname__}"
+    assert str(caught.value) == f"two agents are called 'writer': {both}; give one another name"
+
+
 def test_a_declared_subagent_keeps_its_options() -> None:
     found = registry(other=AgentSpec(run="good_agents:research")).agent("other")
     assert (found.name, found.spec.agent, found.spec.timeout) == ("other", "other", 9)

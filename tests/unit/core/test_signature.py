@@ -121,7 +121,7 @@ def nameless(ctx: TaskContext, topic: str, /) -> None: ...
 
 @pytest.mark.parametrize("function", [no_context, only_star, only_named, only_keywords])
 def test_a_function_must_take_a_context(function: Any) -> None:
-    with pytest.raises(UserError, match=f"{function.__name__} must take a TaskContext as its first"):
+    with pytest.raises(UserError, match=f"{function.__name__}' must take a TaskContext as its first"):
         bind(function)
 
 
