@@ -144,6 +144,8 @@ class Feed:
         """Stop every reader."""
         readers = list(self._readers.values())
         self._readers.clear()
+        for reader in readers:  # also if we are cancelled
+            reader.cancel()
         for reader in readers:
             await reader.stop()
         await self.lookout.close()
@@ -234,7 +236,7 @@ class Reader:
         if not self._task.done():
             return
         cause = None if self._task.cancelled() else self._task.exception()
-        if cause is None:
+        if cause is None or isinstance(cause, Closed):
             raise self._store.home.closed()
         kind = StoreDamaged if isinstance(cause, StoreDamaged) else StoreUnavailable
         raise kind(f"nobody listens to session {self._session_id}: {cause}") from cause

@@ -13,7 +13,7 @@ from typing import Any
 
 from hermes_async.core.ending import end
 from hermes_async.core.feed import ASK_AGAIN, Feed
-from hermes_async.domain.errors import InvalidInput, StoreDamaged, StoreUnavailable, did_you_mean
+from hermes_async.domain.errors import Closed, InvalidInput, StoreDamaged, StoreUnavailable, did_you_mean
 from hermes_async.domain.events import CLASSES, AnyEvent
 from hermes_async.domain.gap import Gap
 
@@ -114,6 +114,8 @@ class _Band:
             except StoreUnavailable as exc:  # it cannot be listened to yet
                 logger.warning("handlers of session %s have to wait: %s", self._session_id, exc)
                 await asyncio.sleep(ASK_AGAIN)
+            except Closed:  # before it began to listen
+                return
             except StoreDamaged as exc:
                 logger.error("handlers of session %s hear nothing any more: %s", self._session_id, exc)
                 return

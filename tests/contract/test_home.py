@@ -42,6 +42,10 @@ async def first(items: AsyncIterator[Any]) -> Any:
     return await anext(items)
 
 
+async def all_of(items: AsyncIterator[Any]) -> list[Any]:
+    return [each async for each in items]
+
+
 @pytest.fixture
 async def hermes(make_store: MakeStore, anyio_backend: str) -> AsyncIterator[Hermes]:
     hermes = Hermes(Registry(AgentsConfig(), [echo]), make_store(), MemoryQueue())
@@ -109,9 +113,6 @@ async def test_closing_ends_what_goes_on_for_ever_and_refuses_what_waits_for_an_
     session = hermes.session("chat")
     handle = await session.dispatch(echo, "x")
 
-    async def all_of(items: AsyncIterator[Any]) -> list[Any]:
-        return [each async for each in items]
-
     endless = [
         asyncio.create_task(all_of(each)) for each in (session.events(1), session.inbox(), session.batches())
     ]
@@ -123,6 +124,24 @@ async def test_closing_ends_what_goes_on_for_ever_and_refuses_what_waits_for_an_
         for ending in endings:
             with pytest.raises(Closed, match=CLOSED):
                 await ending
+
+
+async def test_handlers_that_had_not_begun_when_it_was_closed_end_quietly(hermes: Hermes) -> None:
+    await hermes.session("chat").on("*", print)
+    [band] = hermes.listeners._bands.values()
+    hermes.store.home.is_closed = True
+    await asyncio.wait({band.task}, timeout=5)
+    assert band.task.exception() is None
+
+
+async def test_a_reader_that_had_not_begun_when_it_was_closed_is_the_end_of_its_stream(
+    hermes: Hermes,
+) -> None:
+    listening = asyncio.create_task(all_of(hermes.session("chat").events()))
+    await asyncio.sleep(0)
+    assert [reader.is_reading for reader in hermes.feed._readers.values()] == [False]
+    hermes.store.home.is_closed = True
+    assert await asyncio.wait_for(listening, 5) == []
 
 
 FORKS = """

@@ -66,8 +66,8 @@ class RedisReaders:
 
     async def head(self, session_id: str) -> tuple[int, str]:
         log = f"{self._keys.of_session(session_id)}events:{session_id}"
-        seq, newest = await asyncio.gather(
-            self.last_seq(session_id), self._reads.read("XREVRANGE", log, "+", "-", "COUNT", 1)
+        newest, seq = await asyncio.gather(
+            self._reads.read("XREVRANGE", log, "+", "-", "COUNT", 1), self.last_seq(session_id)
         )
         events = [decode_event(session_id, entry_id, fields) for entry_id, fields in newest]
         return (events[0].seq, events[0].id) if events and events[0].seq >= seq else (seq, "")
