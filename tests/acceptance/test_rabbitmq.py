@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tests.support import agents
 from tests.support.agents import tuned
 from tests.support.asking import ended, told
 from tests.support.rabbitmq import RabbitServer, running_rabbitmq
-from tests.support.servers import Process, wait_until_async
+from tests.support.servers import BUSY, Process, wait_until_async
 from tests.support.site import RECOVERY, Site, site_over, until_said
 from tests.support.values import make_task
 
@@ -182,3 +183,40 @@ async def test_a_restart_of_the_broker_delays_and_loses_nothing(
     assert all(worker.alive for worker in workers)
     for worker in workers:
         await until_said(worker, "Connected to amqp")
+
+
+async def test_a_broker_that_is_out_of_memory_delays_and_loses_nothing(
+    own_site: Site, own_rabbit: RabbitServer
+) -> None:
+    """It reads nothing then of who publishes."""
+    workers = await own_site.workers(*BOTH)
+    await went_once(*[await own_site.dispatch(agent, "x") for agent in (agents.echo, agents.sync_echo)])
+    running = [await own_site.dispatch(agent, 3) for agent in (agents.nap, agents.sync_nap)]
+    await own_site.running(*running)
+    await asyncio.to_thread(own_rabbit.control, "set_vm_memory_high_watermark", "0")
+    handles = []
+    for agent in (agents.echo, agents.sync_echo) * 5:
+        began = time.monotonic()
+        handles.append(await own_site.dispatch(agent, "x"))
+        assert time.monotonic() - began < BUSY
+    for handle in running:
+        assert (await ended(handle)).status is S.COMPLETED
+    assert {(await handle.task()).status for handle in handles} == {S.QUEUED}
+    await asyncio.to_thread(own_rabbit.control, "set_vm_memory_high_watermark", "0.9")
+    await went_once(*running, *handles)
+    await until_drained(own_rabbit)
+    assert all(worker.alive for worker in workers)
+
+
+async def test_a_queue_that_is_deleted_under_its_worker_is_there_again(
+    site: Site, rabbit: RabbitServer
+) -> None:
+    workers = await site.workers(*BOTH, size=1)
+    running = [await site.dispatch(agent, 3) for agent in (agents.nap, agents.sync_nap)]
+    await site.running(*running)
+    for lane in BOTH:
+        await asyncio.to_thread(rabbit.control, "delete_queue", f"hermes.{lane}")
+    later = [await site.dispatch(agent, "x") for agent in (agents.echo, agents.sync_echo)]
+    await went_once(*running, *later)
+    await until_drained(rabbit)
+    assert all(worker.alive for worker in workers)
