@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import anyio.to_thread
+from pydantic import Field, InstanceOf
 
 from hermes_async.adapters.celery_queue import CeleryQueue
 from hermes_async.adapters.embedded_redis import EmbeddedRedis
@@ -19,6 +20,7 @@ from hermes_async.adapters.redis_store import RedisStore
 from hermes_async.adapters.tools import load_tools
 from hermes_async.adapters.tracer import tracing_here
 from hermes_async.core.agent import checked_agent
+from hermes_async.core.arguments import strict
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.registry import Registry, collect
 from hermes_async.core.subagent import Subagent
@@ -29,6 +31,8 @@ from hermes_async.settings import Settings, locate
 
 #: What OpenTelemetry calls a broker, by the scheme of its URL, if it is not Redis.
 _SYSTEMS = {"amqp": "rabbitmq", "amqps": "rabbitmq", "pyamqp": "rabbitmq"}
+Chosen = Annotated[InstanceOf[Settings] | None, Field()]
+Decorated = InstanceOf[Iterable[Subagent[..., Any]]]
 #: Seconds for which a session is still listened to after its last task was awaited.
 LINGER = 1.0
 
@@ -120,10 +124,9 @@ async def open_hermes(known: Registry, where: Servers) -> Hermes:
     return hermes
 
 
+@strict
 @asynccontextmanager
-async def connect(
-    settings: Settings | None = None, *, agents: Iterable[Subagent[..., Any]] = ()
-) -> AsyncIterator[Hermes]:
+async def connect(settings: Chosen = None, *, agents: Decorated = ()) -> AsyncIterator[Hermes]:
     """Yield a Hermes: agents.yaml and HERMES_* variables, or built-in defaults with an embedded Redis.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 import aiohttp
 from pydantic import Field, JsonValue
 
-from hermes_async.core.arguments import Patience, Seconds, Text, strict
+from hermes_async.core.arguments import Patience, Seconds, strict
 from hermes_async.core.home import Home
 from hermes_async.domain.errors import RelayUnavailable, Unauthorized
 from hermes_async.domain.events import AnyEvent, parse
@@ -26,6 +26,8 @@ BACKOFF_FIRST = 0.2
 BACKOFF_LONGEST = 5.0
 
 
+#: Of a relay.
+Url = Annotated[str, Field(pattern=r"^(http|ws)s?://[^/\s]")]
 #: A token, or what gives a fresh one.
 Token = Annotated[str | Callable[[], str], Field()]
 
@@ -43,7 +45,7 @@ class RelayClient:
     @strict
     def __init__(
         self,
-        url: Text,
+        url: Url,
         token: Token,
         *,
         timeout: Seconds = 10.0,

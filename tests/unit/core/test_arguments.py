@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hermes_async import TaskContext, TaskHandle, subagent
+from hermes_async import TaskContext, TaskHandle, connect, subagent
 from hermes_async.bootstrap import read_settings
 from hermes_async.core.arguments import Count, Name, Seconds, Seq, Text, strict
 from hermes_async.core.hermes import Hermes
@@ -169,6 +169,22 @@ def test_only_subagents_can_be_registered(agent: Any) -> None:
         Registry(AgentsConfig(), [agent])
     with pytest.raises(UserError, match=r"decorate it with @subagent|is a function decorated with @subagent"):
         read_settings(agents=[agent])
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: connect("agents.yaml"), "connect: settings: Input should be an instance of Settings"),  # type: ignore[arg-type]
+        (lambda: connect(agents=echo), "connect: agents: Input should be an instance of Iterable"),  # type: ignore[arg-type]
+        (lambda: RelayClient("localhost:8765", "x"), "RelayClient: url: String should match pattern"),
+        (lambda: RelayClient("http://x", "x", timeout=-1), "RelayClient: timeout: Input should be greater"),
+        (lambda: RelayClient("http://x", 5), "RelayClient: token.str: Input should be a valid string"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_connected_with_is_checked_first(call: Callable[[], object], told: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        call()
+    assert str(caught.value).startswith(told)
 
 
 @pytest.mark.parametrize("schema", ["", "\ud800", "nobody's name", "1 +", object()])
