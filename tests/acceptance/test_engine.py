@@ -19,7 +19,6 @@ from hermes_async.domain.task import Lane, TaskStatus
 from hermes_async.worker.bootsteps import CANCEL_GRACE
 from hermes_async.worker.command import worker_command
 from tests.support import agents, families
-from tests.support.agents import tuned
 from tests.support.asking import ended, told
 from tests.support.rabbitmq import virtual_host
 from tests.support.servers import Process, wait_until_async
@@ -255,10 +254,10 @@ async def test_limits_hold_by_the_agents_own_clocks(
 # -- time ------------------------------------------------------------------------------------------------
 async def test_idle_and_total_time_in_the_process_lane_strike_nobody_else(site: Site, crew: Crew) -> None:
     await crew(Lane.PROCESS, 1)  # so that each task has the process of the one before
-    idle = await site.dispatch(tuned(families.hush, idle_timeout=0.5), 30.0)
+    idle = await site.dispatch(families.hush.options(idle_timeout=0.5), 30.0)
     innocent = [await site.dispatch(agents.sync_nap, 0.3) for _ in range(2)]
-    total = await site.dispatch(tuned(families.hush, total_timeout=6.0), 30.0)
-    alive = await site.dispatch(tuned(families.chat, idle_timeout=1.0), 20)
+    total = await site.dispatch(families.hush.options(total_timeout=6.0), 30.0)
+    alive = await site.dispatch(families.chat.options(idle_timeout=1.0), 20)
     task = await ended(idle)
     assert task.error is not None
     assert (task.status, task.reason, task.partials) == (S.FAILED, Reason.IDLE_TIMEOUT, {"output": "a word"})
@@ -272,7 +271,7 @@ async def test_idle_and_total_time_in_the_process_lane_strike_nobody_else(site: 
 
 async def test_limits_that_strike_at_the_very_end_hit_no_other_task(site: Site, crew: Crew) -> None:
     await crew(Lane.PROCESS, 1)
-    handles = [await site.dispatch(tuned(families.hush, idle_timeout=0.1), 0.1) for _ in range(40)]
+    handles = [await site.dispatch(families.hush.options(idle_timeout=0.1), 0.1) for _ in range(40)]
     handles += [await site.dispatch(agents.sync_nap, 0.05) for _ in range(5)]
     for handle in handles:
         task = await ended(handle, timeout=60)
@@ -283,7 +282,7 @@ async def test_limits_that_strike_at_the_very_end_hit_no_other_task(site: Site, 
 
 async def test_who_waits_for_its_child_is_not_idle_in_the_process_lane(site: Site, crew: Crew) -> None:
     await crew(Lane.PROCESS, 1)
-    patient = tuned(families.nest_in_child, idle_timeout=0.7)
+    patient = families.nest_in_child.options(idle_timeout=0.7)
     assert await done(await site.dispatch(patient, 1, 2.5)) == [1]
     idle = await ended(await site.dispatch(patient, 0, 30.0))
     assert (idle.status, idle.reason) == (S.FAILED, Reason.IDLE_TIMEOUT)
@@ -291,7 +290,7 @@ async def test_who_waits_for_its_child_is_not_idle_in_the_process_lane(site: Sit
 
 async def test_a_def_without_a_timeout_can_be_cancelled(site: Site, crew: Crew) -> None:
     await crew(Lane.PROCESS, 1)
-    handle = await site.dispatch(tuned(agents.sync_nap, timeout=None), 60.0)
+    handle = await site.dispatch(agents.sync_nap.options(timeout=None), 60.0)
     await site.running(handle)
     assert await handle.cancel()
     assert (await ended(handle)).status is S.CANCELLED

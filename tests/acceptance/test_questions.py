@@ -19,7 +19,6 @@ from hermes_async.domain.failure import Reason
 from hermes_async.domain.task import Lane, TaskStatus
 from hermes_async.worker.command import worker_command
 from tests.support import agents, askers
-from tests.support.agents import tuned
 from tests.support.asking import ended, running, told
 from tests.support.servers import Process, wait_until_async
 from tests.support.site import LEASE, RECOVERY, Site, gone, until_said
@@ -208,9 +207,9 @@ async def test_its_own_limit_stands_still_and_that_of_its_life_does_not(
     site: Site, lane: Lane, agent: Any
 ) -> None:
     await site.workers(lane, size=2)
-    patient = await site.dispatch(tuned(agent, timeout=1.0))
-    hasty = await site.dispatch(tuned(agent, total_timeout=3.0))
-    slow = await site.dispatch(tuned(agent, timeout=1.0), 1, 30.0)
+    patient = await site.dispatch(agent.options(timeout=1.0))
+    hasty = await site.dispatch(agent.options(total_timeout=3.0))
+    slow = await site.dispatch(agent.options(timeout=1.0), 1, 30.0)
     await asks(patient, slow)
     task = await ended(hasty, 20)
     assert (task.status, task.reason) == (S.FAILED, Reason.TOTAL_TIMEOUT)

@@ -14,7 +14,6 @@ from hermes_async.adapters.celery_queue import CeleryQueue
 from hermes_async.core.handle import TaskHandle
 from hermes_async.domain.task import Lane, TaskStatus
 from tests.support import agents
-from tests.support.agents import tuned
 from tests.support.asking import ended, told
 from tests.support.rabbitmq import RabbitServer, running_rabbitmq
 from tests.support.servers import BUSY, Process, wait_until_async
@@ -98,7 +97,7 @@ async def test_values_errors_retries_and_cancels_in_both_lanes(site: Site, rabbi
 async def test_nine_is_first(site: Site) -> None:
     priorities = (0, 5, 9, 3, 9, 8)
     handles = [
-        await site.dispatch(tuned(agents.sync_echo, priority=priority), "x") for priority in priorities
+        await site.dispatch(agents.sync_echo.options(priority=priority), "x") for priority in priorities
     ]
     await site.workers(Lane.PROCESS, size=1)
     started = {}

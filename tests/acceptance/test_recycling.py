@@ -12,7 +12,6 @@ from hermes_async.domain.failure import Reason
 from hermes_async.domain.task import Lane, TaskStatus
 from hermes_async.worker.recycle import EXIT_CODE
 from tests.support import agents, families
-from tests.support.agents import tuned
 from tests.support.asking import ended, told
 from tests.support.site import Site, gone, until_said
 
@@ -28,8 +27,8 @@ async def test_a_hog_is_out_of_time_and_the_others_go_on_elsewhere(
     (first,) = await site.workers(Lane.ASYNC)
     innocent = [await site.dispatch(agents.nap_once, 60) for _ in range(5)]
     await site.running(*innocent)
-    hog = await site.dispatch(tuned(agents.hog, timeout=0.5), 60)
-    again = tuned(agents.hog, timeout=0.5, retry_limit=1, retry=agents.SOON)
+    hog = await site.dispatch(agents.hog.options(timeout=0.5), 60)
+    again = agents.hog.options(timeout=0.5, retry_limit=1, retry=agents.SOON)
     await site.running(hog)
     (second,) = await site.workers(Lane.ASYNC)
     assert await gone(first) == EXIT_CODE
@@ -68,7 +67,7 @@ async def test_force_ends_what_does_not_hear(site: Site) -> None:
 
 async def test_a_worker_in_which_too_many_functions_stay_is_replaced(site: Site) -> None:
     (first,) = await site.workers(Lane.ASYNC)
-    stays = tuned(families.stay_in_thread, timeout=0.5)
+    stays = families.stay_in_thread.options(timeout=0.5)
     stuck = [await site.dispatch(stays, 60) for _ in range(MOST_STRAYS)]
     for handle in stuck:
         assert (await ended(handle)).reason is Reason.TIMEOUT

@@ -25,7 +25,6 @@ from hermes_async.domain.lifecycle import MAX_LOSSES
 from hermes_async.domain.task import Lane, TaskStatus
 from hermes_async.sdk import TaskContext, subagent
 from tests.support import agents
-from tests.support.agents import tuned
 from tests.support.asking import ended, told
 from tests.support.servers import Process, RedisServer, is_alive, running_redis, wait_until_async
 from tests.support.site import LEASE, RECOVERY, Site, gone, site_over, until_said
@@ -81,15 +80,15 @@ async def test_time_limits_in_both_lanes(site: Site, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(celery_queue, "GRACE", 1.0)  # it travels in the message
     workers = await site.workers(Lane.ASYNC, Lane.PROCESS, size=4)
     polite = [
-        await site.dispatch(tuned(agent, timeout=0.5), 30)
+        await site.dispatch(agent.options(timeout=0.5), 30)
         for agent in (agents.nap, agents.sync_nap, agents.nap_in_child)
     ]
     rude = [
-        await site.dispatch(tuned(agent, timeout=0.5), 15)
+        await site.dispatch(agent.options(timeout=0.5), 15)
         for agent in (agents.stubborn, agents.sync_stubborn)
     ]
     again = await site.dispatch(
-        tuned(agents.sync_stubborn, timeout=0.5, retry_limit=1, retry=agents.SOON), 15
+        agents.sync_stubborn.options(timeout=0.5, retry_limit=1, retry=agents.SOON), 15
     )
     for handle in (*polite, *rude, again):
         task = await ended(handle)
@@ -140,9 +139,9 @@ async def test_cancels_in_both_lanes(site: Site) -> None:
 async def test_cancels_of_what_waits_for_its_next_attempt(site: Site) -> None:
     (worker,) = await site.workers(Lane.ASYNC)
     never = RetryPolicy(initial=60.0, jitter=False)
-    waiting = await site.dispatch(tuned(agents.fail, retry_limit=3, retry=never))
+    waiting = await site.dispatch(agents.fail.options(retry_limit=3, retry=never))
     revoked = await site.dispatch(
-        tuned(agents.fail, retry_limit=3, retry=RetryPolicy(initial=1.0, jitter=False))
+        agents.fail.options(retry_limit=3, retry=RetryPolicy(initial=1.0, jitter=False))
     )
     await wait_until_async(lambda: has_failed_once(waiting, revoked))
     assert await waiting.cancel()

@@ -8,20 +8,12 @@ import os
 import signal
 import time
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from hermes_async.core.subagent import Subagent
 from hermes_async.domain.agent import RetryPolicy
 from hermes_async.sdk import TaskContext, subagent
 
 SOON = RetryPolicy(initial=0.1, jitter=False)
-
-
-def tuned(agent: Subagent[..., Any], **options: Any) -> Subagent[..., Any]:
-    """The same agent with other options, such as `timeout=1`."""
-    return replace(agent, spec=agent.spec.model_copy(update=options))
 
 
 @subagent

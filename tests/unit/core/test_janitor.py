@@ -15,7 +15,6 @@ from hermes_async.domain.errors import QueueUnavailable
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import MAX_LOSSES
 from hermes_async.domain.task import Task, TaskStatus
-from tests.support.agents import tuned
 from tests.support.bench import Bench, MakeBench
 from tests.support.servers import wait_until_async
 from tests.support.values import make_event, make_task
@@ -163,7 +162,7 @@ async def test_a_task_that_has_begun_does_not_expire(bench: Bench) -> None:
 
 
 async def test_a_task_that_begins_just_now_does_not_expire(bench: Bench) -> None:
-    task = await bench.dispatch(tuned(echo, queue_timeout=5.0), "x")
+    task = await bench.dispatch(echo.options(queue_timeout=5.0), "x")
     bench.clock.ahead += 6.0
     overdue = await bench.store.overdue()
     assert await bench.store.claim(task.id, "w1", 60.0)

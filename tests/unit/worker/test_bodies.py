@@ -29,7 +29,6 @@ from hermes_async.settings import Settings
 from hermes_async.worker import bodies
 from hermes_async.worker.bodies import AgentFailed, Runners, run_here, told
 from tests.support import agents
-from tests.support.agents import tuned
 from tests.support.servers import wait_until
 from tests.support.values import make_event, make_task
 
@@ -170,7 +169,7 @@ def test_a_second_delivery_is_ignored(here: Here) -> None:
 
 
 def test_a_soft_limit_is_a_timeout(here: Here) -> None:
-    task = here.run(here.task(tuned(limited, timeout=7.0)))
+    task = here.run(here.task(limited.options(timeout=7.0)))
     assert task.error is not None
     assert (task.reason, task.error.message) == ("timeout", "no result within 7 s")
 
@@ -183,7 +182,7 @@ def test_a_soft_limit_before_the_agent_began_counts(here: Here, monkeypatch: pyt
         station.interrupted = True
         return really(*args)
 
-    task_id = here.task(tuned(agents.sync_echo, timeout=7.0), "x")
+    task_id = here.task(agents.sync_echo.options(timeout=7.0), "x")
     monkeypatch.setattr(station, "call", struck)
     assert here.run(task_id).reason == "timeout"
     monkeypatch.undo()
@@ -213,11 +212,11 @@ def test_a_soft_limit_that_strikes_while_the_attempt_begins_is_not_lost(
             yield
 
     monkeypatch.setattr(here.runners.station().hermes.journal, "tracing", Careless())
-    assert here.run(here.task(tuned(agents.sync_echo, timeout=7.0), "x")).reason == "timeout"
+    assert here.run(here.task(agents.sync_echo.options(timeout=7.0), "x")).reason == "timeout"
 
 
 def test_a_soft_limit_lets_an_async_def_clean_up(here: Here, soft_limits: None) -> None:
-    task_id = here.task(tuned(limited_in_child, timeout=7.0))
+    task_id = here.task(limited_in_child.options(timeout=7.0))
     assert here.run(task_id).reason == "timeout"
     station = here.runners.station()
     page = station.call(station.hermes.store.events, "chat", 0, 100)

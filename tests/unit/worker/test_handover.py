@@ -14,7 +14,7 @@ from hermes_async.domain.failure import Reason
 from hermes_async.domain.task import Task, TaskStatus
 from hermes_async.worker.handover import Handover, settle
 from hermes_async.worker.pool import AsyncioPool
-from tests.support.agents import nap, tuned
+from tests.support.agents import nap
 from tests.support.bench import Bench
 from tests.support.values import make_event
 
@@ -42,7 +42,7 @@ class Runners:
 
 
 async def running(bench: Bench, **options: Any) -> Task:
-    task = await bench.dispatch(tuned(nap, timeout=3.0, **options), 1.0)
+    task = await bench.dispatch(nap.options(timeout=3.0, **options), 1.0)
     claimed = await bench.store.claim(task.id, "w1", 15.0)
     assert claimed is not None
     return claimed

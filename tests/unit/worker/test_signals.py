@@ -26,7 +26,7 @@ from hermes_async.worker.signals import (
     out_of_time,
     unknown,
 )
-from tests.support.agents import nap, tuned
+from tests.support.agents import nap
 from tests.support.bench import Bench
 from tests.support.values import make_event
 
@@ -40,7 +40,7 @@ async def bench() -> Bench:
 
 
 async def running(bench: Bench, worker: str = "w1", token: str = "", **options: Any) -> Task:
-    task = await bench.dispatch(tuned(nap, timeout=3.0, **options), 1.0)
+    task = await bench.dispatch(nap.options(timeout=3.0, **options), 1.0)
     claimed = await bench.store.claim(task.id, worker, 15.0, token)
     assert claimed is not None
     return claimed
