@@ -25,7 +25,7 @@ from hermes_async.adapters.celery_queue import CeleryQueue, mailbox, transport_u
 from hermes_async.adapters.cures import cure
 from hermes_async.adapters.embedded_redis import find_server, last_fault, running_url
 from hermes_async.adapters.redis_store import RedisStore
-from hermes_async.adapters.redis_store.connection import plain
+from hermes_async.adapters.redis_store.connection import name_of, plain
 from hermes_async.adapters.redis_store.meaning import unavailable
 from hermes_async.adapters.tracer import tracing_here
 from hermes_async.bootstrap import Servers
@@ -34,7 +34,7 @@ from hermes_async.cli.words import seconds
 from hermes_async.core.ledger import Backlog
 from hermes_async.core.ports import Traffic
 from hermes_async.core.tracing import UNTRACED
-from hermes_async.domain.errors import ConfigError, EmbeddedServerError, QueueUnavailable
+from hermes_async.domain.errors import ConfigError, EmbeddedServerError, QueueUnavailable, StoreUnavailable
 from hermes_async.domain.task import Lane
 from hermes_async.domain.urls import is_rabbitmq, masked
 from hermes_async.relay.auth import mint
@@ -116,11 +116,11 @@ def redis_findings(servers: Servers) -> Iterator[Finding]:
     with client:
         try:
             info: Any = client.info()
-        except redis.RedisError as error:
+            name = name_of(info, masked(servers.state))
+        except (redis.RedisError, StoreUnavailable) as error:
             yield Finding("state", "broken", str(unavailable(error, masked(servers.state))))
             return
-        name = "valkey" if "valkey_version" in info else "redis"
-        yield Finding("state", "ok", f"{name} {info[f'{name}_version']} at {masked(servers.state)}")
+        yield Finding("state", "ok", f"{name} at {masked(servers.state)}")
         yield durability(bool(info.get("aof_enabled")), _asked(client, "appendfsync"))
         yield eviction(str(info.get("maxmemory_policy", "")))
 

@@ -12,6 +12,7 @@ from itertools import chain
 from redis.asyncio import Redis
 
 from hermes_async.adapters.redis_store.codec import decode_event, decode_nudge
+from hermes_async.adapters.redis_store.connection import name_of
 from hermes_async.adapters.redis_store.keys import Keys
 from hermes_async.adapters.redis_store.nudges import RedisNudges
 from hermes_async.adapters.redis_store.pipe import Pipe
@@ -40,8 +41,9 @@ class RedisReaders:
 
     def __init__(self, client: Redis, url: str, keys: Keys) -> None:
         self._keys = keys
+        self._where = masked(url)
         self.home = Home()
-        self._reads = Pipe(client, masked(url), self.home)
+        self._reads = Pipe(client, self._where, self.home)
         self._nudges = RedisNudges(url, self.home)
 
     async def load(self, task_id: str) -> Task | None:
@@ -144,9 +146,7 @@ class RedisReaders:
         await self._reads.read("PUBLISH", self._channel(session_id), "")
 
     async def ping(self) -> str:
-        info = await self._reads.read("INFO", "server")
-        name = "valkey" if "valkey_version" in info else "redis"
-        return f"{name} {info[f'{name}_version']}"
+        return name_of(await self._reads.read("INFO", "server"), self._where)
 
     async def revoked(self, names: Sequence[str]) -> Collection[str]:
         known = await asyncio.gather(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 
 from hermes_async.adapters.celery_queue import CeleryQueue
 from hermes_async.adapters.redis_store import RedisStore
+from hermes_async.adapters.redis_store.connection import name_of
 from hermes_async.bootstrap import Servers
 from hermes_async.cli.checks import redis_findings
 from hermes_async.domain.errors import QueueUnavailable, StoreUnavailable
@@ -140,3 +144,65 @@ async def test_an_address_of_ipv6(tmp_path: Path) -> None:
         server.kill()
     for said in await refusals(url):
         assert f"at {url} does not work" in said
+
+
+async def test_of_two_addresses_one_may_be_dead(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = socket.getaddrinfo
+    with deaf_address() as dead:
+
+        def resolved(host: str, *args: Any, **options: Any) -> Any:
+            if host != "two.test":
+                return resolve(host, *args, **options)
+            kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+            return [(*kind, dead), (*kind, ("127.0.0.1", redis_server.port))]
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolved)
+        began = time.monotonic()
+        async with both(f"redis://two.test:{redis_server.port}/0") as (store, queue):
+            assert await store.ping()
+            await queue.ping()
+        assert time.monotonic() - began < 3 + BUSY
+
+
+@contextmanager
+def deaf_address() -> Iterator[Any]:
+    """A place that never answers whoever wants to connect: as many wait there as may."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.2", 0))
+        listener.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()
+
+
+@pytest.mark.parametrize(
+    ("info", "name"),
+    [
+        ({"redis_version": "6.2.0"}, "redis 6.2.0"),
+        ({"redis_version": "10.0"}, "redis 10.0"),
+        ({"redis_version": "7.2.4", "valkey_version": "9.1.2"}, "valkey 9.1.2"),
+    ],
+)
+def test_a_server_that_is_new_enough(info: dict[str, Any], name: str) -> None:
+    assert name_of(info, "here") == name
+
+
+@pytest.mark.parametrize("version", ["5.0.14", "6.0.16"])
+async def test_a_server_that_is_too_old_is_told(
+    redis_url: str, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None can be installed here, so one of today says that it is."""
+    old = {"redis_version": version}
+    monkeypatch.setattr(redis.Redis, "info", lambda *_: old)
+    async with both(redis_url) as (store, _):
+        store._client.set_response_callback("INFO", lambda _: old)
+        with pytest.raises(StoreUnavailable) as told:
+            await store.ping()
+    sentence = f"Redis at {redis_url} is {version}: it must be 6.2 or newer, or Valkey; upgrade it"
+    assert str(told.value) == sentence
+    assert [found.detail for found in redis_findings(Servers(redis_url, redis_url))] == [sentence]
