@@ -17,6 +17,7 @@ import pytest
 import redis
 
 from hermes_async.adapters import celery_queue
+from hermes_async.bootstrap import connect
 from hermes_async.core.handle import TaskHandle
 from hermes_async.domain.agent import RetryPolicy
 from hermes_async.domain.events import CancelRequestedData, task_event
@@ -24,6 +25,7 @@ from hermes_async.domain.failure import Reason
 from hermes_async.domain.lifecycle import MAX_LOSSES
 from hermes_async.domain.task import Lane, TaskStatus
 from hermes_async.sdk import TaskContext, subagent
+from hermes_async.settings import Settings
 from tests.support import agents
 from tests.support.asking import ended, told
 from tests.support.servers import Process, RedisServer, is_alive, running_redis, wait_until_async
@@ -294,7 +296,8 @@ async def test_an_agent_that_the_worker_lacks(site: Site) -> None:
     async def ghost(ctx: TaskContext) -> None:
         """Known only to who dispatches."""
 
-    task = await ended(await site.dispatch(ghost))
+    async with connect(Settings.read(environ=site.env), agents=[ghost]) as newer:
+        task = await ended(await newer.session("chat").dispatch(ghost))
     assert task.error is not None
     assert (task.status, task.error.type) == (S.FAILED, "UnknownAgent")
     assert "'ghost'" in task.error.message
