@@ -73,7 +73,8 @@ async def site(
     spans: Sink,
 ) -> AsyncIterator[Site]:
     """Workers that send their spans; the test itself traces nothing."""
-    async with site_over(redis_url, tmp_path, spawn, broker=broker) as site:
+    modules = ("traced", "agents")
+    async with site_over(redis_url, tmp_path, spawn, broker=broker, modules=modules) as site:
         site.env = {**site.env, **MODULES, **spans.env}
         yield site
 

@@ -63,9 +63,15 @@ class Site:
 
 @asynccontextmanager
 async def site_over(
-    state: str, folder: Path, spawn: Callable[..., Process], *, broker: str = "", config: str = ""
+    state: str,
+    folder: Path,
+    spawn: Callable[..., Process],
+    *,
+    broker: str = "",
+    config: str = "",
+    modules: Sequence[str] = MODULES,
 ) -> AsyncIterator[Site]:
-    """Yield a site whose workers know all agents of `tests.support`.
+    """Yield a site that knows the agents of `tests.support`, as its workers do.
 
     Args:
         state: the Redis, which is the broker, too, unless there is another one.
@@ -73,13 +79,14 @@ async def site_over(
         spawn: the fixture.
         broker: its URL, when it is not the Redis of the state.
         config: what agents.yaml says besides its version.
+        modules: of `tests.support`, where the agents are.
     """
     file = folder / "agents.yaml"
     file.write_text('version: "2.4"\n' + config)
     env = {
         "HERMES_CONFIG": str(file),
         "HERMES_TASK_QUEUE": broker or state,
-        "HERMES_MODULES": ",".join(f"tests.support.{name}" for name in MODULES),
+        "HERMES_MODULES": ",".join(f"tests.support.{name}" for name in modules),
         "HERMES_LEASE": str(LEASE),
         **({"HERMES_STATE": state} if broker else {}),
     }
