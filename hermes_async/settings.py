@@ -24,8 +24,8 @@ DEFAULT_FILE: Final = "agents.yaml"
 VARIABLES: Final = frozenset(
     f"HERMES_{name}"
     for name in (
-        *("CALLBACK_MODULES", "CALLBACK_TIMEOUT", "CONFIG", "FETCH_ALLOW", "LEASE", "LOG_FORMAT", "MODULES"),
-        *("RELAY_URL", "RETENTION", "SEARXNG_URL", "STATE_DIR", "TOKEN", "WEBHOOK_ALLOW"),
+        *("CALLBACK_MODULES", "CALLBACK_TIMEOUT", "CONFIG", "FETCH_ALLOW", "GRACE", "LEASE", "LOG_FORMAT"),
+        *("MODULES", "RELAY_URL", "RETENTION", "SEARXNG_URL", "STATE_DIR", "TOKEN", "WEBHOOK_ALLOW"),
     )
 )
 
@@ -55,6 +55,9 @@ class Settings(BaseModel):
     agents: AgentsConfig = AgentsConfig()
     #: Seconds after which a silent worker has lost its task (HERMES_LEASE).
     lease: float = Field(default=15.0, gt=0)
+    #: Seconds that running tasks have to end when their worker is told to stop; those that have not go on in
+    #: another (HERMES_GRACE, default: as long as they take).
+    grace: float | None = Field(default=None, gt=0)
     #: How the logs of workers, callbacks and relay are written: `text`, or `json`: one object a line
     #: (HERMES_LOG_FORMAT).
     log_format: Literal["text", "json"] = "text"
@@ -185,6 +188,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     readers: dict[str, Callable[[str, str], Any]] = {
         "callback_timeout": _seconds,
         "fetch_allow": _places,
+        "grace": _seconds,
         "lease": _seconds,
         "log_format": _log_format,
         "relay_url": partial(_url, relay_url),

@@ -24,7 +24,7 @@ from hermes_async.relay.line import Limits
 from hermes_async.relay.secret import relay_secret
 from hermes_async.relay.server import serve
 from hermes_async.settings import Settings, relay_address
-from hermes_async.worker.callbacks import run
+from hermes_async.worker.callbacks import GRACE, run
 from hermes_async.worker.command import slots, worker_command
 
 #: How a relay's own line begins that tells where it listens.
@@ -46,7 +46,9 @@ def _range(_: click.Context, __: click.Parameter, said: str | None) -> tuple[int
     return least, most
 
 
-@click.command(cls=Command, example=("worker --lane async", "worker --lane process --concurrency 2-10"))
+@click.command(
+    cls=Command, example=("worker --lane async", "worker --lane process --concurrency 2-10 --grace 60")
+)
 @click.option(
     "--lane",
     type=click.Choice([*(lane.value for lane in Lane), CALLBACKS]),
@@ -60,9 +62,18 @@ def _range(_: click.Context, __: click.Parameter, said: str | None) -> tuple[int
     help="Coroutines (async), processes (process) or calls (callbacks, one number) at once; by default as "
     f"agents.yaml says, and {PLACES} calls.",
 )
+@click.option(
+    "--grace",
+    metavar="SECONDS",
+    type=click.FloatRange(0, min_open=True),
+    help="For what runs to end when the worker is told to stop; what does not goes on in another. "
+    f"By default tasks have as long as they take, calls {GRACE:g} s.",
+)
 @click.pass_obj
-def worker(shell: Shell, lane: str, concurrency: tuple[int, int] | None) -> None:
+def worker(shell: Shell, lane: str, concurrency: tuple[int, int] | None, grace: float | None) -> None:
     """Run one worker of a lane: a Celery worker in place of this process, or one that makes calls."""
+    if grace is not None:
+        os.environ["HERMES_GRACE"] = str(grace)
     settings = settings_of(shell)
     if lane == CALLBACKS:
         _make_calls(shell, settings, concurrency or (PLACES, PLACES))

@@ -37,16 +37,11 @@ from hermes_async.worker.command import slots, worker_command
 
 #: Seconds between two looks at the embedded Redis.
 LOOK_EVERY: Final = 1.0
-#: A worker finishes its tasks (SIGTERM), then the async one gives them back (SIGQUIT). Celery's prefork pool
-#: would instead raise SystemExit in a running `def`, as if the agent had failed: it is killed, and the lease
-#: brings the task back.
-WORKER_STOPS: Final = {
-    Lane.ASYNC: ((signal.SIGTERM, 8.0), (signal.SIGQUIT, 4.0)),
-    Lane.PROCESS: ((signal.SIGTERM, 8.0),),
-}
+#: Seconds that tasks and calls have to end, unless the settings say it; what has not is given back, and that
+#: takes so many seconds more at most.
+GRACE: Final = 8.0
+GIVES_BACK_WITHIN: Final = 8.0
 RELAY_STOPS: Final = ((signal.SIGTERM, 9.0),)
-#: Calls have 8 s to end, then their claims are given back.
-CALLBACKS_STOPS: Final = ((signal.SIGTERM, 10.0),)
 
 
 @click.command(cls=Command, example="up --workers 2")
@@ -125,7 +120,11 @@ async def _ping(hermes: Hermes) -> None:
 
 def _env(settings: Settings) -> dict[str, str]:
     config = {"HERMES_CONFIG": str(settings.config.absolute())} if settings.config else {}
-    return {"PYTHONUNBUFFERED": "1", **config}
+    return {"PYTHONUNBUFFERED": "1", "HERMES_GRACE": str(settings.grace or GRACE), **config}
+
+
+def _stops(settings: Settings) -> tuple[tuple[int, float]]:
+    return ((signal.SIGTERM, (settings.grace or GRACE) + GIVES_BACK_WITHIN),)
 
 
 def _relay(settings: Settings, port: int | None) -> ChildSpec:
@@ -148,7 +147,7 @@ def callbacks_child(settings: Settings) -> ChildSpec:
         (sys.executable, "-m", "hermes_async.cli", "worker", "--lane", CALLBACKS),
         is_ready=begins(CALLBACKS_READY),
         env=_env(settings),
-        stop_signals=CALLBACKS_STOPS,
+        stop_signals=_stops(settings),
         orphan_signal=signal.SIGTERM,  # as the relay
     )
 
@@ -171,7 +170,7 @@ def worker_children(settings: Settings, count: int, verbose: bool) -> list[Child
             ),
             is_ready=is_worker_ready,
             env=_env(settings),
-            stop_signals=WORKER_STOPS[lane],
+            stop_signals=_stops(settings),
         )
         for name, lane in [*lanes, ("process", Lane.PROCESS)]
     ]

@@ -44,6 +44,9 @@ class Runners:
         self.servers = servers
         self.lease = settings.lease
         self.retention = settings.retention
+        self.grace = settings.grace
+        #: What still ran was given away, for the worker stops and its grace is over.
+        self.is_cut_off = False
         #: What a task of the process lane does with its process while it waits for others.
         self.step_out: StepOut = stay
         #: Requests, by task id, that were told to clean up.

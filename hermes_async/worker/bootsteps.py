@@ -96,7 +96,7 @@ class Ending(bootsteps.StartStopStep):  # type: ignore[misc]
 
 
 class Release(bootsteps.StartStopStep):  # type: ignore[misc]
-    """When the worker stops, its tasks go to another whose wait may have no end.
+    """When the worker stops, its tasks go to another whose wait may have no end, or that take too long.
 
     Nobody knows when an answer comes, and a child does not begin while no worker of its lane takes anything.
     """
@@ -111,6 +111,8 @@ class Release(bootsteps.StartStopStep):  # type: ignore[misc]
         runners: Runners = parent.app.hermes
         station = runners.station()
         station.start(_release, station, runners.worker, parent.pool)
+        if runners.grace is not None:
+            station.start(_cut_off, station, runners, parent.pool, runners.grace)
 
     def terminate(self, parent: Any) -> None:
         """Do it at once."""
@@ -157,6 +159,17 @@ async def _release_parents(station: Station, worker: str, pool: Any) -> None:
     for task in waiting:
         if task.id in in_vain:
             await hermes.journal.end(task, decide(task, Interrupted()))
+
+
+async def _cut_off(station: Station, runners: Runners, pool: Any, grace: float) -> None:
+    """End what still runs when a stopping worker has no more time."""
+    await asyncio.sleep(grace)
+    logger.warning("what has not ended within %g s of the stop goes on in another worker", grace)
+    try:
+        await _hand_back(station, runners.worker)  # first: what is cut off is not at fault
+    finally:
+        runners.is_cut_off = True
+        pool.cut_off()
 
 
 def slots_of(worker: Any) -> int:

@@ -31,7 +31,7 @@ from hermes_async.worker.station import Station, forever, open_patiently
 
 logger = logging.getLogger("hermes.callbacks")
 
-#: Seconds for calls to end when the worker is told to stop.
+#: Seconds for calls to end when the worker is told to stop, unless it is told more.
 GRACE: Final = 8.0
 #: Seconds beyond its time after which a call is given up for a loop that does not do so itself.
 LATE: Final = 3.0
@@ -73,6 +73,7 @@ def run(
                 lease=settings.lease,
                 places=places,
                 timeout=settings.callback_timeout,
+                grace=settings.grace or GRACE,
             )
 
         serving = _serve(known, where, station, worker, partial(on_ready, len(functions)))
@@ -121,6 +122,7 @@ class CallbacksWorker:
         lease: seconds of a claim.
         places: calls at once, and as many posts.
         timeout: seconds of a call.
+        grace: seconds for calls to end when it is told to stop.
     """
 
     def __init__(
@@ -132,6 +134,7 @@ class CallbacksWorker:
         lease: float,
         places: int = PLACES,
         timeout: float = TIMEOUT,
+        grace: float = GRACE,
     ) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
         self._ledger, self._lease, self._places = hermes.store.ledger, lease, places
@@ -147,6 +150,7 @@ class CallbacksWorker:
         )
         self._loop = asyncio.get_running_loop()
         self._code = 0
+        self._grace = grace
 
     def keeper(self, ledger: Ledger) -> Keeper:
         """Return what keeps its claims alive; it runs on another loop, and `ledger` is of that loop."""
@@ -154,13 +158,14 @@ class CallbacksWorker:
 
     def stop(self) -> None:
         """Claim nothing more; `run` returns when the calls have ended."""
+        logger.info("told to stop: calls have %g s to end, and a second signal kills", self._grace)
         self._caller.stop()
 
     async def run(self) -> int:
         """Make calls; return the exit code."""
         watching = asyncio.create_task(self._watch(), name="hermes-callbacks-strays")
         try:
-            await self._caller.run(GRACE)
+            await self._caller.run(self._grace)
         finally:
             watching.cancel()
         with suppress(ServiceError):
@@ -245,7 +250,6 @@ def _signals(stop: Callable[[], object]) -> Iterator[None]:
     asked = iter((stop,))
 
     def obey(number: int) -> None:
-        logger.info("told to stop: calls have %g s to end, and a second signal kills", GRACE)
         next(asked, partial(os._exit, 128 + number))()
 
     numbers = (signal.SIGTERM, signal.SIGINT)

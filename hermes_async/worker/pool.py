@@ -109,6 +109,10 @@ class AsyncioPool(BasePool):  # type: ignore[misc]
         self._slots.closed = True
         self._end(self._abandon_all, patience=2 * GRACE)
 
+    def cut_off(self) -> None:
+        """End the jobs for which a warm stop waits; callable on any thread."""
+        asyncio.run_coroutine_threadsafe(self._abandon_all(), self.loop)
+
     def _end(self, first: Callable[[], Awaitable[Any]], patience: float) -> None:
         thread, self._thread = self._thread, None
         if thread is None:

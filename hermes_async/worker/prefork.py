@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import time
 from collections.abc import AsyncIterator, Callable
@@ -148,6 +149,15 @@ class PreforkPool(TaskPool):  # type: ignore[misc]
     def num_processes(self) -> int:
         """How many slots there are."""
         return int(super().num_processes) - self._extra
+
+    def cut_off(self) -> None:
+        """End the processes for which a warm stop waits; callable on any thread.
+
+        With SIGKILL: Celery's own way is a SystemExit in the midst of a `def`, as if it had failed.
+        """
+        for child in tuple(self._pool._pool):
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
 
     def _heard(self) -> None:
         self._line.hear(lambda pid, halted: self._pool.halt(pid, halted=halted))

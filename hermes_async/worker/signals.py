@@ -74,6 +74,8 @@ class WatchedRequest(Request):  # type: ignore[misc]
         error = getattr(exc_info.exception, "exc", exc_info.exception)
         if isinstance(error, TimeLimitExceeded):
             return None  # prefork tells it twice; the other time is `on_timeout`, which says all
+        if isinstance(error, WorkerLostError) and self.app.hermes.is_cut_off:
+            return None  # another worker has it by now
         if isinstance(error, WorkerLostError) and not state.should_terminate:
             note(self.app.hermes, self.id, lost, self.process)
         return super().on_failure(exc_info, *args, **kwargs)

@@ -258,6 +258,28 @@ async def test_warm_and_cold_stops(site: Site) -> None:
         assert await told(handle) == ["queued", "started", "attempt_lost", "started", "completed"]
 
 
+async def test_a_stopping_worker_gives_away_what_takes_longer_than_its_grace(site: Site) -> None:
+    leaving = await site.workers(Lane.ASYNC, Lane.PROCESS, env={"HERMES_GRACE": "1"}, size=3)
+    in_time = [await site.dispatch(agent, 1.0) for agent in (agents.nap, agents.sync_nap)]
+    too_long = [
+        await site.dispatch(agent, 60)
+        for agent in (agents.nap_once, agents.sync_nap_once, agents.stubborn_once, agents.sync_stubborn_once)
+    ]
+    await site.running(*in_time, *too_long)
+    assert await asyncio.gather(*(stopped(worker, signal.SIGTERM) for worker in leaving)) == [0, 0]
+    for worker in leaving:
+        assert "what has not ended within 1 s of the stop goes on in another worker" in worker.log
+        assert "Traceback" not in worker.log
+    for handle in in_time:
+        assert ((await ended(handle)).status, (await handle.task()).attempt) == (S.COMPLETED, 1)
+
+    await site.workers(Lane.ASYNC, Lane.PROCESS)
+    for handle in too_long:
+        task = await ended(handle)
+        assert (task.status, task.attempt, task.losses, task.failures) == (S.COMPLETED, 2, 0, 0), task.agent
+        assert await told(handle) == ["queued", "started", "attempt_lost", "started", "completed"]
+
+
 async def stopped(worker: Process, number: int) -> int:
     worker.signal(number)
     return await gone(worker)

@@ -105,6 +105,12 @@ async def stubborn(ctx: TaskContext, seconds: float) -> str:
 
 
 @subagent
+async def stubborn_once(ctx: TaskContext, seconds: float) -> str:
+    """The same in the first attempt only."""
+    return str(await stubborn.function(ctx, seconds if ctx.attempt == 1 else 0.0))
+
+
+@subagent
 async def hog(ctx: TaskContext, seconds: float) -> None:
     """Block the event loop."""
     end = time.monotonic() + seconds
@@ -120,6 +126,12 @@ def sync_stubborn(ctx: TaskContext, seconds: float) -> str:
         with suppress(Exception):
             time.sleep(0.05)
     return "late"
+
+
+@subagent
+def sync_stubborn_once(ctx: TaskContext, seconds: float) -> str:
+    """The same in the first attempt only."""
+    return str(sync_stubborn.function(ctx, seconds if ctx.attempt == 1 else 0.0))
 
 
 @subagent

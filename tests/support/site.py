@@ -34,16 +34,18 @@ class Site:
         self.session = hermes.session("chat")
         self._spawn = spawn
 
-    async def workers(self, *lanes: Lane, size: int = 2) -> list[Process]:
+    async def workers(
+        self, *lanes: Lane, size: int = 2, env: Mapping[str, str] | None = None
+    ) -> list[Process]:
         """Start workers at once and wait until all are ready."""
-        started = [self.start(lane, size) for lane in lanes]
+        started = [self.start(lane, size, env) for lane in lanes]
         for process in started:
             await until_said(process, "ready.")
         return started
 
-    def start(self, lane: Lane, size: int) -> Process:
+    def start(self, lane: Lane, size: int, env: Mapping[str, str] | None = None) -> Process:
         slots = 50 if lane is Lane.ASYNC else size
-        return self._spawn(worker_command(lane, concurrency=slots), self.env, lane)
+        return self._spawn(worker_command(lane, concurrency=slots), {**self.env, **(env or {})}, lane)
 
     def run(self, args: Sequence[str], name: str) -> Process:
         """Run a process in the environment of the workers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,8 +24,9 @@ from hermes_async.settings import Settings
 LOOK_EVERY: Final = 2.0
 #: Lines kept of what the children say: shown if they cannot be started.
 _HELD: Final = 20
-#: Seconds that a child has to hand back what it runs: who leaves a chat does not want to wait.
-_PATIENCE: Final = 2.0
+#: Seconds that what runs has to end, and to be handed back then: who leaves a chat does not want to wait.
+_GRACE: Final = 0.5
+_PATIENCE: Final = 3.0
 
 
 class Staff:
@@ -151,5 +153,5 @@ class Staff:
 
 
 def _hasty(spec: ChildSpec) -> ChildSpec:
-    last = spec.stop_signals[-1][0]
-    return replace(spec, stop_signals=((last, _PATIENCE),))
+    stops = ((signal.SIGTERM, _PATIENCE),)
+    return replace(spec, env={**spec.env, "HERMES_GRACE": str(_GRACE)}, stop_signals=stops)
