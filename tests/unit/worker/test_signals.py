@@ -154,7 +154,8 @@ class Seen:
         monkeypatch.setattr(Request, "on_timeout", lambda *_, **__: self.celery.append("timeout"))
         monkeypatch.setattr(signals, "note", lambda _runners, _id, verdict, _: self.notes.append(verdict))
         self.request = WatchedRequest.__new__(WatchedRequest)
-        self.request._app = SimpleNamespace(hermes=None)
+        self.runners = SimpleNamespace(is_cut_off=False)
+        self.request._app = SimpleNamespace(hermes=self.runners)
         self.request.id = "t1"
 
     def fail(self, error: BaseException) -> None:
@@ -184,6 +185,10 @@ def test_a_dead_child_is_noted_unless_we_are_killing_them(
     assert seen.notes == []
     seen.fail(WorkerLostError("gone"))
     assert seen.notes == [lost]
+    seen.runners.is_cut_off = True  # its task was given away before
+    seen.fail(WorkerLostError("cut off"))
+    assert (seen.notes, seen.celery) == ([lost], ["failure"] * 2)
+    seen.runners.is_cut_off = False
     monkeypatch.setattr(state, "should_terminate", True)
     seen.fail(WorkerLostError("gone"))
     assert seen.notes == [lost]
