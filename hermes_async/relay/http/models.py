@@ -11,7 +11,7 @@ from hermes_async.domain.task import Birth, Task
 
 Seq = Annotated[int, Field(ge=0, le=2**53)]
 #: Fields of a record that nobody is shown: see `Task.as_json`.
-_HIDDEN = {"birth", "budgets", "options", "ordered", "traceparent", "tracestate"}
+_HIDDEN = {"birth", "budgets", "claim", "options", "ordered", "traceparent", "tracestate"}
 
 
 class _Said(BaseModel):
