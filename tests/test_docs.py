@@ -81,6 +81,7 @@ NOT_RUN = {
     ("README.md", "How a task travels"): "a picture",
     ("docs/architecture.md", "The house"): "a picture",
     ("docs/chat.md", "On a terminal"): "a picture; tests/acceptance/test_chat.py plays it",
+    ("docs/redis.md", "A user of its own"): "a rule; tests/support/guarded.py makes a user of it",
     ("docs/relay.md", "Behind a proxy"): "the configuration of nginx",
     ("docs/metrics.md", "For people"): "as a terminal shows it",
     ("docs/tracing.md", "A waterfall"): "as a terminal shows it",
