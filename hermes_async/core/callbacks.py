@@ -16,6 +16,7 @@ import anyio
 from hermes_async.core.hint import Hint
 from hermes_async.core.journal import patiently
 from hermes_async.core.ledger import Ledger
+from hermes_async.core.outage import Outage
 from hermes_async.core.present import Presence
 from hermes_async.core.runner import raised
 from hermes_async.core.tracing import UNTRACED, Tracing
@@ -166,16 +167,14 @@ class Caller:
 
     async def run(self, grace: float = 0.0) -> None:
         """Make calls until `stop`; then give back those that do not end within `grace` seconds."""
-        level = logging.WARNING
+        outage = Outage(logger, "callbacks")
         while not self._is_stopping:
             try:
                 async with self._ledger.watch() as hint:
-                    level = logging.WARNING
+                    outage.ended()
                     await self._serve(hint)
             except Exception as exc:  # a row that cannot be read, too, must not stop the others for ever
-                unforeseen = exc if not isinstance(exc, StoreUnavailable) else None
-                logger.log(level, "callbacks have to wait: %s", exc, exc_info=unforeseen)
-                level = logging.DEBUG
+                outage.began(exc)
                 await asyncio.sleep(AGAIN)
         await self._drain(grace)
 

@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 import anyio
 
 from hermes_async.core.lookout import Lookout
+from hermes_async.core.outage import Outage
 from hermes_async.core.page import Page
 from hermes_async.core.ports import Store
 from hermes_async.domain.errors import Closed, StoreDamaged, StoreUnavailable
@@ -47,6 +48,8 @@ class Feed:
         self.linger = linger
         self.lookout = Lookout(store)
         self._readers: dict[str, Reader] = {}
+        #: For all sessions, of which there may be thousands.
+        self.outage = Outage(logger, "reading sessions")
 
     @asynccontextmanager
     async def follow(self, session_id: str) -> AsyncIterator[Reader]:
@@ -59,10 +62,11 @@ class Feed:
         self.store.home.loop()
         reader = self._readers.get(session_id)
         if reader is None or reader.has_stopped:
-            reader = self._readers[session_id] = Reader(self.store, session_id)
+            reader = self._readers[session_id] = Reader(self.store, session_id, self.outage)
         reader.followers += 1
         try:
             await reader.ready()
+            self.outage.ended()
             yield reader
         finally:
             reader.followers -= 1
@@ -170,7 +174,8 @@ class End:
 class Reader:
     """Follows one session's log and tells its followers how far the log has come."""
 
-    def __init__(self, store: Store, session_id: str) -> None:
+    def __init__(self, store: Store, session_id: str, outage: Outage) -> None:
+        self._outage = outage
         self.followers = 0
         self.seq = 0
         #: Called with each page that is read, before anybody is woken.
@@ -283,19 +288,21 @@ class Reader:
 
     async def _look(self) -> None:
         try:
-            if self._doubts:
-                await self._store.resume(self._session_id, self.seq, self._last_id)
-                self._doubts = False
-            while True:
-                page = await self._store.events(self._session_id, self.seq, PAGE)
-                if page.events:
-                    self._tell(page)
-                if (
-                    len(page.events) < PAGE and not page.is_cut
-                ):  # of what comes from now on, a nudge will tell
-                    return
+            await self._read()
+            self._outage.ended()
         except StoreUnavailable as exc:  # it comes back; whoever waits goes on waiting
-            logger.warning("cannot read session %s yet: %s", self._session_id, exc)
+            self._outage.began(exc)
+
+    async def _read(self) -> None:
+        if self._doubts:
+            await self._store.resume(self._session_id, self.seq, self._last_id)
+            self._doubts = False
+        while True:
+            page = await self._store.events(self._session_id, self.seq, PAGE)
+            if page.events:
+                self._tell(page)
+            if len(page.events) < PAGE and not page.is_cut:  # of what comes from now on, a nudge will tell
+                return
 
     def _tell(self, page: Page) -> None:
         for listener in self.listeners:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import anyio
 
+from hermes_async.core.outage import Outage
 from hermes_async.core.ports import Cancelled, Parcel, Queue, Store
 from hermes_async.core.publisher import Publisher
 from hermes_async.core.tracing import UNTRACED, Tracing
@@ -108,11 +109,11 @@ async def patiently(ask: Callable[[], Awaitable[T]], what: str) -> T:
 
     What it cannot do, however often it is asked, is an error at once.
     """
-    level = logging.WARNING
+    outage = None
     while True:
         try:
             return await ask()
         except StoreUnavailable as exc:
-            logger.log(level, "%s has to wait: %s", what, exc)
-            level = logging.DEBUG
+            outage = outage or Outage(logger, what)
+            outage.began(exc)
             await anyio.sleep(INSIST_EVERY)

@@ -112,7 +112,7 @@ class _Band:
                 await self._follow()
                 return
             except StoreUnavailable as exc:  # it cannot be listened to yet
-                logger.warning("handlers of session %s have to wait: %s", self._session_id, exc)
+                self._feed.outage.began(exc)
                 await asyncio.sleep(ASK_AGAIN)
             except Closed:  # before it began to listen
                 return

@@ -136,7 +136,7 @@ class Line:
         try:
             await self._stream(tail)
         except StoreUnavailable as exc:
-            logger.warning("cannot read session %s yet: %s", tail.topic.session_id, exc)
+            self._windows.outage.began(exc)
             await asyncio.sleep(RETRY_EVERY)
 
     async def _stream(self, tail: Tail) -> None:

@@ -81,7 +81,7 @@ class Windows:
     """The windows of the sessions that a relay hosts; each is there while somebody looks through it."""
 
     def __init__(self, feed: Feed) -> None:
-        self.store = feed.store
+        self.store, self.outage = feed.store, feed.outage
         self._feed = feed
         #: A window lives as long as its reader, which holds it as a listener.
         self._windows: WeakValueDictionary[str, Window] = WeakValueDictionary()

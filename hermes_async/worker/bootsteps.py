@@ -24,7 +24,7 @@ from hermes_async.domain.lifecycle import Interrupted, decide
 from hermes_async.domain.task import BEGUN, Lane, TaskStatus
 from hermes_async.worker.bodies import Runners
 from hermes_async.worker.lanes import lane_served
-from hermes_async.worker.station import PATIENCE, Station, forever
+from hermes_async.worker.station import PATIENCE, Station
 
 logger = logging.getLogger("hermes.worker")
 
@@ -130,8 +130,8 @@ def release(runners: Runners) -> None:
 
 async def _release(station: Station, worker: str, pool: Any) -> None:
     await asyncio.gather(
-        forever(partial(_release_now, station, worker), RELEASE_EVERY),
-        forever(partial(_release_parents, station, worker, pool), RELEASE_EVERY),
+        station.forever(partial(_release_now, station, worker), RELEASE_EVERY),
+        station.forever(partial(_release_parents, station, worker, pool), RELEASE_EVERY),
     )
 
 
@@ -183,15 +183,15 @@ async def _side_jobs(station: Station, runners: Runners, end: EndRequests) -> No
     keeper = LeaseKeeper(hermes, runners.worker, runners.lease, end, runners.interrupted)
     caretaker = Caretaker(hermes, runners.worker, runners.lease)
     await asyncio.gather(
-        forever(keeper.renew, runners.lease / 3),
-        forever(caretaker.sweep, SWEEP_EVERY),
-        forever(partial(hermes.janitor.prune, runners.retention), PRUNE_EVERY),
+        station.forever(keeper.renew, runners.lease / 3),
+        station.forever(caretaker.sweep, SWEEP_EVERY),
+        station.forever(partial(hermes.janitor.prune, runners.retention), PRUNE_EVERY),
     )
 
 
 async def _enlist(station: Station, enlist: Callable[[Store], Awaitable[None]], every: float) -> None:
     hermes = await station.opened()
-    await forever(partial(enlist, hermes.store), every)
+    await station.forever(partial(enlist, hermes.store), every)
 
 
 async def _withdraw(station: Station, worker: str, lane: Lane) -> None:

@@ -27,7 +27,7 @@ from hermes_async.core.registry import Registry
 from hermes_async.domain.errors import ServiceError
 from hermes_async.domain.failure import ErrorInfo
 from hermes_async.settings import Settings
-from hermes_async.worker.station import Station, forever, open_patiently
+from hermes_async.worker.station import Station, open_patiently
 
 logger = logging.getLogger("hermes.callbacks")
 
@@ -109,7 +109,9 @@ async def _serve(
 async def _keep(station: Station, keeper: Callable[[Ledger], Keeper]) -> None:
     hermes = await station.opened()
     keeping = keeper(hermes.store.ledger)
-    await asyncio.gather(forever(keeping.renew, keeping.lease / 3), forever(keeping.look, LOOK_EVERY))
+    await asyncio.gather(
+        station.forever(keeping.renew, keeping.lease / 3), station.forever(keeping.look, LOOK_EVERY)
+    )
 
 
 class CallbacksWorker:

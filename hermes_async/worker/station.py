@@ -18,6 +18,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from hermes_async.bootstrap import Servers, open_hermes
 from hermes_async.core.hermes import Hermes
 from hermes_async.core.journal import patiently
+from hermes_async.core.outage import Outage
 from hermes_async.core.registry import Registry
 from hermes_async.domain.errors import ServiceError
 
@@ -45,6 +46,7 @@ class Station:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="hermes-station", daemon=True)
         self._thread.start()
+        self._outage = Outage(logger, "side jobs of this worker")
         self._opening = self.start(open_patiently, registry, servers)
 
     @property
@@ -71,6 +73,18 @@ class Station:
                 return self._result(future)
             except SoftTimeLimitExceeded:
                 self.interrupted = True
+
+    async def forever(self, job: Callable[[], Awaitable[object]], every: float) -> None:
+        """Do a job again and again; a server that is away is waited for."""
+        while True:
+            try:
+                await job()
+                self._outage.ended()
+            except ServiceError as exc:
+                self._outage.began(exc)
+            except Exception:
+                logger.exception("a side job of the worker failed; it goes on")
+            await asyncio.sleep(every * random.uniform(0.9, 1.1))
 
     def close(self) -> None:
         """Close the Hermes and end the thread."""
@@ -119,18 +133,3 @@ async def open_patiently(registry: Registry, servers: Servers) -> Hermes:
     A task whose message this worker has must wait for it: an error would lose the message.
     """
     return await patiently(lambda: open_hermes(registry, servers), "the worker")
-
-
-async def forever(job: Callable[[], Awaitable[object]], every: float) -> None:
-    """Do a job again and again; a server that is away is waited for."""
-    away = False
-    while True:
-        try:
-            await job()
-            away = False
-        except ServiceError as exc:
-            logger.log(logging.DEBUG if away else logging.WARNING, "%s", exc)
-            away = True
-        except Exception:
-            logger.exception("a side job of the worker failed; it goes on")
-        await asyncio.sleep(every * random.uniform(0.9, 1.1))

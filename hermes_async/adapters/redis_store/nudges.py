@@ -16,6 +16,7 @@ from hermes_async.adapters.redis_store.connection import client_for
 from hermes_async.adapters.redis_store.meaning import unavailable
 from hermes_async.core.ending import end
 from hermes_async.core.home import Home
+from hermes_async.core.outage import Outage
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.urls import masked
 
@@ -155,12 +156,14 @@ class RedisNudges:
 
     async def _keep(self) -> None:
         """Connect again whenever the connection is lost."""
+        outage = Outage(logger, "listening for news")
         while True:
             try:
                 channels = await self._connected()
+                outage.ended()
                 await channels.last(SILENCE)
             except (RedisError, OSError) as exc:
-                logger.info("listening again in %s s: %s", AGAIN, exc)
+                outage.began(unavailable(exc, self._where))
             await asyncio.sleep(AGAIN)
 
     def _tell(self, channel: str, message: str | None) -> None:

@@ -70,7 +70,7 @@ class EventStream(Response):
             try:
                 await self._follow(pipe)
             except StoreUnavailable as exc:
-                logger.warning("cannot read session %s yet: %s", self._tail.topic.session_id, exc)
+                self._windows.outage.began(exc)
                 await asyncio.sleep(RETRY_EVERY)
         if self._tail.ended:
             await pipe.write(frame("end", {}))
