@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -15,30 +14,8 @@ from hermes_async.domain.errors import StoreUnavailable
 
 #: Seconds to connect and to wait for a reply: together with one retry, less than the 3 s that we promise.
 CONNECT_TIMEOUT, REPLY_TIMEOUT = 1.4, 2.5
-#: Seconds until the next address of a name is tried, while the one before says nothing.
-NEXT_ADDRESS = 0.25
 #: The oldest Redis that knows all we ask for: ZINTER, `ZADD … LT` and `XPENDING … IDLE` came with it.
 OLDEST = (6, 2)
-
-
-class _OfAnyAddress:
-    """Tries all addresses of a name within the time to connect, which one that is dead would take alone."""
-
-    def _connection_arguments(self) -> Mapping[str, Any]:
-        said: Mapping[str, Any] = super()._connection_arguments()  # type: ignore[misc]
-        return {**said, "happy_eyeballs_delay": NEXT_ADDRESS}
-
-
-class _Plain(_OfAnyAddress, Connection):
-    """Over TCP."""
-
-
-class _Secure(_OfAnyAddress, SSLConnection):
-    """Over TLS."""
-
-
-#: What makes our connections, by what redis-py makes them with; a socket has no addresses.
-_PATIENT: Mapping[type[AbstractConnection], type[Connection]] = {Connection: _Plain, SSLConnection: _Secure}
 
 
 def client_for(url: str, *, retries: bool = True) -> Redis:
@@ -51,7 +28,7 @@ def client_for(url: str, *, retries: bool = True) -> Redis:
     """
     retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,) if retries else ())
     kept_alive = {} if url.startswith("unix") else {"socket_keepalive": True}
-    client = Redis.from_url(
+    return Redis.from_url(
         plain(url),
         decode_responses=True,
         protocol=2,
@@ -60,10 +37,6 @@ def client_for(url: str, *, retries: bool = True) -> Redis:
         socket_timeout=REPLY_TIMEOUT,
         **kept_alive,
     )
-    pool = client.connection_pool
-    if pool.connection_class in _PATIENT:
-        pool.connection_class = _PATIENT[pool.connection_class]
-    return client
 
 
 def plain(url: str) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -144,40 +143,6 @@ async def test_an_address_of_ipv6(tmp_path: Path) -> None:
         server.kill()
     for said in await refusals(url):
         assert f"at {url} does not work" in said
-
-
-async def test_of_two_addresses_one_may_be_dead(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    resolve = socket.getaddrinfo
-    with deaf_address() as dead:
-
-        def resolved(host: str, *args: Any, **options: Any) -> Any:
-            if host != "two.test":
-                return resolve(host, *args, **options)
-            kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
-            return [(*kind, dead), (*kind, ("127.0.0.1", redis_server.port))]
-
-        monkeypatch.setattr(socket, "getaddrinfo", resolved)
-        began = time.monotonic()
-        async with both(f"redis://two.test:{redis_server.port}/0") as (store, queue):
-            assert await store.ping()
-            await queue.ping()
-        assert time.monotonic() - began < 3 + BUSY
-
-
-@contextmanager
-def deaf_address() -> Iterator[Any]:
-    """A place that never answers whoever wants to connect: as many wait there as may."""
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.2", 0))
-        listener.listen(0)
-        for _ in range(4):
-            waiting = stack.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(listener.getsockname())
-        yield listener.getsockname()
 
 
 @pytest.mark.parametrize(
