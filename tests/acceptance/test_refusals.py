@@ -176,7 +176,7 @@ async def test_a_redis_that_refuses_for_a_while(site: Site, server: RedisServer,
         assert time.monotonic() - began < 3 + BUSY
         for worker in workers:  # whose tasks have ended meanwhile
             await until_said(worker, "task.completed of")
-            assert re.search(f"task.completed of .* has to wait: .*{SAID[refuse]}", worker.log)
+            assert re.search(f"task.completed of .* cannot go on yet: .*{SAID[refuse]}", worker.log)
     for task in [await ended(handle) for handle in running]:
         assert (task.status, task.attempt) == (TaskStatus.COMPLETED, 1)
     async with asyncio.timeout(30):

@@ -15,6 +15,7 @@ from celery.worker import state
 
 from hermes_async.adapters.memory import MemoryStore
 from hermes_async.core.janitor import Swept
+from hermes_async.core.outage import Outage
 from hermes_async.domain.errors import StoreDamaged, StoreUnavailable
 from hermes_async.domain.events import AnyEvent
 from hermes_async.domain.task import Task, TaskStatus
@@ -27,7 +28,7 @@ from hermes_async.worker.bootsteps import (
     _hand_back,
     running,
 )
-from hermes_async.worker.station import forever
+from hermes_async.worker.station import Station
 from tests.support.agents import nap
 from tests.support.bench import Bench, MovableClock
 from tests.support.values import make_event
@@ -286,11 +287,12 @@ async def test_a_side_job_goes_on_and_tells_of_an_outage_once(caplog: pytest.Log
         if fault:
             raise fault
 
-    task = asyncio.create_task(forever(job, 0.001))
+    station: Any = SimpleNamespace(_outage=Outage(logging.getLogger("hermes.worker"), "side jobs"))
+    task = asyncio.create_task(Station.forever(station, job, 0.001))
     await asyncio.wait_for(done.wait(), 5)
     task.cancel()
     assert [record.message for record in caplog.records] == [
-        "away",
+        "side jobs cannot go on yet: away",
         "a side job of the worker failed; it goes on",
     ]
 
