@@ -476,6 +476,10 @@ async def test_it_is_seen_which_agents_the_living_workers_of_a_lane_know(make_st
         assert (set(agents["async"]), set(agents["process"])) == ({"brew", "grind", "pour"}, {"count"})
         await store.enlist("old", Lane.ASYNC, 0, 0.0)
         assert set((await store.traffic()).agents["async"]) == {"brew", "pour"}
+        for worker, lane in (("new", Lane.ASYNC), ("other lane", Lane.PROCESS)):
+            await store.enlist(worker, lane, 0, 0.0)
+        if isinstance(store, RedisStore):
+            assert not [key for key in await gate_keys(store) if key.endswith(":agents")]
 
 
 async def test_a_worker_that_is_silent_counts_no_more(make_store: MakeStore) -> None:
