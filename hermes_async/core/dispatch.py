@@ -287,7 +287,9 @@ class Delegate:
         idempotency_key: str | None = None,
     ) -> TaskHandle[Any]:
         """Start a task from data: its arguments by name, or a text that means them."""
-        found = with_priority(self.resolve(subagent), priority)
+        found = self.resolve(subagent)
+        if priority is not None:
+            found = found.options(priority=priority)
         signature = found.signature
         bound = signature.bind_text(input) if isinstance(input, str) else signature.bind_json(input)
         return await self.submit(found, bound, idempotency_key=idempotency_key)
@@ -339,16 +341,3 @@ def _own_budget(task_id: str, limits: RunLimits) -> tuple[Budget, ...]:
 
 def _agent(subagent: Subagent[..., Any]) -> str:
     return subagent.spec.agent or subagent.name
-
-
-def with_priority(subagent: Subagent[..., Any], priority: int | None) -> Subagent[..., Any]:
-    """Return the subagent with another priority (0 to 9, 9 first), or as it is for None.
-
-    Raises:
-        InvalidInput: it is none of these.
-    """
-    if priority is None:
-        return subagent
-    if type(priority) is not int or not 0 <= priority <= 9:
-        raise InvalidInput(f"priority must be a whole number from 0 to 9, not {priority!r}")
-    return subagent.but(spec=subagent.spec.model_copy(update={"priority": priority}))

@@ -131,7 +131,7 @@ CALLS: dict[str, Callable[[Session, TaskHandle[Any]], Awaitable[object]]] = {
     "Session.events: after: ": lambda session, _: anext(session.events(float("nan"))),  # type: ignore[arg-type]
     "TaskHandle.events: after: ": lambda _, handle: anext(handle.events(after=-1)),
     "TaskHandle.cancel: force: ": lambda _, handle: handle.cancel(force="no"),  # type: ignore[arg-type]
-    "priority must be a whole number from 0 to 9, not True": (
+    "subagent 'echo' cannot have this priority: Input should be a valid integer": (
         lambda session, _: session.submit("echo", "x", priority=True)
     ),
     "TaskHandle.send: text: ": lambda _, handle: handle.send(None),  # type: ignore[arg-type]

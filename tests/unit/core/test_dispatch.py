@@ -17,6 +17,7 @@ from hermes_async.domain.errors import (
     StoreUnavailable,
     TaskRejected,
     UnknownAgent,
+    UserError,
 )
 from hermes_async.domain.failure import Reason
 from hermes_async.domain.task import Lane
@@ -127,7 +128,7 @@ async def test_the_most_urgent_is_first_in_the_queue(make_bench: MakeBench) -> N
     bench = make_bench(echo)
     handles = {p: await bench.session.submit("echo", "hi", priority=p) for p in (5, 0, 9, None, 1)}
     for wrong in (10, -1, 5.0, "5"):
-        with pytest.raises(InvalidInput, match="priority must be a whole number from 0 to 9, not"):
+        with pytest.raises(UserError, match=r"subagent .* cannot have this priority: Input should be"):
             await bench.session.submit("echo", "hi", priority=wrong)  # type: ignore[arg-type]
     order = [await bench.queue.get() for _ in handles]
     assert order == [handles[p].id for p in (9, None, 5, 1, 0)]
